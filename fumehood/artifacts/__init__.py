@@ -1,0 +1,1 @@
+"""Content-addressed blobs behind one port."""

@@ -1,0 +1,217 @@
+"""One container's life: what is asked of it, and what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fumehood.errors import BadInputError
+
+NAME = re.compile(r"^fh-[0-9a-hjkmnp-tv-z]{26}$")
+"""`fh-` and the 26 lower-case Crockford characters of the execution's ULID."""
+
+MIB = 1024 * 1024
+
+
+class Kind(StrEnum):
+    """What a container job is for."""
+
+    PREPARE = "prepare"
+    RUN = "run"
+    QUERY = "query"
+    EVALUATE = "evaluate"
+    PLOT = "plot"
+    COMPILE = "compile"
+
+
+class Verdict(StrEnum):
+    """How an execution ended; exactly one."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_STORAGE = "out_of_storage"
+    TOO_MANY_PROCESSES = "too_many_processes"
+    TOO_MUCH_OUTPUT = "too_much_output"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """The platform could not run it; retried by the platform, never charged to the idea's attempts."""
+
+
+class ExecutionState(StrEnum):
+    """Where an execution stands."""
+
+    WANTED = "wanted"
+    LAUNCHED = "launched"
+    ENDED = "ended"
+    COLLECTED = "collected"
+    REMOVED = "removed"
+
+
+EXECUTION_MOVES: Mapping[ExecutionState, frozenset[ExecutionState]] = {
+    ExecutionState.WANTED: frozenset({ExecutionState.LAUNCHED, ExecutionState.COLLECTED}),
+    ExecutionState.LAUNCHED: frozenset({ExecutionState.WANTED, ExecutionState.ENDED, ExecutionState.COLLECTED}),
+    ExecutionState.ENDED: frozenset({ExecutionState.COLLECTED, ExecutionState.WANTED}),
+    ExecutionState.COLLECTED: frozenset({ExecutionState.REMOVED, ExecutionState.WANTED}),
+    ExecutionState.REMOVED: frozenset(),
+}
+"""The allowed moves. Back to `wanted` is a `lost` execution tried again with a higher fence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The hard limits of one execution. Every one is enforced, or the execution does not start."""
+
+    wall_s: float = 7200.0
+    memory_mib: int = 4096
+    processes: int = 256
+    storage_mib: int = 1024
+    """Everything writable under `/work`, in MiB; also the largest single file."""
+    cpus: float = 2.0
+    output_bytes: int = 1024 * 1024
+    """Standard output and error together, in bytes."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no adapter can mean."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise BadInputError(f"The limit {name} must be a number from {low:g} to {high:g}, not {value!r}.")
+
+
+_RANGES = (
+    ("wall_s", 0.1, 30 * 86400.0),
+    ("memory_mib", 16, 4 * 1024 * 1024),
+    ("processes", 1, 65536),
+    ("storage_mib", 4, 4 * 1024 * 1024),
+    ("cpus", 0.05, 1024.0),
+    ("output_bytes", 1024, 1024 * MIB),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One file that the execution reads: `path` below `/in` or `/work`, and where its bytes lie."""
+
+    path: str
+    """Relative to the sandbox's root, such as `in/data/circle.npz` or `work/experiment.py`."""
+    sha256: str
+    source: str
+    """Absolute path of a readable file on the host; its hash is checked while it is copied in."""
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What is asked of the sandbox. The same name with the same spec is the same execution."""
+
+    name: str
+    kind: Kind
+    command: tuple[str, ...]
+    image: str
+    """`lab` or `latex`: which set of programs the execution sees."""
+    inputs: tuple[Input, ...] = ()
+    collect: tuple[str, ...] = ()
+    """Globs below `/work` of what may come out; `**` crosses folders, `*` does not."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """The whole environment besides PATH, HOME and LANG."""
+    limits: Limits = field(default_factory=Limits)
+    network: str = "none"
+    """`none`, or `allow:NAME,...` of capabilities."""
+    gpus: tuple[str, ...] = ()
+    storage: str = "loop"
+    """The storage driver: `loop` (a hard quota), or `none`, which stands in every record."""
+    fence: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_artifacts: int = 1000
+    max_artifact_bytes: int = 1024 * MIB
+
+    def __post_init__(self) -> None:
+        """Refuse what could name a foreign thing."""
+        if not NAME.match(self.name):
+            raise BadInputError(f"An execution's name is fh- and 26 characters of a ULID, not {self.name!r}.")
+        if not self.command:
+            raise BadInputError("An execution needs a command.")
+        for item in self.inputs:
+            parts = item.path.split("/")
+            if parts[0] not in {"in", "work"} or len(parts) < 2 or any(part in {"", ".", ".."} for part in parts):
+                raise BadInputError(f"An input must lie below in/ or work/, not at {item.path!r}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A regular file that came out of the sandbox."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Something in the workspace that was not let out, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an execution used."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_memory_mib: float = 0.0
+    peak_storage_mib: float = 0.0
+    gpu_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The execution has not ended."""
+
+    started_at: float | None
+    """Unix time, or None before the program itself began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The execution ended; `verdict` is final."""
+
+    verdict: Verdict
+    exit_code: int | None
+    started_at: float | None
+    ended_at: float
+    usage: Usage
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of an execution: how it ended, what it used, what it left."""
+
+    name: str
+    verdict: Verdict
+    exit_code: int | None
+    usage: Usage
+    output_tail: str
+    truncated: bool
+    artifacts: tuple[Artifact, ...]
+    rejected: tuple[Rejection, ...]
+    image: str
+    """The digest or content hash of what the execution saw."""
+    isolation: Mapping[str, str] = field(default_factory=dict)
+    """Promise (`S1` ...) to the mechanism that held it."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """Whether an adapter holds one promise here, and by what."""
+
+    promise: str
+    held: bool
+    mechanism: str

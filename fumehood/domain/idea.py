@@ -1,0 +1,85 @@
+"""One proposal: what it says, how it scores, whether it is new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fumehood.domain.ids import DirectionId, IdeaId
+
+
+class IdeaKind(StrEnum):
+    """What an idea promises."""
+
+    IMPROVEMENT = "improvement"
+    ANALYSIS = "analysis"
+    REPLICATION = "replication"
+
+
+class Novelty(StrEnum):
+    """What the novelty check found."""
+
+    UNCHECKED = "unchecked"
+    NOVEL = "novel"
+    NOT_NOVEL = "not_novel"
+    UNKNOWN = "unknown"
+    """Nothing near was found in the sources at hand, which proves nothing."""
+    NEAR_DUPLICATE = "near_duplicate"
+    """Too close to an idea already in the archive; never carried out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One work, or one earlier idea, that the novelty check looked at."""
+
+    key: str
+    title: str
+    overlap: float
+    """Share of the query's words found in it, from 0 to 1."""
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A number from 1 to 10 and the reason given for it."""
+
+    value: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idea:
+    """One proposal."""
+
+    id: IdeaId
+    direction_id: DirectionId
+    index: int
+    """From 0, in the order proposed."""
+    name: str
+    title: str
+    experiment: str
+    """The plan, in a few sentences."""
+    interestingness: Score
+    feasibility: Score
+    novelty_score: Score
+    scored_by: str
+    """`model`, `playbook` (the offline model) or `person`."""
+    kind: IdeaKind = IdeaKind.IMPROVEMENT
+    hypothesis: str = ""
+    metric: str = ""
+    """The primary metric that the hypothesis speaks of."""
+    expected: str = ""
+    """`lower` or `higher`: where the metric should go."""
+    changes: tuple[str, ...] = ()
+    novelty: Novelty = Novelty.UNCHECKED
+    novelty_reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    reflections: int = 0
+    created_at: float = 0.0
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the idea is worth an experiment."""
+        return self.novelty in {Novelty.NOVEL, Novelty.UNKNOWN, Novelty.UNCHECKED}

@@ -1,0 +1,126 @@
+"""A research template: its metrics, profiles and limits, read from `template.toml` or from what a plain folder has."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fumehood.domain.execution import Kind, Limits
+
+REQUIRED_FILES = ("experiment.py", "plot.py", "prompt.json", "seed_ideas.json", "latex/template.tex")
+FROZEN_FILES = ("prepare.py", "evaluate.py")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Metric(_Table):
+    """What one number means."""
+
+    title: str = ""
+    direction: Literal["lower", "higher"] | None = None
+    """Where better lies; None when the template does not say, and then nothing is ever compared by it."""
+    unit: str = ""
+    source: Literal["evaluator", "self"] = "self"
+    primary: bool = False
+    transform: Literal["none", "log"] = "none"
+    resolution: float = 0.0
+    """The smallest difference that means anything; a floor under the baseline's spread."""
+
+
+class Comparison(_Table):
+    """What an idea and its baseline must share."""
+
+    equal: Literal["updates", "samples", "flops", "wall_s"] = "updates"
+    tolerance: float = 0.0
+    may_change: tuple[str, ...] = ()
+
+
+class LimitTable(_Table):
+    """Limits of one kind of execution."""
+
+    wall_s: float = 7200
+    memory_mib: int = 4096
+    storage_mib: int = 1024
+    processes: int = 256
+    cpus: float = 2.0
+    output_kib: int = 1024
+
+    def limits(self) -> Limits:
+        """Return them as the sandbox takes them."""
+        return Limits(
+            wall_s=self.wall_s,
+            memory_mib=self.memory_mib,
+            storage_mib=self.storage_mib,
+            processes=self.processes,
+            cpus=self.cpus,
+            output_bytes=self.output_kib * 1024,
+        )
+
+
+DEFAULT_LIMITS: dict[Kind, LimitTable] = {
+    Kind.PREPARE: LimitTable(wall_s=600),
+    Kind.RUN: LimitTable(),
+    Kind.QUERY: LimitTable(wall_s=1800),
+    Kind.EVALUATE: LimitTable(wall_s=1800),
+    Kind.PLOT: LimitTable(wall_s=600),
+    Kind.COMPILE: LimitTable(wall_s=120, memory_mib=1024, storage_mib=256),
+}
+"""What holds where a template says nothing; run, plot and compile as in the original system."""
+
+
+class Profile(_Table):
+    """One size of a template."""
+
+    arguments: tuple[str, ...] = ()
+    """Added to `python experiment.py --out_dir=run_i`."""
+    prepare_arguments: tuple[str, ...] = ()
+    query_count: int = 0
+    """For `sample` queries: how many samples are asked for, per data set and seed."""
+    query_arguments: tuple[str, ...] = ()
+    evaluate_arguments: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    """Empty means that the template does not take seeds."""
+    confirm: bool = False
+    limits: dict[Kind, LimitTable] = Field(default_factory=dict)
+
+    def limits_of(self, kind: Kind) -> Limits:
+        """Return the limits of a kind of execution."""
+        return self.limits.get(kind, DEFAULT_LIMITS[kind]).limits()
+
+
+class Prepare(_Table):
+    """Arguments of `prepare.py` in every profile."""
+
+    arguments: tuple[str, ...] = ()
+
+
+class Query(_Table):
+    """How the model that a run leaves is asked."""
+
+    kind: Literal["sample", "predict", "dialogue"] = "sample"
+
+
+class Template(_Table):
+    """A template's own words about itself."""
+
+    title: str
+    summary: str = ""
+    datasets: tuple[str, ...] = ()
+    combine: Literal["mean"] = "mean"
+    outputs: tuple[str, ...] = ("**",)
+    plots: tuple[str, ...] = ("*.png",)
+    editable: tuple[str, ...] = ("experiment.py", "plot.py")
+    packages: tuple[str, ...] = ()
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    comparison: Comparison = Comparison()
+    prepare: Prepare = Prepare()
+    query: Query | None = None
+    profiles: dict[str, Profile] = Field(default_factory=lambda: {"cpu": Profile()})
+
+    @property
+    def primary(self) -> str | None:
+        """The name of the primary metric, if there is one."""
+        return next((name for name, metric in self.metrics.items() if metric.primary), None)

@@ -1,0 +1,1 @@
+"""The one process between us and every model."""

@@ -1,0 +1,1 @@
+"""Where the gateway sends a call."""

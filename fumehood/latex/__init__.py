@@ -1,0 +1,1 @@
+"""LaTeX skeleton, checks and figures."""

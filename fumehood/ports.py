@@ -1,0 +1,252 @@
+"""What the services need from the world, as protocols; adapters carry the technology in their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.execution import Capability, Ended, Outcome, Running, Spec
+from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import DirectionId
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
+from fumehood.domain.literature import Hit, Work
+from fumehood.domain.step import Event, Side, Step
+
+T = TypeVar("T")
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+class Sandbox(Protocol):
+    """Runs untrusted programs inside hard limits, or refuses.
+
+    A program's failure is a value (`Outcome`). The only error an adapter raises for its own sake is
+    `SandboxUnavailableError`: a limit that this machine cannot apply, an engine that does not answer.
+    State lives in the engine and in `STATE_DIR/executions/<name>/{spec,intent,exit}.json`, never in memory:
+    every verb may be called from another process than the one that launched, and after any crash.
+    """
+
+    def launch(self, spec: Spec) -> None:
+        """Start the execution and return at once; a second launch of the same spec adopts the first.
+
+        Intent is written before effect. Raises `SandboxUnavailableError` when a limit cannot be applied, and
+        `ConflictError` when the name is taken by another spec; nothing is left behind in either case.
+        """
+
+    def inspect(self, name: str) -> Running | Ended:
+        """Tell from the engine and the state folder whether it ended and how; `NotFoundError` when unknown."""
+
+    def follow(self, name: str, offset: int = 0) -> bytes:
+        """Return what the program printed from byte `offset` on; also after the end."""
+
+    def stop(self, name: str, reason: str) -> None:
+        """End the whole process tree; `reason` (a verdict's value) is stored before the signal. Idempotent."""
+
+    def collect(self, name: str, into: Path) -> Outcome:
+        """Let the declared regular files out, below `into`, and tell what came of it. Repeatable.
+
+        Raises `ConflictError` while it runs.
+        """
+
+    def remove(self, name: str) -> None:
+        """Leave nothing of it: processes, mounts, volumes, cgroups, state. Idempotent."""
+
+    def reap(self, older_than_s: float = 0.0, keep: Sequence[str] = ()) -> tuple[str, ...]:
+        """Remove what belongs to this installation and is not in `keep`; return the names removed."""
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Say for each promise whether it is held here, and by what."""
+
+
+class Artifacts(Protocol):
+    """Bytes by their SHA-256. What was put is never changed; putting it again is free."""
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes and return their SHA-256 in hex; durable when this returns."""
+
+    def put_file(self, path: Path) -> str:
+        """Keep a file's bytes and return their SHA-256; the file is not touched."""
+
+    def get(self, sha256: str) -> bytes:
+        """Return the bytes; `NotFoundError` when absent, `TamperedError` when they no longer match their hash."""
+
+    def path(self, sha256: str) -> Path:
+        """Return a readable local file with these bytes; `NotFoundError` when absent. Never write to it."""
+
+
+class Collection(Protocol[T]):
+    """The stored values of one kind, by id."""
+
+    def get(self, key: str) -> T:
+        """Return the value; `NotFoundError` when there is none."""
+
+    def find(self, **equal: object) -> tuple[T, ...]:
+        """Return the values whose columns equal these, in the order they were first saved."""
+
+    def save(self, value: T) -> None:
+        """Insert the value, or replace the one with its id."""
+
+
+class Steps(Protocol):
+    """The table of steps, which is the queue's truth and its outbox."""
+
+    def get(self, key: str) -> Step:
+        """Return a step by its id; `NotFoundError` when there is none."""
+
+    def find(self, **equal: object) -> tuple[Step, ...]:
+        """Return the steps whose columns equal these, oldest first."""
+
+    def add(self, step: Step) -> bool:
+        """Insert a step; False, and nothing changed, when one with its `key` exists."""
+
+    def claim(self, side: Side, *, now: float, lease_s: float) -> Step | None:
+        """Take the oldest due step of a side whose direction and experiment are not held.
+
+        A claimed step whose lease ran out is due again. The claim raises `fence` and `tries` in one conditional
+        update, so that two workers never hold the same step.
+        """
+
+    def renew(self, step: Step, *, until: float) -> bool:
+        """Lengthen the lease; False when somebody else has claimed the step since."""
+
+    def finish(self, step: Step) -> bool:
+        """Store the step's new state if its fence is still the newest; else False, and the caller rolls back."""
+
+    def wake(self, *, now: float) -> int:
+        """Make due each waiting step whose executions are all collected; return how many."""
+
+
+class Events(Protocol):
+    """What happened, in order."""
+
+    def append(self, event: Event) -> None:
+        """Add an event; its `seq` is given here."""
+
+    def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        """Return the events after `seq`."""
+
+
+class Ledger(Protocol):
+    """What was spent. Entries are added, never changed."""
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Add a line."""
+
+    def spent_usd(self, direction_id: DirectionId) -> float:
+        """Return the sum over a direction, open reservations included."""
+
+    def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
+        """Return the lines of a direction, oldest first."""
+
+
+class Transaction(Protocol):
+    """All collections, in one transaction."""
+
+    directions: Collection[Direction]
+    ideas: Collection[Idea]
+    experiments: Collection[Experiment]
+    runs: Collection[Run]
+    executions: Collection[Execution]
+    calls: Collection[ModelCall]
+    steps: Steps
+    events: Events
+    ledger: Ledger
+
+
+class Store(Protocol):
+    """The database."""
+
+    def begin(self) -> AbstractContextManager[Transaction]:
+        """Open a transaction: committed when the block ends well, rolled back when it raises."""
+
+    def version(self) -> int:
+        """Return a number that changes whenever another process may have committed; cheap enough to poll."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One question to a model."""
+
+    claims: Claims
+    system: str
+    prompt: str
+    max_tokens: int = 4096
+    temperature: float = 0.7
+
+
+class Model(Protocol):
+    """Asks a language model, always through the gateway.
+
+    Raises `ModelUnavailableError` when no usable answer came after the gateway's retries, and `OverBudgetError`
+    when the ledger refuses.
+    """
+
+    def text(self, call: Call) -> str:
+        """Return the answer as text."""
+
+    def answer(self, call: Call, shape: type[Shape]) -> Shape:
+        """Return the answer in this shape, with one repair round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What a coder did to the working copy."""
+
+    files: Mapping[str, bytes]
+    """The editable files after the edit, path to bytes."""
+    reply: str
+    """What the model said."""
+    changed: tuple[str, ...]
+    """Paths whose bytes differ from before; empty when nothing was applied."""
+    problems: tuple[str, ...] = ()
+    """Blocks that did not apply, each with its reason."""
+
+
+class Coder(Protocol):
+    """Changes code as a model says."""
+
+    name: str
+
+    def edit(
+        self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
+    ) -> Edit:
+        """Ask for an edit and apply it to copies; what was given is never changed."""
+
+
+class Literature(Protocol):
+    """Works that exist."""
+
+    def search(self, query: str, limit: int = 10) -> Sequence[Hit]:
+        """Return the works nearest to a query, best first; empty when nothing is near. Never raises for its text."""
+
+    def get(self, key: str) -> Work:
+        """Return a work by its key; `NotFoundError` when there is none."""
+
+    def bibtex(self, work: Work) -> str:
+        """Return its BibTeX entry."""
+
+
+class Signer(Protocol):
+    """Signs what the platform says."""
+
+    key_id: str
+    """The fingerprint of the public key."""
+
+    def sign(self, payload: bytes, payload_type: str) -> bytes:
+        """Return a DSSE envelope (JSON bytes) over the payload."""
+
+
+class Clock(Protocol):
+    """Tells the time and makes ids."""
+
+    def now(self) -> float:
+        """Return Unix time in seconds."""
+
+    def new_id(self, prefix: str) -> str:
+        """Return `prefix_` and a fresh lower-case ULID."""

@@ -1,0 +1,1 @@
+"""Repositories: SQL and in memory."""

@@ -1,0 +1,1 @@
+"""Celery tasks: decode ids, call one service, done."""
