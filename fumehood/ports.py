@@ -60,6 +60,9 @@ class Sandbox(Protocol):
     def reap(self, older_than_s: float = 0.0, keep: Sequence[str] = ()) -> tuple[str, ...]:
         """Remove what belongs to this installation and is not in `keep`; return the names removed."""
 
+    def held(self) -> tuple[str, ...]:
+        """Return the executions whose launching process still lives; `reap` by hand keeps these."""
+
     def capabilities(self) -> tuple[Capability, ...]:
         """Say for each promise whether it is held here, and by what."""
 
@@ -250,3 +253,35 @@ class Clock(Protocol):
 
     def new_id(self, prefix: str) -> str:
         """Return `prefix_` and a fresh lower-case ULID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A filled-in prompt file."""
+
+    text: str
+    sha256: str
+    """Of the file before it was filled in."""
+
+
+class Prompts(Protocol):
+    """The prompt files."""
+
+    def render(self, name: str, **fields: str) -> Prompt:
+        """Fill in a prompt; `KeyError` for an unknown name or a field left open."""
+
+
+class Typesetter(Protocol):
+    """Knows LaTeX as text; compiling is an execution."""
+
+    def escape(self, text: str) -> str:
+        """Return plain text as LaTeX that prints it."""
+
+    def assemble(self, skeleton: str, parts: Mapping[str, str], *, title: str, keywords: Sequence[str]) -> str:
+        """Fill a template's `latex/template.tex` with parts by name; adds the disclosure and the PDF's metadata."""
+
+    def check(self, source: str, *, figures: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+        """Return what is wrong with a source, one sentence each: missing figures or citations, doubled sections ..."""
+
+    def check_log(self, log: str) -> tuple[str, ...]:
+        """Return what the compiler's log says went wrong: errors, undefined references and citations."""

@@ -1,0 +1,183 @@
+"""The processes that a command starts: gateway, write worker, run worker and watcher.
+
+Each child's standard input is a pipe from here: when this process is gone, however it went, they end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from fumehood.errors import MachineUnfitError
+from fumehood.settings import Settings
+
+GATEWAY_START_S = 60.0
+RESTARTS = 5
+"""How often one child is started again before the command gives up."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the settings that a child needs, as it reads them."""
+    told = {
+        "FUMEHOOD_STATE_DIR": str(settings.state_dir),
+        "FUMEHOOD_DATABASE_URL": settings.database_url,
+        "FUMEHOOD_ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+        "FUMEHOOD_RUN_DIR": str(settings.run_dir),
+    }
+    if settings.lab_dir:
+        told["FUMEHOOD_LAB_DIR"] = str(settings.lab_dir)
+    if settings.coder_python:
+        told["FUMEHOOD_CODER_PYTHON"] = str(settings.coder_python)
+    return told
+
+
+def as_root(command: Sequence[str], settings: Settings) -> list[str]:
+    """Return a command run with root's rights: as it is for root, else by `sudo -n`, with the settings handed on."""
+    if os.geteuid() == 0:
+        return list(command)
+    if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
+        line = " ".join([sys.executable, "-m", "fumehood", *sys.argv[1:]])
+        raise MachineUnfitError(
+            "Volumes, cgroups and the pool of uids need root, and sudo asks for a password here.",
+            remedy=f"Type this instead: sudo FUMEHOOD_STATE_DIR={settings.state_dir} {line}",
+        )
+    told = [f"{name}={value}" for name, value in environment(settings).items() if value]
+    return ["sudo", "-n", "env", *told, *command]
+
+
+class Children:
+    """Starts the workers, keeps them alive, and ends them."""
+
+    def __init__(self, settings: Settings, sandbox: str) -> None:
+        self._settings = settings
+        self._sandbox = sandbox
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts: dict[str, int] = {}
+        self.gateway_url = ""
+
+    def __enter__(self) -> Self:
+        """Start them all."""
+        try:
+            self._start_gateway()
+            for side in ("write", "run", "watch"):
+                self._start(side)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End them all."""
+        self.stop()
+
+    def _start_gateway(self) -> None:
+        command = [sys.executable, "-m", "fumehood.gateway", "--port", "0", "--with-parent"]
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log("gateway"),
+            env=_clean(self._settings),
+        )
+        self._running["gateway"] = child
+        if child.stdout is None:
+            raise MachineUnfitError("The gateway has no output.")
+        ready, _, _ = select.select([child.stdout], [], [], GATEWAY_START_S)
+        line = child.stdout.readline() if ready else b""
+        try:
+            self.gateway_url = str(json.loads(line)["url"])
+        except (ValueError, KeyError) as error:
+            raise MachineUnfitError(
+                "The gateway did not start.", remedy=f"Its log is {self._settings.state_dir}/logs/gateway.log."
+            ) from error
+
+    def _start(self, side: str) -> None:
+        command = [sys.executable, "-m", "fumehood.cli.work", "--side", side, "--sandbox", self._sandbox]
+        if side == "write":
+            command += ["--gateway", self.gateway_url]
+        else:
+            command = as_root(command, self._settings)
+        log = self._log(side)
+        self._running[side] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_clean(self._settings)
+        )
+
+    def _log(self, name: str) -> int:
+        folder = self._settings.state_dir / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def check(self) -> None:
+        """Start again what died; `MachineUnfitError` when one dies over and over."""
+        for name, child in list(self._running.items()):
+            if child.poll() is None:
+                continue
+            self._restarts[name] = self._restarts.get(name, 0) + 1
+            if self._restarts[name] > RESTARTS:
+                raise MachineUnfitError(
+                    f"The {name} process ended {RESTARTS} times (last exit status {child.returncode}).",
+                    remedy=f"Its log is {self._settings.state_dir}/logs/{name}.log.",
+                )
+            time.sleep(0.2)
+            if name == "gateway":
+                self._start_gateway()
+                self._end("write")
+            self._start("write" if name == "gateway" else name)
+
+    def stop(self) -> None:
+        """Close their standard inputs and wait; whatever stays is killed."""
+        for name in list(self._running):
+            self._end(name)
+
+    def _end(self, name: str) -> None:
+        child = self._running.pop(name)
+        if child.stdin:
+            child.stdin.close()
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        if child.stdout:
+            child.stdout.close()
+
+
+def halt(settings: Settings, sandbox: str, direction_id: str) -> None:
+    """Stop and remove a direction's containers, so that an interrupted command leaves nothing running."""
+    command = [sys.executable, "-m", "fumehood.cli.work", "--side", "halt", "--sandbox", sandbox]
+    command = as_root([*command, "--direction", direction_id], settings)
+    subprocess.run(command, stdin=subprocess.DEVNULL, env=_clean(settings), timeout=60)
+
+
+def check_machine(settings: Settings, sandbox: str) -> dict[str, object]:
+    """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing."""
+    command = [sys.executable, "-m", "fumehood.cli.work", "--side", "check", "--sandbox", sandbox]
+    done = subprocess.run(
+        as_root(command, settings), stdin=subprocess.DEVNULL, capture_output=True, env=_clean(settings), timeout=1800
+    )
+    try:
+        told = json.loads(done.stdout)
+    except ValueError as error:
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise MachineUnfitError(f"The sandbox could not be checked: {' '.join(tail)}") from error
+    if told.get("error"):
+        raise MachineUnfitError(str(told["error"]))
+    return dict(told)
+
+
+def _clean(settings: Settings) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}  # noqa: TID251 - an allow-list for children
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY"):
+        if name in os.environ:  # noqa: TID251 - the gateway must reach its provider
+            kept[name] = os.environ[name]  # noqa: TID251
+    return kept | {name: value for name, value in environment(settings).items() if value}

@@ -1,0 +1,203 @@
+"""The `fumehood` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from fumehood.cli import machine, output, template
+from fumehood.cli.keys import app as keys_app
+from fumehood.cli.run import Finished
+from fumehood.cli.run import run as carry_out
+from fumehood.cli.sandbox import app as sandbox_app
+from fumehood.errors import FumehoodError
+from fumehood.services import directions, verification
+from fumehood.settings import Settings
+
+app = typer.Typer(
+    name="fumehood",
+    help="Run an automated ML scientist where it cannot hurt anything.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(keys_app, name="keys")
+app.add_typer(template.app, name="template")
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
+]
+TemplateOption = Annotated[str, typer.Option(help="A shipped template's name, or a folder.")]
+SandboxOption = Annotated[
+    str, typer.Option(help="auto, docker or local.", click_type=click.Choice(["auto", "docker", "local"]))
+]
+
+
+@app.command()
+def run(
+    template_name: Annotated[str, typer.Option("--template", help="A shipped template's name, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Where the finished folder goes.")] = Path("out/run"),
+    text: Annotated[
+        str | None, typer.Option(help="The research direction; the template's own task when left out.")
+    ] = None,
+    ideas: Annotated[int, typer.Option(help="How many ideas to propose.")] = 50,
+    runs: Annotated[int, typer.Option(help="Runs an idea may have, the baseline not counted.")] = 5,
+    model: Annotated[str, typer.Option(help="A model's name, or `offline`.")] = "offline",
+    review_model: Annotated[str | None, typer.Option(help="The reviewer's model; the same when left out.")] = None,
+    profile: Annotated[str, typer.Option(help="The size: tiny, cpu or gpu.")] = "cpu",
+    sandbox: SandboxOption = "auto",
+    novelty: Annotated[str, typer.Option(help="on or off.", click_type=click.Choice(["on", "off"]))] = "on",
+    budget_usd: Annotated[float | None, typer.Option(help="The most that models may cost.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Moves every seed of this direction.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the folder at --out, or show it when it is finished.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take one research direction from ideas to reviewed papers."""
+    asked = directions.Submission(
+        template=template_name,
+        text=text,
+        model=model,
+        review_model=review_model,
+        profile=profile,
+        ideas=ideas,
+        runs=runs,
+        novelty=novelty == "on",
+        seed=seed,
+        sandbox=sandbox,
+        budget_usd=budget_usd,
+    )
+    progress = output.Progress(as_json=as_json)
+    done = carry_out(Settings(), asked, out, resume=resume, progress=progress)
+    _tell(done, as_json=as_json)
+
+
+@app.command()
+def smoke(
+    template_name: Annotated[
+        str, typer.Option("--template", help="A shipped template's name, or `all`.")
+    ] = "2d_diffusion",
+    sandbox: SandboxOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline with the offline model and the tiny profile, then check what came out."""
+    from fumehood.cli.smoke import smoke as try_everything
+
+    progress = output.Progress(as_json=as_json)
+    told = try_everything(Settings(), template_name, sandbox, progress)
+    if as_json:
+        output.print_json(told)
+    else:
+        for check in told["checks"]:
+            output.print_lines([f"{'ok  ' if check['held'] else 'FAIL'} {check['name']}: {check['detail']}"])
+    raise typer.Exit(0 if told["ok"] else 1)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A direction's or an experiment's finished folder.")],
+    key: Annotated[str | None, typer.Option(help="Also trust this key: a file, or a fingerprint.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every signature, hash and number of a finished folder."""
+    from fumehood.artifacts.signing import load_key, open_envelope, trusted_keys
+    from fumehood.errors import BadInputError
+
+    if not folder.is_dir():
+        raise BadInputError(f"There is no folder {folder}.")
+    known = trusted_keys(Settings().state_dir)
+    trusted = known | (load_key(key, known.values()) if key else {})
+    report = verification.verify_folder(
+        verification.open_folder(folder), lambda envelope, kind: open_envelope(envelope, trusted, kind)
+    )
+    if as_json:
+        output.print_json({"holds": report.holds, "checks": report.checks, "problems": report.problems})
+    else:
+        output.print_lines(verification.describe(report))
+    raise typer.Exit(0 if report.holds else 1)
+
+
+@app.command()
+def doctor(sandbox: SandboxOption = "auto", as_json: AsJson = False) -> None:
+    """Say what this machine can do, promise by promise."""
+    told = machine.examine(Settings(), sandbox)
+    if as_json:
+        output.print_json(told)
+    else:
+        output.print_lines(machine.describe(told))
+    raise typer.Exit(0 if told["ready"] else 3)
+
+
+def _tell(done: Finished, *, as_json: bool) -> None:
+    papers = [str(done.out / str(line["paper"])) for line in _experiments(done) if line["paper"]]
+    if as_json:
+        output.print_json(
+            {
+                "out": str(done.out),
+                "papers": papers,
+                "summary": done.summary,
+                "verified": done.report.holds,
+                "checks": done.report.checks,
+                "problems": done.report.problems,
+            }
+        )
+    else:
+        if done.summary:
+            output.print_table(output.results_table(done.summary))
+            output.print_lines([output.totals(done.summary)])
+        for line in _experiments(done):
+            if line["paper"]:
+                checked = ", ".join(str(one) for one in line["reviewed"]) or "nothing"
+                output.print_lines([f"review of {line['name']} checked: {checked}"])
+        output.print_lines(verification.describe(done.report))
+        output.print_lines(f"paper: {path}" for path in papers)
+    raise typer.Exit(0 if done.report.holds else 1)
+
+
+def _experiments(done: Finished) -> Sequence[dict[str, Any]]:
+    found = done.summary.get("experiments", [])
+    return found if isinstance(found, list) else []
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status; every expected error is one sentence on standard error."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command: Callable[..., object] = app
+    try:
+        status = command(args=given, standalone_mode=False)
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as error:
+        return _said(f"{error.format_message()}", 2, given)
+    except FumehoodError as error:
+        return _said(str(error), error.exit_status, given)
+    except OSError as error:
+        if error.errno == 28:  # ENOSPC
+            return _said("The disk is full: make room and give --resume to go on.", 3, given)
+        raise
+    return status if isinstance(status, int) else 0
+
+
+def _said(sentence: str, status: int, given: Sequence[str]) -> int:
+    if "--json" in given:
+        output.print_json({"error": sentence, "exit_status": status})
+    sys.stderr.write(f"fumehood: {sentence}\n")
+    return status
+
+
+def _interrupted() -> int:
+    sys.stderr.write("fumehood: interrupted\n")
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

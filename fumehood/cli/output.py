@@ -1,0 +1,96 @@
+"""What commands print: progress while they work, tables and sentences when they are done."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from fumehood.domain.step import Event
+
+
+class Progress:
+    """Shows events as they come: a spinner above plain lines on a terminal, plain lines elsewhere."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+        self._began = time.monotonic()
+        self._status: Status | None = None
+
+    def start(self, text: str) -> None:
+        """Show what is under way."""
+        if self._console.is_terminal:
+            self._status = self._console.status(text)
+            self._status.start()
+        else:
+            self._line(text)
+
+    def event(self, event: Event) -> None:
+        """Show one event."""
+        self._line(event.text)
+        if self._status:
+            self._status.update(event.text)
+
+    def say(self, text: str) -> None:
+        """Show one line."""
+        self._line(text)
+
+    def stop(self) -> None:
+        """End the display."""
+        if self._status:
+            self._status.stop()
+
+    def _line(self, text: str) -> None:
+        elapsed = int(time.monotonic() - self._began)
+        self._console.print(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {text}", markup=False)
+
+
+def results_table(summary: Mapping[str, Any]) -> Table:
+    """Return the results table of a direction."""
+    table = Table(title=f"{summary['template']} · {summary['model']} · {summary['profile']}")
+    for name in ("experiment", "runs", "outcome", "label", "score", "state"):
+        table.add_column(name)
+    for line in summary["experiments"]:
+        measured = sum(result == "measured" for result in line["runs"].values())
+        score = "not judged" if line["score"] is None else str(line["score"])
+        table.add_row(
+            line["name"],
+            f"{measured} of {len(line['runs'])}",
+            str(line["outcome"] or "-"),
+            str(line["label"] or "-"),
+            score,
+            str(line["state"]),
+        )
+    for refused in summary["refused"]:
+        table.add_row(refused["name"], "-", "-", refused["reason"], "-", "refused")
+    return table
+
+
+def totals(summary: Mapping[str, Any]) -> str:
+    """Return a direction's row of the results table as one line."""
+    score = "not judged" if summary["mean_score"] is None else f"{summary['mean_score']:.2f}"
+    return (
+        f"ideas {summary['ideas']}, novel {summary['novel']}, experiments passed {summary['experiments_passed']}, "
+        f"papers {summary['papers']}, mean score {score}, cost {summary['cost_usd']:.2f} USD"
+    )
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document, and nothing else, on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_lines(lines: Iterable[str], *, error: bool = False) -> None:
+    """Print lines as they are."""
+    (sys.stderr if error else sys.stdout).write("".join(f"{line}\n" for line in lines))
+
+
+def print_table(table: Table) -> None:
+    """Print a table."""
+    Console(soft_wrap=False).print(table)

@@ -1,0 +1,192 @@
+"""`fumehood run`: the whole pipeline on this machine, with the processes it needs and no services."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fumehood.artifacts.local import LocalArtifacts
+from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
+from fumehood.cli import worlds
+from fumehood.cli.children import Children, check_machine, halt
+from fumehood.cli.output import Progress
+from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain.ids import DirectionId
+from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, OverBudgetError, WorkFailedError
+from fumehood.gateway.keys import Keys
+from fumehood.ports import Store
+from fumehood.services import directions, export, steps, verification
+from fumehood.settings import Settings
+from fumehood.store.clock import SystemClock
+
+POLL_S = 0.1
+MIN_FREE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What a run came to."""
+
+    out: Path
+    summary: dict[str, object]
+    report: verification.Report
+
+
+def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: bool, progress: Progress) -> Finished:
+    """Carry a direction out and leave its folder at `out`; go on where an earlier command stopped.
+
+    Raises the errors of `fumehood.errors`; every one that can be known beforehand comes before any work starts.
+    """
+    known = _begun(out, resume=resume)
+    if known and (out / export.MANIFEST).is_file():
+        return finished(settings, out)
+    if known is None:
+        _check_input(asked)
+        _writable(out)
+    _check_model(settings, asked.model)
+    _room(settings)
+    progress.start("checking the sandbox and LaTeX")
+    try:
+        told = check_machine(settings, asked.sandbox)
+        progress.say(str(told["text"]))
+        worlds.prepare_state(settings)
+        store, artifacts, clock = worlds.store_of(settings), worlds.artifacts_of(settings), SystemClock()
+        direction = (
+            _find(store, known, out) if known else directions.submit(store, artifacts, clock, asked, worlds.SHIPPED)
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "direction.json").write_bytes(export.describe(direction))
+        if known:
+            progress.say(f"going on with {direction.id}")
+            direction = _lifted(store, direction, asked)
+        follow(settings, store, direction, str(told["adapter"]), progress)
+        with store.begin() as tx:
+            direction = tx.directions.get(direction.id)
+        raise_for(direction, store)
+        progress.say(f"writing {out}")
+        signer = Ed25519Signer(settings.state_dir)
+        export.write(export.direction_files(store, artifacts, direction.id, signer), artifacts, signer, out)
+    finally:
+        progress.stop()
+    return finished(settings, out)
+
+
+def _begun(out: Path, *, resume: bool) -> DirectionId | None:
+    """Return the direction that the folder belongs to; None for a folder that is new or empty."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not out.is_dir():
+        raise BadInputError(f"--out {out} is not a folder.")
+    if not resume:
+        raise BadInputError(f"--out {out} is not empty: give another folder, or --resume to go on with it.")
+    try:
+        return DirectionId(json.loads((out / "direction.json").read_bytes())["id"])
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.") from error
+
+
+def _check_input(asked: directions.Submission) -> None:
+    """Refuse bad input before anything is made: the draft is thrown away, with what it would have kept."""
+    with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
+        directions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
+
+
+def _writable(out: Path) -> None:
+    there = out.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise BadInputError(f"--out {out} cannot be written: {there} is not a folder that you may write to.")
+
+
+def _check_model(settings: Settings, model: str) -> None:
+    if model == "offline":
+        return
+    if "anthropic" not in Keys(settings.state_dir).list():
+        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
+
+
+def _room(settings: Settings) -> None:
+    there = settings.state_dir
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < MIN_FREE_BYTES:
+        raise MachineUnfitError(
+            f"The disk of {settings.state_dir} has {free // 2**20} MiB free and {MIN_FREE_BYTES // 2**20} are needed.",
+            remedy="Make room, or set FUMEHOOD_STATE_DIR to a folder on a larger disk.",
+        )
+
+
+def _find(store: Store, known: DirectionId, out: Path) -> Direction:
+    try:
+        with store.begin() as tx:
+            return tx.directions.get(known)
+    except NotFoundError as error:
+        raise BadInputError(f"--resume: {out} belongs to {known}, which this state folder does not know.") from error
+
+
+def _lifted(store: Store, direction: Direction, asked: directions.Submission) -> Direction:
+    """Take over a raised budget and lift the hold that the old one caused."""
+    with store.begin() as tx:
+        budget = asked.budget_usd if asked.budget_usd is not None else direction.budget_usd
+        hold = Hold.NONE if direction.hold is Hold.OVER_BUDGET else direction.hold
+        direction = dataclasses.replace(direction, budget_usd=budget, hold=hold)
+        tx.directions.save(direction)
+        for experiment in tx.experiments.find(direction_id=direction.id):
+            if experiment.hold is Hold.OVER_BUDGET:
+                tx.experiments.save(dataclasses.replace(experiment, hold=Hold.NONE))
+    return direction
+
+
+def follow(settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress) -> None:
+    """Start the workers and show events until a direction needs no more work."""
+    with store.begin() as tx:
+        past = tx.events.since(direction.id, 0, 1_000_000)
+    seen = past[-1].seq if past else 0
+    try:
+        with Children(settings, sandbox) as children:
+            while True:
+                with store.begin() as tx:
+                    events = tx.events.since(direction.id, seen)
+                for event in events:
+                    progress.event(event)
+                    seen = event.seq
+                if steps.nothing_left(store, direction):
+                    return
+                children.check()
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        progress.say("interrupted: stopping what runs; --resume goes on from here")
+        halt(settings, sandbox, direction.id)
+        raise
+
+
+def raise_for(direction: Direction, store: Store) -> None:
+    """Raise what a direction's end means for the command's exit status."""
+    with store.begin() as tx:
+        held = [one for one in tx.experiments.find(direction_id=direction.id) if one.hold is Hold.OVER_BUDGET]
+        last = [event.text for event in tx.events.since(direction.id, 0, 1_000_000) if event.kind == "over_budget"]
+    if held or direction.hold is Hold.OVER_BUDGET:
+        raise OverBudgetError(f"{last[-1] if last else 'held'}. Raise --budget-usd and give --resume to go on.")
+    if direction.state is not DirectionState.DONE:
+        raise WorkFailedError(f"The direction {direction.state}: {direction.error or 'no reason was kept'}")
+
+
+def finished(settings: Settings, out: Path) -> Finished:
+    """Verify a finished folder and return what it says."""
+    trusted = trusted_keys(settings.state_dir)
+    report = verification.verify_folder(
+        verification.open_folder(out), lambda envelope, kind: open_envelope(envelope, trusted, kind)
+    )
+    try:
+        summary = json.loads((out / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        summary = {}
+    return Finished(out=out, summary=summary, report=report)

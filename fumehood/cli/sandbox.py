@@ -1,0 +1,206 @@
+"""`fumehood sandbox ...`: one command in one sandbox, and the removal of what a dead worker left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand
+from ulid import ULID
+
+from fumehood.domain.execution import Input, Kind, Limits, Outcome, Spec
+from fumehood.errors import BadInputError, FumehoodError
+from fumehood.settings import Settings
+from sandbox.choose import choose
+from sandbox.execute import execute
+
+INTERRUPTED = 130
+CAPABILITIES = ("semantic-scholar", "openalex", "arxiv", "llm")
+
+app = typer.Typer(help="One command in one sandbox.", no_args_is_help=True, add_completion=False)
+
+
+class _ManyGlobs(TyperCommand):
+    """Lets `--collect` take several globs at once: all words up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat `--collect` before each of its globs."""
+        end = args.index("--") if "--" in args else len(args)
+        told: list[str] = []
+        collecting = False
+        for word in args[:end]:
+            if word == "--collect":
+                collecting = True
+            elif word.startswith("-"):
+                collecting = False
+                told.append(word)
+            else:
+                told += ["--collect", word] if collecting else [word]
+        return super().parse_args(ctx, told + args[end:])
+
+
+@app.command("exec", cls=_ManyGlobs)
+def exec_(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- CMD ...", help="What to run, in /work.", show_default=False)
+    ],
+    workspace: Annotated[Path, typer.Option(help="Copied to /work and never written to.")],
+    out: Annotated[Path, typer.Option(help="Where the collected files go.")],
+    adapter: Annotated[str, typer.Option(help="auto, docker or local.")] = "auto",
+    image: Annotated[str, typer.Option(help="lab, latex or plain; lab where it is installed, else plain.")] = "",
+    wall: Annotated[float, typer.Option(help="Seconds it may take.")] = Limits().wall_s,
+    memory: Annotated[int, typer.Option(help="MiB of memory.")] = Limits().memory_mib,
+    pids: Annotated[int, typer.Option(help="Processes and threads at once.")] = Limits().processes,
+    storage: Annotated[int, typer.Option(help="MiB that may be written.")] = Limits().storage_mib,
+    cpus: Annotated[float, typer.Option(help="Processors' worth of time.")] = Limits().cpus,
+    output_bytes: Annotated[int, typer.Option(help="Bytes it may print.")] = Limits().output_bytes,
+    network: Annotated[str, typer.Option(help="none, or allow:NAME,... of capabilities.")] = "none",
+    collect: Annotated[list[str] | None, typer.Option(help="Globs of what may come out; ** crosses folders.")] = None,
+) -> None:
+    """Run one command in one sandbox and print its outcome as JSON."""
+    with _answering():
+        check_network(network)
+        settings = Settings()
+        limits = Limits(
+            wall_s=wall, memory_mib=memory, processes=pids, storage_mib=storage, cpus=cpus, output_bytes=output_bytes
+        )
+        spec = Spec(
+            name=f"fh-{ULID()}".lower(),
+            kind=Kind.RUN,
+            command=tuple(command),
+            image=image or _default_image(settings),
+            inputs=tuple(inputs(workspace, out)),
+            collect=tuple(collect or ()),
+            limits=limits,
+            network=network,
+        )
+        outcome = execute(choose(adapter, settings), spec, out)
+    print_json(shown(outcome))
+
+
+@app.command("reap")
+def reap(
+    adapter: Annotated[str, typer.Option(help="auto, docker or local.")] = "auto",
+    everything: Annotated[bool, typer.Option("--all", help="Also what a living process holds.")] = False,
+) -> None:
+    """Remove whatever a dead worker left, of this installation only."""
+    with _answering():
+        sandbox = choose(adapter, Settings())
+        kept = () if everything else sandbox.held()
+        removed = sandbox.reap(keep=kept)
+    print_json({"removed": list(removed), "kept": list(kept)})
+
+
+def check_network(network: str) -> None:
+    """Refuse what is neither `none` nor a list of known capabilities."""
+    if network == "none":
+        return
+    kind, _, names = network.partition(":")
+    unknown = [name for name in names.split(",") if name not in CAPABILITIES]
+    if kind != "allow" or unknown:
+        raise BadInputError(
+            f"--network is none or allow:NAME,... with NAME of {', '.join(CAPABILITIES)}, not {network!r}."
+        )
+
+
+def inputs(workspace: Path, out: Path) -> Iterator[Input]:
+    """Yield every file of a workspace; a link is followed as long as it stays inside."""
+    top = workspace.resolve()
+    if not top.is_dir():
+        raise BadInputError(f"The workspace {workspace} is not a folder.")
+    target = out.resolve()
+    for folder, folders, files in os.walk(top):
+        # What was collected before, when it lies inside, is not part of what is run.
+        folders[:] = sorted(name for name in folders if Path(folder, name) != target)
+        for name in [*folders, *sorted(files)]:
+            place = Path(folder, name)
+            shown_path = place.relative_to(top)
+            if place.is_symlink() and not (place.resolve().is_relative_to(top) and place.is_file()):
+                raise BadInputError(f"The workspace holds a link that leaves it or leads to no file: {shown_path}.")
+            if name in files:
+                yield _input(place, shown_path)
+
+
+def _input(place: Path, shown_path: Path) -> Input:
+    if not place.is_file():
+        raise BadInputError(f"The workspace holds something that is not a file: {shown_path}.")
+    try:
+        with place.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInputError(f"The workspace's {shown_path} cannot be read ({error.strerror}).") from error
+    executable = bool(place.stat().st_mode & 0o100)
+    return Input(
+        path=f"work/{shown_path.as_posix()}", sha256=digest, source=str(place.resolve()), executable=executable
+    )
+
+
+def shown(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as the command line prints it."""
+    return {
+        "name": outcome.name,
+        "verdict": outcome.verdict,
+        "exit_code": outcome.exit_code,
+        "detail": outcome.detail,
+        "wall_s": outcome.usage.wall_s,
+        "cpu_s": outcome.usage.cpu_s,
+        "peak_memory_mib": outcome.usage.peak_memory_mib,
+        "peak_storage_mib": outcome.usage.peak_storage_mib,
+        "output_tail": outcome.output_tail,
+        "truncated": outcome.truncated,
+        "artifacts": [{"path": item.path, "bytes": item.bytes, "sha256": item.sha256} for item in outcome.artifacts],
+        "rejected": [{"path": item.path, "reason": item.reason} for item in outcome.rejected],
+        "image": outcome.image,
+        "isolation": dict(outcome.isolation),
+    }
+
+
+def print_json(value: object) -> None:
+    """Print the one document that standard output carries."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _default_image(settings: Settings) -> str:
+    from sandbox import lab
+
+    folder = settings.lab_dir or lab.newest(settings.state_dir / "lab")
+    return "lab" if folder is not None and (folder / "lab.json").is_file() else "plain"
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn errors into one sentence and an exit status, and every signal to end into an interruption."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except FumehoodError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(error.exit_status) from error
+    except KeyboardInterrupt as error:
+        sys.stderr.write("Interrupted; the execution was stopped and removed.\n")
+        raise typer.Exit(INTERRUPTED) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run `python -m fumehood.cli.sandbox`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

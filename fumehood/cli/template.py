@@ -1,0 +1,99 @@
+"""`fumehood template`: the templates, whether a folder keeps the contract, and its baseline."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fumehood.artifacts.local import LocalArtifacts
+from fumehood.cli import output, worlds
+from fumehood.errors import BadInputError
+from fumehood.services import templates
+from fumehood.settings import Settings
+
+app = typer.Typer(help="Research templates.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+@app.command("list")
+def list_templates(as_json: AsJson = False) -> None:
+    """Name the shipped templates."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="fumehood-template-") as scratch:
+        artifacts = LocalArtifacts(Path(scratch))
+        for name in templates.names(worlds.SHIPPED):
+            template = templates.load(templates.snapshot(worlds.SHIPPED / name, artifacts), artifacts, name)
+            rows.append(
+                {
+                    "name": name,
+                    "title": template.title,
+                    "summary": template.summary,
+                    "profiles": sorted(template.profiles),
+                }
+            )
+    if as_json:
+        output.print_json(rows)
+    else:
+        output.print_lines(f"{row['name']}: {row['summary']} (profiles: {', '.join(row['profiles'])})" for row in rows)
+
+
+@app.command()
+def check(folder: Annotated[str, typer.Argument(help="A template's name or folder.")], as_json: AsJson = False) -> None:
+    """Say whether a folder keeps the template contract; exit 1 when it does not."""
+    found = templates.find(folder, worlds.SHIPPED)
+    with tempfile.TemporaryDirectory(prefix="fumehood-template-") as scratch:
+        artifacts = LocalArtifacts(Path(scratch))
+        files = templates.snapshot(found, artifacts)
+        problems = list(templates.check(files, artifacts, found.name))
+        missing = [] if problems else _not_in_lab(files, artifacts)
+    if missing:
+        names = ",".join(missing)
+        problems.append(f"The lab lacks what the template imports; give it with --packages {names}.")
+    told = {"template": found.name, "keeps_contract": not problems, "problems": problems, "packages": missing}
+    if as_json:
+        output.print_json(told)
+    else:
+        output.print_lines(problems or [f"{found.name} keeps the template contract."])
+    raise typer.Exit(1 if problems else 0)
+
+
+def _not_in_lab(files: dict[str, str], artifacts: LocalArtifacts) -> list[str]:
+    """Return the imports that neither the standard library, the lab nor the folder itself has."""
+    lab = worlds.lab_packages(Settings())
+    if not lab:
+        return []
+    own = {Path(path).parts[0].removesuffix(".py") for path in files}
+    wanted: set[str] = set()
+    for path, sha in files.items():
+        if path.endswith(".py"):
+            wanted |= templates.imports(artifacts.get(sha))
+    return sorted(wanted - set(sys.stdlib_module_names) - own - lab)
+
+
+@app.command()
+def baseline(
+    folder: Annotated[str, typer.Argument(help="A template's name or folder.")],
+    profile: Annotated[str, typer.Option(help="The size.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Where run_0 is put; nowhere when left out.")] = None,
+    sandbox: Annotated[str, typer.Option(help="auto, docker or local.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a template's run_0 and say how small a difference it can show."""
+    from fumehood.cli.baseline import measure
+
+    if out is not None and out.exists() and any(out.iterdir()):
+        raise BadInputError(f"--out {out} is not empty.")
+    told = measure(Settings(), folder, profile, sandbox, out, output.Progress(as_json=as_json))
+    if as_json:
+        output.print_json(told)
+        return
+    for dataset, metrics in told["final_info"].items():
+        for name, mean in metrics["means"].items():
+            output.print_lines([f"{dataset} {name}: {mean:.6g} ± {metrics['stderrs'][name]:.2g}"])
+    noise = told["noise"]
+    output.print_lines([f"noise: {json.dumps(noise)}" if noise else "noise: unknown, the template does not take seeds"])

@@ -1,0 +1,114 @@
+"""The worker processes that `fumehood run` starts: `python -m fumehood.cli.work --side write --gateway URL`.
+
+Each ends by itself when its standard input closes, so none outlives the command that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+
+from fumehood.cli import machine, output, worlds
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.experiment import Execution
+from fumehood.domain.ids import DirectionId, container_name
+from fumehood.queue.local import LocalQueue
+from fumehood.services import executions, steps
+from fumehood.services.change import Change
+from fumehood.services.world import RunWorld, WriteWorld
+from fumehood.settings import Settings
+
+WATCH_EVERY_S = 0.1
+REAP_EVERY_S = 30.0
+
+
+def main() -> int:
+    """Run one worker until its standard input closes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", choices=["write", "run", "watch", "halt", "check"], required=True)
+    parser.add_argument("--gateway", default="")
+    parser.add_argument("--sandbox", default="auto")
+    parser.add_argument("--direction", default="")
+    asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settings = Settings()
+    if asked.side == "check":
+        output.print_json(machine.probe(settings, asked.sandbox))
+        return 0
+    if asked.side == "halt":
+        halt(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
+        return 0
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if asked.side == "write":
+        _loop(worlds.write_world(settings, asked.gateway))
+    elif asked.side == "run":
+        _loop(worlds.run_world(settings, asked.sandbox))
+    else:
+        _watch(worlds.run_world(settings, asked.sandbox), settings)
+    return 0
+
+
+def _end_with_parent() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(0)
+
+
+def _loop(world: WriteWorld | RunWorld) -> None:
+    queue = LocalQueue(world.store)
+    while True:
+        if not steps.advance(world):
+            queue.wait()
+
+
+def _watch(world: RunWorld, settings: Settings) -> None:
+    """Follow every container of this installation; only one watcher a state folder does."""
+    while True:
+        with worlds.only_one(settings.state_dir / "watcher.lock") as mine:
+            if mine:
+                _watch_alone(world)
+        time.sleep(1.0)
+
+
+def _watch_alone(world: RunWorld) -> None:
+    reaped = 0.0
+    while True:
+        executions.watch_once(world.store, world.sandbox, world.clock)
+        if world.clock.now() - reaped > REAP_EVERY_S:
+            reap(world)
+            reaped = world.clock.now()
+        time.sleep(WATCH_EVERY_S)
+
+
+def reap(world: RunWorld) -> tuple[str, ...]:
+    """Remove what lies on this machine and no row speaks of."""
+    live: list[str] = []
+    with world.store.begin() as tx:
+        for state in (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED):
+            live += [container_name(one.id) for one in tx.executions.find(state=state)]
+    return world.sandbox.reap(older_than_s=60.0, keep=live)
+
+
+def halt(world: RunWorld, direction_id: DirectionId) -> None:
+    """Stop and remove a direction's containers; each is wanted again, so that `--resume` goes on."""
+    with world.store.begin() as tx:
+        found = tx.executions.find(direction_id=direction_id, state=ExecutionState.LAUNCHED)
+    for execution in found:
+        name = container_name(execution.id)
+        world.sandbox.stop(name, "lost")
+        world.sandbox.remove(name)
+        again = execution.to(ExecutionState.WANTED, fence=execution.fence + 1)
+        _save(world, again)
+
+
+def _save(world: RunWorld, execution: Execution) -> None:
+    with world.store.begin() as tx:
+        steps.save(tx, world.clock, Change(executions=(execution,)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Builds the adapters from the settings, once for each process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fumehood.artifacts.local import LocalArtifacts
+from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
+from fumehood.errors import MachineUnfitError
+from fumehood.gateway import tokens
+from fumehood.latex import Latex
+from fumehood.literature.index import LocalIndex
+from fumehood.llm.client import GatewayModel
+from fumehood.llm.prompts import PackagedPrompts
+from fumehood.llm.search_replace import SearchReplaceCoder
+from fumehood.ports import Coder
+from fumehood.services.world import RunWorld, WriteWorld
+from fumehood.settings import Settings
+from fumehood.store import migrate
+from fumehood.store.clock import SystemClock
+from fumehood.store.sql import SqlStore
+from sandbox.choose import choose
+
+SHIPPED = Path(__file__).resolve().parents[2] / "templates"
+"""The templates that come with Fumehood."""
+
+
+def prepare_state(settings: Settings) -> None:
+    """Make the state folder, private to its owner, and bring the database up to date."""
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(settings.state_dir, os.W_OK | os.X_OK):
+            raise PermissionError("it is not writable")
+    except OSError as error:
+        raise MachineUnfitError(
+            f"The state folder {settings.state_dir} cannot be used: {error.strerror or error}.",
+            remedy="Set FUMEHOOD_STATE_DIR to a folder that you may write to.",
+        ) from error
+    migrate.upgrade(settings.resolved_database_url)
+
+
+def store_of(settings: Settings) -> SqlStore:
+    """Open the database."""
+    return SqlStore(settings.resolved_database_url)
+
+
+def artifacts_of(settings: Settings) -> LocalArtifacts:
+    """Open the folder of artifacts."""
+    return LocalArtifacts(settings.state_dir / "artifacts")
+
+
+def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
+    """Build what a write worker holds."""
+    clock = SystemClock()
+    model = GatewayModel(gateway_url, tokens.secret(settings.state_dir), clock)
+    return WriteWorld(
+        store=store_of(settings),
+        artifacts=artifacts_of(settings),
+        clock=clock,
+        model=model,
+        coder=coder_of(settings, gateway_url, model),
+        literature=LocalIndex(),
+        prompts=PackagedPrompts(),
+        typesetter=Latex(),
+    )
+
+
+def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder:
+    """Return Aider where its environment was made, else our own coder."""
+    python = settings.coder_python
+    if python is not None and python.is_file():
+        from fumehood.llm.aider import AiderCoder
+
+        return AiderCoder(python, gateway_url, tokens.secret(settings.state_dir))
+    return SearchReplaceCoder(model)
+
+
+def run_world(settings: Settings, adapter: str) -> RunWorld:
+    """Build what a run worker holds."""
+    secret = installation_secret(settings.state_dir)
+    return RunWorld(
+        store=store_of(settings),
+        artifacts=artifacts_of(settings),
+        clock=SystemClock(),
+        sandbox=choose(adapter, settings),
+        signer=Ed25519Signer(settings.state_dir),
+        derive_key=lambda context: derive_key(secret, context),
+    )
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[bool]:
+    """Hold a lock file while the block runs; yields False when somebody else holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def lab_folder(settings: Settings) -> Path:
+    """Return the folder of packages that an experiment may import."""
+    return settings.lab_dir or settings.state_dir / "lab" / "current"
+
+
+def lab_packages(settings: Settings) -> frozenset[str]:
+    """Return the names that can be imported from the lab; empty when there is none."""
+    folder = lab_folder(settings) / "site-packages"
+    if not folder.is_dir():
+        return frozenset()
+    return frozenset(item.name.removesuffix(".py").split(".")[0] for item in folder.iterdir())

@@ -1,0 +1,106 @@
+"""Starts the gateway: `python -m fumehood.gateway [--port N] [--with-parent]`.
+
+Prints one JSON line, `{"url": ...}`, on standard output when it takes calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ProviderSettings(BaseSettings):
+    """Provider keys handed over by the process that started this one; they win over the stored ones."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    anthropic: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    options = _parser().parse_args(arguments)
+    if not options.allow_remote and not _is_loopback(options.host):
+        sys.stderr.write(f"{options.host} is not this machine; say --allow-remote to listen there.\n")
+        return 2
+    with socket.create_server((options.host, options.port), backlog=256) as listener:
+        port = listener.getsockname()[1]
+        _serve(options, listener, f"http://{options.host}:{port}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fumehood.gateway", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8010, help="0 takes any free one")
+    parser.add_argument("--with-parent", action="store_true", help="stop when standard input closes")
+    parser.add_argument("--allow-remote", action="store_true", help="listen on an address that others can reach")
+    parser.add_argument("--allow-unpriced", action="store_true", help="pass models on whose price is not known")
+    return parser
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> None:
+    import uvicorn
+
+    from fumehood.artifacts.local import LocalArtifacts
+    from fumehood.gateway import tokens
+    from fumehood.gateway.app import create_app
+    from fumehood.gateway.exchange import Desk
+    from fumehood.gateway.keys import Keys
+    from fumehood.gateway.prices import Prices
+    from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
+    from fumehood.gateway.upstreams.offline import OfflineModel
+    from fumehood.settings import Settings
+    from fumehood.store.clock import SystemClock
+    from fumehood.store.sql import open_store
+
+    settings = Settings()
+    keys, given = Keys(settings.state_dir), ProviderSettings().anthropic
+    artifacts = LocalArtifacts(settings.state_dir / "artifacts")
+    desk = Desk(
+        store=open_store(settings.resolved_database_url),
+        artifacts=artifacts,
+        clock=SystemClock(),
+        secret=tokens.secret(settings.state_dir),
+        upstreams={
+            "offline": OfflineModel(artifacts),
+            "claude": AnthropicUpstream(
+                settings.anthropic_base_url,
+                key=lambda: given.get_secret_value() if given else keys.get("anthropic"),
+            ),
+        },
+        prices=Prices.shipped(allow_unknown=options.allow_unpriced),
+    )
+    config = uvicorn.Config(create_app(desk), log_level="warning", access_log=False, lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    if options.with_parent:
+        threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+    # The socket already listens, so a call that comes from now on waits until it is taken.
+    sys.stdout.write(json.dumps({"url": url}) + "\n")
+    sys.stdout.flush()
+    server.run(sockets=[listener])
+
+
+def _stop_with_parent(server: object) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    server.should_exit = True  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The ledger seen from the gateway: nothing is sent before its worst case is reserved."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
+from fumehood.errors import NotFoundError, OverBudgetError
+from fumehood.gateway.tokens import TokenError
+from fumehood.ports import Clock, Store, Transaction
+
+_SLACK_USD = 1e-9
+"""Slack for sums of floating-point dollars; far below what one token costs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """Money set aside for one call."""
+
+    call_id: str
+    claims: Claims
+    usd: float
+
+
+class Accounts:
+    """Reserves, settles and releases.
+
+    One gateway serves an installation, and its calls reserve one after the other: so two calls that each fit the
+    budget, but not together, never both pass.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._one_at_a_time = threading.Lock()
+
+    def reserve(self, call_id: str, claims: Claims, usd: float) -> Reservation:
+        """Set the worst case aside; `OverBudgetError` when it would pass the direction's budget."""
+        with self._one_at_a_time, self._store.begin() as tx:
+            direction = _direction(tx, claims)
+            if direction.budget_usd is not None and usd > 0:
+                spent = tx.ledger.spent_usd(direction.id)
+                if spent + usd > direction.budget_usd + _SLACK_USD:
+                    raise OverBudgetError(
+                        f"The direction's budget is ${direction.budget_usd:.2f}; ${spent:.4f} is spent or reserved, "
+                        f"and this call may cost up to ${usd:.4f}."
+                    )
+            tx.ledger.add(self._entry(call_id, claims, "reserved", usd))
+        return Reservation(call_id=call_id, claims=claims, usd=usd)
+
+    def settle(self, reservation: Reservation, usage: ModelUsage, call: ModelCall) -> None:
+        """Book what the call really cost, and keep its record."""
+        with self._store.begin() as tx:
+            difference = usage.usd - reservation.usd
+            tx.ledger.add(self._entry(reservation.call_id, reservation.claims, "settled", difference, usage))
+            tx.calls.save(call)
+
+    def release(self, reservation: Reservation, call: ModelCall) -> None:
+        """Give the money back for a call that cost nothing, and keep its record."""
+        with self._store.begin() as tx:
+            tx.ledger.add(self._entry(reservation.call_id, reservation.claims, "released", -reservation.usd))
+            tx.calls.save(call)
+
+    def _entry(
+        self, call_id: str, claims: Claims, kind: str, usd: float, usage: ModelUsage | None = None
+    ) -> LedgerEntry:
+        usage = usage or ModelUsage()
+        return LedgerEntry(
+            id=self._clock.new_id("evt"),
+            call_id=call_id,
+            direction_id=claims.direction_id,
+            experiment_id=claims.experiment_id,
+            kind=kind,
+            role=claims.role,
+            model=claims.model,
+            usd=usd,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            at=self._clock.now(),
+        )
+
+
+def _direction(tx: Transaction, claims: Claims) -> Direction:
+    try:
+        direction = tx.directions.get(claims.direction_id)
+    except NotFoundError as error:
+        raise TokenError("The token names a direction that does not exist.") from error
+    if direction.state is DirectionState.CANCELLED:
+        raise TokenError("The token's direction was cancelled.")
+    return direction

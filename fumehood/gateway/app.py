@@ -1,0 +1,185 @@
+"""The ASGI app: the Messages API for holders of our tokens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from fumehood.domain.token import TokenError
+from fumehood.errors import BadInputError, OverBudgetError
+from fumehood.gateway.exchange import Desk, Relay, WrongModelError
+from fumehood.gateway.request import MAX_BYTES
+from fumehood.gateway.upstream import UpstreamError
+
+T = TypeVar("T")
+
+_CALLS_AT_ONCE = 256
+_log = logging.getLogger(__name__)
+
+
+def create_app(desk: Desk) -> Starlette:
+    """Return the gateway over these adapters."""
+    doors = _Doors(desk)
+    return Starlette(
+        routes=[
+            Route("/v1/messages", doors.messages, methods=["POST"]),
+            Route("/v1/messages/count_tokens", doors.count_tokens, methods=["POST"]),
+            Route("/healthz", _healthz, methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: _http_error, Exception: _our_error},
+    )
+
+
+class _Doors:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._lazy_limiter: anyio.CapacityLimiter | None = None
+
+    async def messages(self, request: Request) -> Response:
+        try:
+            return await self._messages(request)
+        except Exception as error:  # noqa: BLE001 - every failure becomes an answer; ours are logged there
+            return answer_to(error)
+
+    async def _messages(self, request: Request) -> Response:
+        claims = self._desk.claims(_token(request))
+        raw = await _body(request)
+        exchange = await self._in_thread(lambda: self._desk.open(claims, raw))
+        if not exchange.wants_stream:
+            return JSONResponse(await self._in_thread(exchange.send))
+        relay = await self._in_thread(exchange.stream)
+        return _EventStream(relay, self._limiter)
+
+    async def count_tokens(self, request: Request) -> Response:
+        try:
+            claims = self._desk.claims(_token(request))
+            raw = await _body(request)
+            return JSONResponse({"input_tokens": await self._in_thread(lambda: self._desk.count(claims, raw))})
+        except Exception as error:  # noqa: BLE001 - as above
+            return answer_to(error)
+
+    @property
+    def _limiter(self) -> anyio.CapacityLimiter:
+        if self._lazy_limiter is None:  # it can only be made where an event loop runs
+            self._lazy_limiter = anyio.CapacityLimiter(_CALLS_AT_ONCE)
+        return self._lazy_limiter
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        # Shielded by default: a call that was sent is settled, even when nobody waits for its answer any more.
+        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+
+
+class _EventStream(Response):
+    """Sends a relay's events, and closes it in every case, also when the caller goes away."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, relay: Relay, limiter: anyio.CapacityLimiter) -> None:
+        super().__init__(headers={"cache-control": "no-cache"})
+        del self.headers["content-length"]
+        self._relay = relay
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_until_gone, receive, group.cancel_scope)
+                await self._send(send)
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._relay.close, limiter=self._limiter)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        while (data := await anyio.to_thread.run_sync(self._relay.next, limiter=self._limiter)) is not None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _token(request: Request) -> str:
+    key = request.headers.get("x-api-key")
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if key:
+        return key
+    if scheme.lower() == "bearer" and bearer:
+        return bearer.strip()
+    raise TokenError("A token is required, in `x-api-key` or as `Authorization: Bearer`.")
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BYTES:
+            raise UpstreamError("The request is larger than 32 MiB.", status=413, kind="request_too_large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def answer_to(error: Exception) -> Response:
+    """Return the answer that tells the caller what went wrong, in the shape its client expects."""
+    match error:
+        case TokenError():
+            return _error(401, "authentication_error", str(error))
+        case WrongModelError():
+            return _error(403, "permission_error", str(error))
+        case OverBudgetError():
+            return _over_budget(str(error))
+        case BadInputError():
+            return _error(400, "invalid_request_error", str(error))
+        case UpstreamError():
+            return _error(error.status, error.kind, str(error))
+        case ClientDisconnect():
+            return _error(400, "invalid_request_error", "The caller went away.")
+    _log.error("the gateway failed", exc_info=error)
+    return _error(500, "api_error", "The gateway failed; its log says how.")
+
+
+def _error(status: int, kind: str, message: str) -> Response:
+    # The gateway has already tried again where that could help, so its callers need not.
+    body = {"type": "error", "error": {"type": kind, "message": message}}
+    return JSONResponse(body, status, headers={"x-should-retry": "false"})
+
+
+def _over_budget(message: str) -> Response:
+    problem = {
+        "type": "urn:fumehood:problem:over-budget",
+        "title": "Over budget",
+        "status": 402,
+        "detail": message,
+        "error": {"type": "billing_error", "message": message},
+    }
+    headers = {"x-should-retry": "false"}
+    return Response(json.dumps(problem), 402, headers, media_type="application/problem+json")
+
+
+async def _healthz(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    kind = "not_found_error" if status == 404 else "invalid_request_error"
+    return _error(status, kind, "There is nothing here that takes this request.")
+
+
+async def _our_error(_: Request, error: Exception) -> Response:
+    return answer_to(error)

@@ -1,0 +1,227 @@
+"""One call from token to record: checked, reserved, sent, settled, kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fumehood.domain.ledger import Claims, ModelCall, ModelUsage
+from fumehood.errors import BadInputError, FumehoodError
+from fumehood.gateway import request, sse, tokens
+from fumehood.gateway.accounts import Accounts, Reservation
+from fumehood.gateway.prices import ModelFacts, Prices, Rates, Tokens
+from fumehood.gateway.request import Body
+from fumehood.gateway.sse import Event, Tally
+from fumehood.gateway.upstream import Message, Upstream, UpstreamError
+from fumehood.ports import Artifacts, Clock, Store
+
+_SECRETS = re.compile(r"fhg_[\w.\-]{20,}|sk-[\w\-]{16,}")
+_OK, _DISCONNECTED, _BROKEN = 200, 499, 502
+_FREE = ModelFacts(rates=Rates())
+
+
+class WrongModelError(FumehoodError):
+    """The caller asked for another model than its token allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Everything a call needs."""
+
+    store: Store
+    artifacts: Artifacts
+    clock: Clock
+    secret: bytes
+    upstreams: Mapping[str, Upstream]
+    """By the first part of a model's name, such as `claude` or `offline`."""
+    prices: Prices
+    accounts: Accounts = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accounts", Accounts(self.store, self.clock))
+
+    def claims(self, token: str) -> Claims:
+        """Return what the caller may do; `TokenError` when it may not do anything."""
+        return tokens.read(token, self.secret, self.clock.now())
+
+    def upstream(self, claims: Claims, body: Body) -> Upstream:
+        """Return the side that answers for the model that the token and the request name."""
+        if body["model"] != claims.model:
+            raise WrongModelError(f"This token is for the model {claims.model!r}, not for {body['model']!r}.")
+        upstream = self.upstreams.get(claims.model.partition("-")[0])
+        if upstream is None:
+            raise UpstreamError(f"No upstream serves the model {claims.model!r}.", status=404, kind="not_found_error")
+        return upstream
+
+    def count(self, claims: Claims, raw: bytes) -> int:
+        """Return how many tokens a prompt has."""
+        body = request.parse(raw, counting=True)
+        return self.upstream(claims, body).count(claims, body)
+
+    def open(self, claims: Claims, raw: bytes) -> Exchange:
+        """Check a call and reserve its worst case."""
+        body = request.parse(raw)
+        upstream = self.upstream(claims, body)
+        facts = _FREE if upstream.is_free else self.prices.of(claims.model)
+        adapted = adapt(body, facts)
+        worst = facts.at_worst(
+            request.most_input_tokens(adapted), adapted["max_tokens"], cached=request.uses_cache(adapted)
+        )
+        call_id = self.clock.new_id("call")
+        reservation = self.accounts.reserve(call_id, claims, worst)
+        return Exchange(self, upstream, facts, reservation, body, adapted)
+
+
+class Exchange:
+    """One call under way; it is closed exactly once, whatever happens."""
+
+    def __init__(
+        self, desk: Desk, upstream: Upstream, facts: ModelFacts, reservation: Reservation, asked: Body, body: Body
+    ) -> None:
+        self._desk = desk
+        self._upstream = upstream
+        self._facts = facts
+        self._reservation = reservation
+        self._asked = asked
+        self._body = body
+        self._started = desk.clock.now()
+        self._closing = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the caller asked for events."""
+        return bool(self._body.get("stream"))
+
+    def send(self) -> Message:
+        """Return the whole answer."""
+        try:
+            message = self._upstream.send(self._reservation.claims, self._body)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self.close(_OK, message, message.get("usage") or {})
+        return message
+
+    def stream(self) -> Relay:
+        """Return the answer's events; what fails before the first one is raised here."""
+        try:
+            return Relay(self, self._upstream.stream(self._reservation.claims, self._body))
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """Close a call that got no answer."""
+        status = error.status if isinstance(error, UpstreamError) else 500
+        text = str(error) if isinstance(error, FumehoodError) else type(error).__name__
+        self.close(status, {"type": "error", "error": {"message": text}}, None)
+
+    def close(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None) -> None:
+        """Settle by `usage`, or release when there is none, and record the call; the first time only."""
+        with self._closing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        if usage is None:
+            self._desk.accounts.release(self._reservation, self._record(status, reply, ModelUsage()))
+            return
+        spent = Tokens.of(usage)
+        usage_kept = spent.usage(self._facts.cost(spent))
+        self._desk.accounts.settle(self._reservation, usage_kept, self._record(status, reply, usage_kept))
+
+    def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage) -> ModelCall:
+        claims = self._reservation.claims
+        kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
+        now = self._desk.clock.now()
+        return ModelCall(
+            id=self._reservation.call_id,
+            direction_id=claims.direction_id,
+            experiment_id=claims.experiment_id,
+            role=claims.role,
+            model=claims.model,
+            upstream=self._upstream.name,
+            claims=json.dumps(kept, sort_keys=True),
+            request=self._desk.artifacts.put(_clean(self._asked)),
+            reply=self._desk.artifacts.put(_clean(reply)) if reply else "",
+            status=status,
+            usage=usage,
+            at=self._started,
+            duration_s=now - self._started,
+        )
+
+
+class Relay:
+    """Hands a stream's events on, as bytes, and closes the call by what was seen of it."""
+
+    def __init__(self, exchange: Exchange, events: Iterator[Event]) -> None:
+        self._exchange = exchange
+        self._events = events
+        self._tally = Tally()
+
+    def next(self) -> bytes | None:
+        """Return the next event; None after the last, when the call is closed."""
+        try:
+            event = next(self._events, None)
+        except UpstreamError as error:
+            event = {"type": "error", "error": {"type": error.kind, "message": str(error)}}
+        except BaseException:
+            self._finish(500)
+            raise
+        if event is None:
+            self._finish(_OK)
+            return None
+        self._tally.see(event)
+        if self._tally.is_whole or self._tally.error is not None:
+            # Closed before the last event goes out: who has read a stream to its end finds it in the ledger.
+            self._finish(_OK)
+        return sse.encode(event)
+
+    def close(self) -> None:
+        """End it early: the caller has gone. What was counted until now is settled."""
+        self._finish(_DISCONNECTED)
+
+    def _finish(self, status: int) -> None:
+        tally = self._tally
+        if tally.error is not None or (status == _OK and not tally.is_whole):
+            status = _BROKEN
+        try:
+            close = getattr(self._events, "close", None)
+            if close is not None:
+                close()
+        finally:
+            reply = tally.message or {"type": "error", "error": tally.error or {}}
+            self._exchange.close(status, reply, tally.usage if tally.message else None)
+
+
+def adapt(body: Body, facts: ModelFacts) -> Body:
+    """Return the request as this model takes it: without what it refuses, with room for its thinking."""
+    adapted = {key: value for key, value in body.items() if key != "metadata"}
+    if not facts.sampling:
+        for key in ("temperature", "top_p", "top_k"):
+            adapted.pop(key, None)
+    choice = adapted.get("tool_choice") or {}
+    if not isinstance(choice, dict):
+        raise BadInputError("tool_choice: an object is required.")
+    if not facts.forced_tools and choice.get("type") in {"tool", "any"}:
+        named = f"the tool `{choice['name']}`" if choice.get("name") else "one of the tools"
+        adapted["tool_choice"] = {"type": "auto"}
+        adapted["system"] = _appended(adapted.get("system"), f"Answer by calling {named}, and in no other way.")
+    adapted["max_tokens"] = body["max_tokens"] + facts.headroom
+    return adapted
+
+
+def _appended(system: object, sentence: str) -> str | list[Any]:
+    if isinstance(system, list):
+        return [*system, {"type": "text", "text": sentence}]
+    return f"{system}\n\n{sentence}" if system else sentence
+
+
+def _clean(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return _SECRETS.sub("[secret]", text).encode("utf-8", "surrogatepass")

@@ -1,0 +1,146 @@
+"""Server-sent events of the Messages API: written, read, made from a message and put together into one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Event = dict[str, Any]
+
+_PIECE = 240
+"""Characters in one delta of a message that was whole from the start."""
+
+
+def encode(event: Event) -> bytes:
+    """Return an event as it goes over the wire."""
+    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {event.get('type', 'message')}\ndata: {data}\n\n".encode()
+
+
+def decode(lines: Iterable[str]) -> Iterator[Event]:
+    """Read events from the lines of a response; what is not a JSON object is left out."""
+    data: list[str] = []
+    for line in lines:
+        if line.startswith("data:"):
+            data.append(line[5:].removeprefix(" "))
+        elif not line and data:
+            try:
+                event = json.loads("\n".join(data))
+            except ValueError:
+                event = None
+            data = []
+            if isinstance(event, dict):
+                yield event
+
+
+def events_of(message: Mapping[str, Any]) -> Iterator[Event]:
+    """Return the event sequence by which a provider would have streamed this message."""
+    usage = dict(message["usage"])
+    start = {
+        **message,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {**usage, "output_tokens": 1},
+    }
+    yield {"type": "message_start", "message": start}
+    for index, block in enumerate(message["content"]):
+        yield {"type": "content_block_start", "index": index, "content_block": _empty(block)}
+        if index == 0:
+            yield {"type": "ping"}
+        for delta in _deltas(block):
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    yield {
+        "type": "message_delta",
+        "delta": {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]},
+        "usage": {"output_tokens": usage["output_tokens"]},
+    }
+    yield {"type": "message_stop"}
+
+
+def _empty(block: Mapping[str, Any]) -> Event:
+    return {**block, "input": {}} if block["type"] == "tool_use" else {**block, "text": ""}
+
+
+def _deltas(block: Mapping[str, Any]) -> Iterator[Event]:
+    if block["type"] == "tool_use":
+        text = json.dumps(block["input"], ensure_ascii=False)
+        yield {"type": "input_json_delta", "partial_json": ""}
+        for piece in _pieces(text):
+            yield {"type": "input_json_delta", "partial_json": piece}
+    else:
+        for piece in _pieces(block["text"]):
+            yield {"type": "text_delta", "text": piece}
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
+
+
+class Tally:
+    """Puts a stream's events together again, to know what was said and what it cost, also when it breaks off."""
+
+    def __init__(self) -> None:
+        self.message: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.is_whole = False
+        self._json: dict[int, str] = {}
+        self._bytes = 0
+        self._counted = False
+
+    def see(self, event: Event) -> None:
+        """Take one event into account."""
+        kind = event.get("type")
+        if kind == "message_start":
+            self.message = {**event.get("message", {}), "content": []}
+        elif kind == "error":
+            self.error = event.get("error") or {}
+        elif self.message is None:
+            return
+        elif kind == "content_block_start":
+            self.message["content"].append(dict(event.get("content_block", {})))
+        elif kind == "content_block_delta":
+            self._add(event.get("index", 0), event.get("delta", {}))
+        elif kind == "content_block_stop":
+            self._close(event.get("index", 0))
+        elif kind == "message_delta":
+            self.message.update(event.get("delta", {}))
+            counted = {key: value for key, value in (event.get("usage") or {}).items() if value is not None}
+            self.message["usage"] = {**self.message.get("usage", {}), **counted}
+            self._counted = True
+        elif kind == "message_stop":
+            self.is_whole = True
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The usage as counted by the provider; what came after its last count is estimated, upwards."""
+        usage = dict((self.message or {}).get("usage") or {})
+        if self.message is not None and not self._counted:
+            usage["output_tokens"] = max(usage.get("output_tokens") or 0, -(-self._bytes // 2))
+        return usage
+
+    def _add(self, index: int, delta: Mapping[str, Any]) -> None:
+        content = self.message["content"] if self.message else []
+        if index >= len(content):
+            return
+        field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
+        kind = str(delta.get("type"))
+        if kind == "input_json_delta":
+            piece = str(delta.get("partial_json", ""))
+            self._json[index] = self._json.get(index, "") + piece
+        elif kind in field:
+            piece = str(delta.get(field[kind], ""))
+            content[index][field[kind]] = content[index].get(field[kind], "") + piece
+        else:
+            return
+        self._bytes += len(piece.encode("utf-8", "surrogatepass"))
+
+    def _close(self, index: int) -> None:
+        text = self._json.pop(index, "")
+        if text and self.message and index < len(self.message["content"]):
+            try:
+                self.message["content"][index]["input"] = json.loads(text)
+            except ValueError:
+                self.message["content"][index]["input"] = {"unreadable": text}

@@ -1,0 +1,98 @@
+"""A template's playbook (`offline.toml`): what the offline model proposes, in the order it proposes it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from fumehood.domain.ids import idea_name
+from fumehood.errors import NotFoundError
+from fumehood.gateway.upstream import UpstreamError
+from fumehood.ports import Artifacts
+
+Table = Mapping[str, Any]
+
+NO_FURTHER_EDIT = "No further edit."
+ALL_COMPLETED = "ALL_COMPLETED"
+
+
+def refuse(message: str) -> UpstreamError:
+    """Return the error by which the offline model says that it cannot answer."""
+    return UpstreamError(message, status=400, kind="invalid_request_error")
+
+
+class Playbook:
+    """One template's playbook."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        ideas = table.get("ideas", [])
+        if not isinstance(ideas, list) or not all(isinstance(idea, dict) and idea.get("name") for idea in ideas):
+            raise refuse("The playbook is malformed: `ideas` must be tables, each with a `name`.")
+        self.ideas: tuple[Table, ...] = tuple(ideas)
+
+    @classmethod
+    def load(cls, artifacts: Artifacts, sha256: str) -> Playbook:
+        """Read the playbook that a token names."""
+        if not sha256:
+            raise refuse("The offline model has no playbook for this template.")
+        try:
+            return cls(tomllib.loads(artifacts.get(sha256).decode()))
+        except NotFoundError:
+            raise refuse("The offline model has no playbook for this template: its bytes are not kept here.") from None
+        except ValueError as error:
+            raise refuse(f"The playbook is not TOML: {error}.") from error
+
+    def idea(self, name: str) -> Table:
+        """Return the idea of this name."""
+        for idea in self.ideas:
+            if name in {idea["name"], idea_name(str(idea["name"]))}:
+                return idea
+        raise refuse(f"The offline model's playbook has no idea named {name!r}.")
+
+    def proposal(self, index: int) -> dict[str, Any]:
+        """Return the idea at an index as an answer; beyond the last, that there are no more."""
+        if not 0 <= index < len(self.ideas):
+            return {"exhausted": True}
+        return proposal_of(self.ideas[index])
+
+    def edit(self, idea: str, run: int, attempt: int) -> str:
+        """Return the reply for an attempt at a run; runs and attempts count from 1."""
+        runs = self.idea(idea).get("runs", [])
+        if run > len(runs):
+            return ALL_COMPLETED
+        planned = runs[max(run, 1) - 1]
+        attempts = planned.get("attempts", [])
+        number = max(attempt, 1)
+        if number > len(attempts):
+            return NO_FURTHER_EDIT
+        heading = f"RUN: {planned.get('title', '')} | {planned.get('description', '')}".replace("\n", " ")
+        return f"{heading}\n\n{attempts[number - 1].get('reply', '')}"
+
+    def plot(self, idea: str, attempt: int) -> str:
+        """Return the reply that draws an idea's figures; a second attempt has nothing to add."""
+        reply = self.idea(idea).get("plot", {}).get("reply", "")
+        return str(reply) if reply and attempt <= 1 else NO_FURTHER_EDIT
+
+
+def proposal_of(idea: Table) -> dict[str, Any]:
+    """Return a playbook's idea in the shape of a proposal."""
+    changes = idea.get("changes", [])
+    return {
+        "name": str(idea["name"]),
+        "title": str(idea.get("title", "")),
+        "experiment": str(idea.get("experiment", "")),
+        "interestingness": _score(idea, "interestingness"),
+        "feasibility": _score(idea, "feasibility"),
+        "novelty_score": _score(idea, "novelty"),
+        "kind": str(idea.get("kind", "improvement")),
+        "hypothesis": str(idea.get("hypothesis", "")),
+        "metric": str(idea.get("metric", "")),
+        "expected": str(idea.get("direction", "")),
+        "changes": [changes] if isinstance(changes, str) else [str(change) for change in changes],
+    }
+
+
+def _score(idea: Table, name: str) -> dict[str, Any]:
+    return {"value": int(idea.get(name, 5)), "reason": str(idea.get(f"{name}_reason", ""))}

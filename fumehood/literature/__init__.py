@@ -1,0 +1,1 @@
+"""Works that exist, and how to find and cite them."""

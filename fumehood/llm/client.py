@@ -1,0 +1,147 @@
+"""The `Model` port over the gateway, spoken to through Anthropic's client library."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pydantic import ValidationError
+
+from fumehood.domain.token import mint
+from fumehood.errors import ModelUnavailableError, OverBudgetError
+from fumehood.ports import Call, Clock, Shape
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
+    from anthropic.types import Message
+
+TOOL = "answer"
+_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
+_OVER_BUDGET = 402
+_ROUNDS = 2
+"""The first answer and one repair."""
+
+
+class GatewayModel:
+    """Asks a model through the gateway, each time with a token for exactly that call."""
+
+    def __init__(
+        self, url: str, secret: bytes, clock: Clock, *, timeout_s: float = 900.0, token_life_s: float = 3600.0
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._token_life_s = token_life_s
+
+    def text(self, call: Call) -> str:
+        """Return the answer as text."""
+        text = _text_of(self._ask(call, [{"role": "user", "content": call.prompt}]))
+        if not text.strip():
+            raise ModelUnavailableError("The model answered with no text.")
+        return text
+
+    def answer(self, call: Call, shape: type[Shape]) -> Shape:
+        """Return the answer in this shape; an answer that does not fit is shown its faults once."""
+        tool = {"name": TOOL, "description": "Give the answer.", "input_schema": shape.model_json_schema()}
+        extra = {"tools": [tool], "tool_choice": {"type": "tool", "name": TOOL}}
+        messages: list[dict[str, Any]] = [{"role": "user", "content": call.prompt}]
+        fault = ""
+        for _ in range(_ROUNDS):
+            reply = self._ask(call, messages, **extra)
+            try:
+                return shape.model_validate(_input_of(reply))
+            except ValidationError as error:
+                fault = _faults(error)
+            except ValueError as error:
+                fault = str(error)
+            messages += _repair(reply, fault)
+        raise ModelUnavailableError(f"The model's answer does not have the shape asked for: {fault}")
+
+    def _ask(self, call: Call, messages: list[dict[str, Any]], **extra: Any) -> Message:
+        import anthropic
+
+        claims = dataclasses.replace(call.claims, expires_at=self._clock.now() + self._token_life_s)
+        client = self._client.with_options(api_key=mint(claims, self._secret))
+        fields = {"model": claims.model, "max_tokens": call.max_tokens, "messages": messages, **extra}
+        if call.system:
+            fields["system"] = call.system
+        # The newest models take no temperature, so the library does not know it; the gateway sorts that out.
+        fields["extra_body"] = {"temperature": call.temperature}
+        try:
+            reply: Message = client.messages.create(**fields)
+        except anthropic.APIStatusError as error:
+            _raise(error.status_code, error.body, str(error))
+        except anthropic.APIError as error:
+            raise ModelUnavailableError(f"The gateway could not be reached: {error}", retryable=True) from error
+        if reply.stop_reason == "refusal":
+            raise ModelUnavailableError("The model refused to answer.")
+        return reply
+
+    @functools.cached_property
+    def _client(self) -> Anthropic:
+        import anthropic
+
+        return anthropic.Anthropic(
+            base_url=self._url,
+            api_key="-",
+            max_retries=0,  # the gateway tries again where that helps
+            timeout=self._timeout_s,
+            # The gateway is on this machine or next to it: a proxy set for the outside must not see its tokens.
+            http_client=anthropic.DefaultHttpxClient(trust_env=False, timeout=self._timeout_s),
+        )
+
+
+def _raise(status: int, body: object, text: str) -> NoReturn:
+    detail = body.get("error") if isinstance(body, Mapping) else None
+    message = str(detail.get("message")) if isinstance(detail, Mapping) else text
+    if status == _OVER_BUDGET:
+        raise OverBudgetError(message)
+    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500)
+
+
+def _text_of(reply: Message) -> str:
+    return "".join(block.text for block in reply.content if block.type == "text")
+
+
+def _input_of(reply: Message) -> object:
+    for block in reply.content:
+        if block.type == "tool_use":
+            return block.input
+    if reply.stop_reason == "max_tokens":
+        raise ValueError("The answer was cut off; give a shorter one.")
+    return json_in(_text_of(reply))
+
+
+def json_in(text: str) -> object:
+    """Return the JSON in a text: its last fenced block that parses, else the whole text; `ValueError` when neither."""
+    for candidate in (*reversed(_FENCED.findall(text)), text):
+        try:
+            return json.loads(candidate)
+        except ValueError:
+            continue
+    raise ValueError(f"The tool `{TOOL}` was not called, and there is no JSON in the text.")
+
+
+def _faults(error: ValidationError) -> str:
+    faults = (f"{'.'.join(map(str, fault['loc'])) or 'answer'}: {fault['msg']}" for fault in error.errors())
+    return "; ".join(faults)[:2000]
+
+
+def _repair(reply: Message, fault: str) -> list[dict[str, Any]]:
+    content = [block.model_dump(mode="json", exclude_none=True) for block in reply.content]
+    asked = f"That does not fit: {fault} Give the whole answer again through the tool `{TOOL}`."
+    results = [
+        {"type": "tool_result", "tool_use_id": block["id"], "is_error": True, "content": fault}
+        for block in content
+        if block["type"] == "tool_use"
+    ]
+    content = content or [{"type": "text", "text": "(no answer)"}]
+    return [
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [*results, {"type": "text", "text": asked}]},
+    ]

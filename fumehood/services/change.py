@@ -1,0 +1,41 @@
+"""What a step wants committed, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId
+from fumehood.domain.step import Event
+
+Payload = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Next:
+    """A step to be done next. `key` makes it one step however often it is asked for."""
+
+    name: str
+    key: str
+    direction_id: DirectionId
+    experiment_id: ExperimentId | None = None
+    payload: Payload = field(default_factory=dict)
+    waits_for: tuple[ExecutionId, ...] = ()
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Values to save, executions wanted, steps to follow, and what people should read."""
+
+    directions: tuple[Direction, ...] = ()
+    ideas: tuple[Idea, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
+    runs: tuple[Run, ...] = ()
+    executions: tuple[Execution, ...] = ()
+    """Saved; those that are `wanted` get their `launch` step."""
+    steps: tuple[Next, ...] = ()
+    events: tuple[Event, ...] = ()

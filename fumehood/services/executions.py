@@ -1,0 +1,194 @@
+"""What a run worker does: launch what is wanted, collect what ended, leave nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+from pathlib import Path
+
+from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain.execution import Ended, ExecutionState, Input, Outcome, Spec, Usage, Verdict
+from fumehood.domain.experiment import Execution
+from fumehood.domain.ids import ExecutionId, container_name
+from fumehood.domain.step import Event, Step
+from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
+from fumehood.ports import Clock, Sandbox, Store
+from fumehood.services.change import Change, Next
+from fumehood.services.queueing import enqueue
+from fumehood.services.world import RunWorld
+
+LOSSES = 3
+"""How often the platform tries again what it lost itself."""
+NO_ROOM_WAIT_S = 5.0
+NO_ROOM_TRIES = 60
+
+
+def launch_next(execution: Execution) -> Next:
+    """Return the step that launches an execution."""
+    return _next("launch", execution)
+
+
+def launch(world: RunWorld, step: Step) -> Change:
+    """Start the container; what the machine has no room for waits, what it cannot apply is `lost` with the reason."""
+    direction, execution = _subject(world, step)
+    if execution.state is not ExecutionState.WANTED:
+        return Change()
+    if direction.state is DirectionState.CANCELLED:
+        return _collected(world, execution, _never_ran(execution, Verdict.CANCELLED, "cancelled before it began"))
+    with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
+        spec = _spec(world, direction, execution, Path(folder))
+        try:
+            world.sandbox.launch(spec)
+        except SandboxUnavailableError as error:
+            if error.reason == "no_space" and int(step.payload.get("waits", 0)) < NO_ROOM_TRIES:
+                return Change(steps=(_waiting(execution, int(step.payload.get("waits", 0)) + 1),))
+            return _collected(world, execution, _never_ran(execution, Verdict.LOST, str(error)))
+    return Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=world.clock.now()),))
+
+
+def _spec(world: RunWorld, direction: Direction, execution: Execution, private: Path) -> Spec:
+    inputs = [
+        Input(path=path, sha256=sha, source=str(world.artifacts.path(sha))) for path, sha in execution.inputs.items()
+    ]
+    if execution.key_context:
+        key = world.derive_key(execution.key_context)
+        source = private / "key"
+        source.write_bytes(key)
+        inputs.append(Input(path="in/key", sha256=hashlib.sha256(key).hexdigest(), source=str(source)))
+    return Spec(
+        name=container_name(execution.id),
+        kind=execution.kind,
+        command=execution.command,
+        image=execution.image,
+        inputs=tuple(inputs),
+        collect=execution.collect,
+        environment=execution.environment,
+        limits=execution.limits,
+        fence=execution.fence,
+        labels={"direction": direction.id, "execution": execution.id},
+    )
+
+
+def collect(world: RunWorld, step: Step) -> Change:
+    """Let the declared files out and keep them by their hash; what the platform lost is tried again."""
+    _, execution = _subject(world, step)
+    if execution.state not in {ExecutionState.LAUNCHED, ExecutionState.ENDED}:
+        return Change()
+    name = container_name(execution.id)
+    with tempfile.TemporaryDirectory(prefix="fumehood-collect-") as folder:
+        try:
+            outcome = world.sandbox.collect(name, Path(folder))
+            for item in outcome.artifacts:
+                if world.artifacts.put_file(Path(folder) / item.path) != item.sha256:
+                    raise ConflictError(f"The artifact {item.path} of {name} changed while it was collected.")
+        except NotFoundError:
+            outcome = _never_ran(execution, Verdict.LOST, "its container is gone")
+    if outcome.verdict is Verdict.LOST and execution.losses + 1 < LOSSES:
+        world.sandbox.remove(name)
+        again = execution.to(ExecutionState.WANTED, losses=execution.losses + 1, fence=execution.fence + 1)
+        return Change(executions=(again,))
+    return _collected(world, execution, outcome)
+
+
+def remove(world: RunWorld, step: Step) -> Change:
+    """Leave nothing of an execution on this machine."""
+    _, execution = _subject(world, step)
+    world.sandbox.remove(container_name(execution.id))
+    if execution.state is not ExecutionState.COLLECTED:
+        return Change()
+    return Change(executions=(execution.to(ExecutionState.REMOVED),))
+
+
+def _collected(world: RunWorld, execution: Execution, outcome: Outcome) -> Change:
+    execution = execution.to(ExecutionState.COLLECTED, outcome=outcome)
+    events: tuple[Event, ...] = ()
+    if outcome.rejected:
+        listed = ", ".join(f"{one.path} ({one.reason})" for one in outcome.rejected[:5])
+        events = (
+            Event(
+                direction_id=execution.direction_id,
+                experiment_id=execution.experiment_id,
+                kind="artifacts.rejected",
+                text=f"{execution.kind}: {len(outcome.rejected)} files were not let out: {listed}",
+                at=world.clock.now(),
+            ),
+        )
+    return Change(executions=(execution,), steps=(_next("remove", execution),), events=events)
+
+
+def gave_up(clock: Clock, execution: Execution, reason: str) -> Change:
+    """Close an execution that the platform could not carry out, so that what waits for it goes on."""
+    outcome = _never_ran(execution, Verdict.LOST, reason)
+    event = Event(
+        direction_id=execution.direction_id,
+        experiment_id=execution.experiment_id,
+        kind="execution.lost",
+        text=f"{execution.kind}: {reason}",
+        at=clock.now(),
+    )
+    closed = execution.to(ExecutionState.COLLECTED, outcome=outcome)
+    return Change(executions=(closed,), steps=(_next("remove", execution),), events=(event,))
+
+
+def _never_ran(execution: Execution, verdict: Verdict, detail: str) -> Outcome:
+    return Outcome(
+        name=container_name(execution.id),
+        verdict=verdict,
+        exit_code=None,
+        usage=Usage(),
+        output_tail="",
+        truncated=False,
+        artifacts=(),
+        rejected=(),
+        image="",
+        detail=detail,
+    )
+
+
+def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
+    """Look once at every launched execution: ask for `collect` where one ended, stop what was cancelled.
+
+    Returns how many are still running.
+    """
+    with store.begin() as tx:
+        launched = tx.executions.find(state=ExecutionState.LAUNCHED)
+        cancelled = {one.id for one in tx.directions.find(state=DirectionState.CANCELLED)}
+    running = 0
+    for execution in launched:
+        name = container_name(execution.id)
+        try:
+            seen = sandbox.inspect(name)
+        except NotFoundError:
+            seen = None
+        if seen is None or isinstance(seen, Ended):
+            with store.begin() as tx:
+                enqueue(tx, clock, (_next("collect", execution),))
+            continue
+        running += 1
+        if execution.direction_id in cancelled:
+            sandbox.stop(name, Verdict.CANCELLED.value)
+    return running
+
+
+def _next(name: str, execution: Execution) -> Next:
+    return Next(
+        name=name,
+        key=f"{name}:{execution.id}:{execution.fence}",
+        direction_id=execution.direction_id,
+        experiment_id=execution.experiment_id,
+        payload={"execution": execution.id},
+    )
+
+
+def _waiting(execution: Execution, waits: int) -> Next:
+    first = _next("launch", execution)
+    return dataclasses.replace(
+        first, key=f"{first.key}:{waits}", payload={**first.payload, "waits": waits}, delay_s=NO_ROOM_WAIT_S
+    )
+
+
+def _subject(world: RunWorld, step: Step) -> tuple[Direction, Execution]:
+    with world.store.begin() as tx:
+        execution = tx.executions.get(ExecutionId(str(step.payload["execution"])))
+        return tx.directions.get(execution.direction_id), execution

@@ -1,0 +1,304 @@
+"""Carrying out one idea: edit the code, measure it, feed errors back, keep notes, go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Attempt, Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import ExperimentId, RunId
+from fumehood.domain.step import Event, Step
+from fumehood.ports import Call, Edit
+from fumehood.services import directions, final_info, measuring, templates
+from fumehood.services.calls import claims_for
+from fumehood.services.change import Change, Next
+from fumehood.services.world import WriteWorld
+
+ATTEMPTS = 4
+COMPLETED = "ALL_COMPLETED"
+HEADING = re.compile(r"^RUN:\s*(?P<title>[^|\n]{1,120})(?:\|\s*(?P<description>[^\n]{1,600}))?", re.MULTILINE)
+
+
+def begin_experiment(world: WriteWorld, step: Step) -> Change:
+    """Write down what the idea promises before its first run, and open the notes with the baseline."""
+    _, experiment, idea = _subject(world, step)
+    registration = {
+        "kind": idea.kind,
+        "hypothesis": idea.hypothesis,
+        "metric": idea.metric,
+        "expected": idea.expected,
+        "changes": list(idea.changes),
+        "comparison": "run_0",
+        "registered_at": world.clock.now(),
+    }
+    first = results_line(world, _baseline(world, experiment))
+    notes = f"# {idea.title}\n\n{idea.experiment}\n\n## Run 0: Baseline\n{first}\n"
+    experiment = experiment.to(
+        ExperimentState.CODING,
+        notes=notes,
+        products={
+            **experiment.products,
+            "registration.json": world.artifacts.put(json.dumps(registration, indent=2).encode()),
+        },
+    )
+    return Change(experiments=(experiment,), steps=(code_next(experiment, 1, 1),))
+
+
+def code_next(experiment: Experiment, run: int, attempt: int) -> Next:
+    """Return the step that asks for the edit of a run's attempt."""
+    return Next(
+        name="code",
+        key=f"code:{experiment.id}:{run}:{attempt}",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+        payload={"index": run, "attempt": attempt},
+    )
+
+
+def code(world: WriteWorld, step: Step) -> Change:
+    """Ask the coder for an edit and have the result measured."""
+    direction, experiment, idea = _subject(world, step)
+    index, attempt = int(step.payload["index"]), int(step.payload["attempt"])
+    run = _run(world, experiment, index)
+    edit = _edit(world, direction, experiment, idea, run, index, attempt)
+    if not edit.changed:
+        return _no_edit(world, direction, experiment, run, index, attempt, edit)
+    heading = HEADING.search(edit.reply)
+    files = {**experiment.files, **{path: world.artifacts.put(data) for path, data in edit.files.items()}}
+    if run is None:
+        run = Run(
+            id=RunId(world.clock.new_id("run")),
+            direction_id=direction.id,
+            experiment_id=experiment.id,
+            index=index,
+            title=heading["title"].strip() if heading else f"Variant {index}",
+            description=(heading["description"] or "").strip() if heading else "",
+            seeds=measuring.seeds_of(direction, measuring.read(world, direction)[1]),
+        )
+    run = dataclasses.replace(run, files=files)
+    experiment = dataclasses.replace(experiment, files=files)
+    if experiment.state is ExperimentState.CODING:
+        experiment = experiment.to(ExperimentState.RUNNING)
+    changed = ", ".join(edit.changed)
+    return Change(
+        experiments=(experiment,),
+        runs=(run,),
+        steps=(measuring.measure_next(direction, experiment, run, attempt),),
+        events=(
+            _event(
+                world, experiment, "code.edited", f"{experiment.name} run_{index}: {world.coder.name} changed {changed}"
+            ),
+        ),
+    )
+
+
+def _edit(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    idea: Idea,
+    run: Run | None,
+    index: int,
+    attempt: int,
+) -> Edit:
+    template, _ = measuring.read(world, direction)
+    system, task = templates.prompt_of(direction.template_files, world.artifacts)
+    editable = [path for path in template.editable if path in experiment.files]
+    last = run.attempts[-1] if run and run.attempts else None
+    prompt = world.prompts.render(
+        "coder",
+        task=task,
+        title=idea.title,
+        experiment=idea.experiment,
+        may_change=", ".join(idea.changes or template.comparison.may_change) or "what the plan needs",
+        run=str(index),
+        runs=str(direction.runs),
+        editable=", ".join(editable),
+        history=experiment.notes,
+        failure=f"attempt {last.number} of {ATTEMPTS} ended {last.verdict}\n{last.error_tail}" if last else "",
+    )
+    claims = claims_for(
+        direction,
+        "coder",
+        experiment=experiment,
+        idea=idea.name,
+        index=idea.index,
+        run=index,
+        attempt=attempt,
+        now=world.clock.now(),
+    )
+    files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
+    return world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, editable, {})
+
+
+def _no_edit(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    run: Run | None,
+    index: int,
+    attempt: int,
+    edit: Edit,
+) -> Change:
+    reason = "; ".join(edit.problems) or "the reply held no edit"
+    finished = COMPLETED in edit.reply and (run is None or not run.attempts)
+    if finished and measured_runs(world, experiment):
+        return _to_plots(world, experiment, "the plan is completed")
+    if attempt < ATTEMPTS:
+        changes = _kept_attempt(world, direction, experiment, run, index, attempt, reason)
+        event = _event(
+            world, experiment, "attempt.failed", f"{experiment.name} run_{index}: no edit was made: {reason}"
+        )
+        return Change(runs=(changes,), steps=(code_next(experiment, index, attempt + 1),), events=(event,))
+    kept = _kept_attempt(world, direction, experiment, run, index, attempt, reason)
+    return dataclasses.replace(
+        _run_given_up(world, experiment, kept), runs=(dataclasses.replace(kept, result=RunResult.FAILED),)
+    )
+
+
+def _kept_attempt(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    run: Run | None,
+    index: int,
+    attempt: int,
+    reason: str,
+) -> Run:
+    if run is None:
+        run = Run(
+            id=RunId(world.clock.new_id("run")),
+            direction_id=direction.id,
+            experiment_id=experiment.id,
+            index=index,
+            title=f"Variant {index}",
+            files=experiment.files,
+            seeds=measuring.seeds_of(direction, measuring.read(world, direction)[1]),
+        )
+    return dataclasses.replace(
+        run, attempts=(*run.attempts, Attempt(number=attempt, verdict="no_edit", error_tail=reason))
+    )
+
+
+def attempt_failed(world: WriteWorld, step: Step) -> Change:
+    """Try again with the error in sight, or give the run up; the idea goes on if any run succeeded."""
+    _, experiment, _ = _subject(world, step)
+    with world.store.begin() as tx:
+        run = tx.runs.get(str(step.payload["run"]))
+    attempt = int(step.payload["attempt"])
+    if attempt < ATTEMPTS:
+        back = experiment.to(ExperimentState.CODING) if experiment.state is ExperimentState.RUNNING else experiment
+        return Change(experiments=(back,), steps=(code_next(experiment, run.index, attempt + 1),))
+    change = _run_given_up(world, experiment, run)
+    return dataclasses.replace(change, runs=(dataclasses.replace(run, result=RunResult.FAILED),))
+
+
+def _run_given_up(world: WriteWorld, experiment: Experiment, run: Run) -> Change:
+    if measured_runs(world, experiment):
+        return _to_plots(world, experiment, f"run_{run.index} used up its attempts")
+    last = run.attempts[-1]
+    error = f"run_{run.index} failed {len(run.attempts)} times, last {last.verdict}: {last.error_tail.strip()[-200:]}"
+    ended = experiment.to(ExperimentState.FAILED, error=error, ended_at=world.clock.now())
+    event = _event(world, experiment, "experiment.failed", f"{experiment.name}: {error}")
+    return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
+
+
+def run_done(world: WriteWorld, step: Step) -> Change:
+    """Add the run to the notes and go on to the next, or to the plots."""
+    direction, experiment, idea = _subject(world, step)
+    with world.store.begin() as tx:
+        run = tx.runs.get(str(step.payload["run"]))
+    line = results_line(world, run)
+    prompt = world.prompts.render(
+        "notes",
+        title=run.title,
+        run=str(run.index),
+        output=f"{run.description}\n{line}\n{world.artifacts.get(run.log).decode(errors='replace')[-2000:]}",
+        facts=json.dumps(_note_facts(world, direction, experiment, run)),
+    )
+    claims = claims_for(direction, "notes", experiment=experiment, idea=idea.name, run=run.index, now=world.clock.now())
+    said = world.model.text(
+        Call(claims=claims, system="You keep a laboratory notebook.", prompt=prompt.text, max_tokens=1000)
+    )
+    notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{said.strip()}\n"
+    experiment = dataclasses.replace(experiment, notes=notes)
+    if run.index >= direction.runs:
+        return _to_plots(world, experiment, "all runs are done")
+    if experiment.state is ExperimentState.RUNNING:
+        experiment = experiment.to(ExperimentState.CODING)
+    return Change(experiments=(experiment,), steps=(code_next(experiment, run.index + 1, 1),))
+
+
+def _note_facts(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run) -> dict[str, object]:
+    template, _ = measuring.read(world, direction)
+    facts: dict[str, object] = {"run": run.index, "title": run.title}
+    if template.primary:
+        infos = [
+            final_info.read(world.artifacts.get(one.final_info), "") for one in (run, _baseline(world, experiment))
+        ]
+        ours, theirs = (final_info.overall(info, template.primary) for info in infos)
+        if ours and theirs:
+            facts |= {"metric": template.primary, "value": ours.mean, "baseline": theirs.mean}
+    return facts
+
+
+def _to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
+    good = measured_runs(world, experiment)[-1:]
+    files = good[0].files if good else experiment.files
+    experiment = experiment.to(ExperimentState.PLOTTING, files=files)
+    return Change(
+        experiments=(experiment,),
+        steps=(
+            Next(
+                name="plot",
+                key=f"plot:{experiment.id}:1",
+                direction_id=experiment.direction_id,
+                experiment_id=experiment.id,
+                payload={"attempt": 1},
+            ),
+        ),
+        events=(_event(world, experiment, "experiment.plotting", f"{experiment.name}: {why}; plotting"),),
+    )
+
+
+def measured_runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
+    """Return the idea's runs that gave numbers, in order."""
+    with world.store.begin() as tx:
+        runs = tx.runs.find(experiment_id=experiment.id)
+    return tuple(sorted((run for run in runs if run.result is RunResult.MEASURED), key=lambda run: run.index))
+
+
+def results_line(world: WriteWorld, run: Run) -> str:
+    """Return a run's means as one line of JSON, as notes and models read them."""
+    info = json.loads(world.artifacts.get(run.final_info)) if run.final_info else {}
+    return "Results: " + json.dumps({dataset: values["means"] for dataset, values in info.items()})
+
+
+def _baseline(world: WriteWorld, experiment: Experiment) -> Run:
+    with world.store.begin() as tx:
+        return tx.runs.get(str(experiment.baseline_id))
+
+
+def _run(world: WriteWorld, experiment: Experiment, index: int) -> Run | None:
+    with world.store.begin() as tx:
+        found = tx.runs.find(experiment_id=experiment.id, index=index)
+    return found[0] if found else None
+
+
+def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
+    with world.store.begin() as tx:
+        experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
+        return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)
+
+
+def _event(world: WriteWorld, experiment: Experiment, kind: str, text: str) -> Event:
+    return Event(
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+        kind=kind,
+        text=text,
+        at=world.clock.now(),
+    )

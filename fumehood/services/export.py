@@ -1,0 +1,168 @@
+"""A finished folder: every file of a direction, made from the database and the artifacts, its manifest last."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Experiment, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import DirectionId
+from fumehood.ports import Artifacts, Signer, Store, Transaction
+from fumehood.services import results
+
+MANIFEST = "manifest.json"
+MANIFEST_TYPE = "application/vnd.fumehood.manifest+json"
+MAX_LINED = 2 * 1024 * 1024
+"""Larger files are named as a whole when they differ, not by the line."""
+
+
+def experiment_files(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict[str, str]:
+    """Return the files of one experiment's folder, path to SHA-256; all but its manifest."""
+    idea = tx.ideas.get(experiment.idea_id)
+    runs = sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)
+    baseline = [tx.runs.get(experiment.baseline_id)] if experiment.baseline_id else []
+    files = dict(experiment.files)
+    for run in [*baseline, *runs]:
+        files |= _run_files(run)
+    for run in runs:
+        if "experiment.py" in run.files:
+            files[f"{run.folder}.py"] = run.files["experiment.py"]
+    files |= experiment.products
+    files["idea.json"] = artifacts.put(_json(_idea(idea)))
+    files["notes.txt"] = artifacts.put(experiment.notes.encode())
+    files["runs.json"] = artifacts.put(_json([_run(run) for run in [*baseline, *runs]]))
+    files["llm_calls.jsonl"] = artifacts.put(_calls(tx, artifacts, experiment))
+    return files
+
+
+def _run_files(run: Run) -> dict[str, str]:
+    files = {f"{run.folder}/{path}": sha for path, sha in run.outputs.items()}
+    named = {
+        "final_info.json": run.final_info,
+        "self_reported.json": run.self_reported,
+        "log.txt": run.log,
+        "record.json": run.record,
+    }
+    return files | {f"{run.folder}/{path}": sha for path, sha in named.items() if sha}
+
+
+def _run(run: Run) -> dict[str, object]:
+    return {
+        "index": run.index,
+        "title": run.title,
+        "description": run.description,
+        "result": run.result,
+        "attempts": [dataclasses.asdict(one) for one in run.attempts],
+        "seeds": list(run.seeds),
+    }
+
+
+def _idea(idea: Idea) -> dict[str, object]:
+    told = dataclasses.asdict(idea)
+    del told["extra"]
+    return told
+
+
+def _calls(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> bytes:
+    lines = []
+    for call in tx.calls.find(experiment_id=experiment.id):
+        told = dataclasses.asdict(call)
+        told["claims"] = json.loads(call.claims)
+        told["request"] = _body(artifacts, call.request)
+        told["reply"] = _body(artifacts, call.reply)
+        lines.append(json.dumps(told, default=str))
+    return ("\n".join(lines) + "\n").encode() if lines else b""
+
+
+def _body(artifacts: Artifacts, sha: str) -> object:
+    if not sha:
+        return None
+    data = artifacts.get(sha)
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode(errors="replace")
+
+
+def direction_files(store: Store, artifacts: Artifacts, direction_id: DirectionId, signer: Signer) -> dict[str, str]:
+    """Return every file of a direction's folder but the manifest, path to SHA-256."""
+    with store.begin() as tx:
+        direction = tx.directions.get(direction_id)
+        ideas = tx.ideas.find(direction_id=direction_id)
+        files = {
+            "ideas.json": artifacts.put(_json([_idea(idea) for idea in ideas])),
+            "ledger.json": artifacts.put(_json([dataclasses.asdict(one) for one in tx.ledger.entries(direction_id)])),
+            "summary.json": artifacts.put(_json(results.summary(tx, artifacts, direction))),
+            "events.jsonl": artifacts.put(_events(tx, direction_id)),
+            "direction.json": artifacts.put(describe(direction)),
+        }
+        for experiment in tx.experiments.find(direction_id=direction_id):
+            own = experiment_files(tx, artifacts, experiment)
+            own[MANIFEST] = artifacts.put(manifest(own, artifacts, signer))
+            files |= {f"experiments/{experiment.name}/{path}": sha for path, sha in own.items()}
+    return files
+
+
+def _events(tx: Transaction, direction_id: DirectionId) -> bytes:
+    lines = []
+    seen = 0
+    while events := tx.events.since(direction_id, seen):
+        lines += [json.dumps(dataclasses.asdict(event), default=str) for event in events]
+        seen = events[-1].seq
+    return ("\n".join(lines) + "\n").encode()
+
+
+def describe(direction: Direction) -> bytes:
+    """Return `direction.json`, which is written first and names the direction."""
+    return _json(dataclasses.asdict(direction))
+
+
+def manifest(files: Mapping[str, str], artifacts: Artifacts, signer: Signer) -> bytes:
+    """Return a signed manifest: the SHA-256 of every file, and a checksum of every line of the textual ones."""
+    entries = []
+    for path, sha in sorted(files.items()):
+        data = artifacts.get(sha)
+        entry: dict[str, object] = {"path": path, "sha256": sha, "bytes": len(data)}
+        lines = line_sums(data)
+        if lines:
+            entry["lines"] = lines
+        entries.append(entry)
+    return signer.sign(json.dumps({"files": entries}).encode(), MANIFEST_TYPE)
+
+
+def line_sums(data: bytes) -> str:
+    """Return eight hex digits for each line of a text, so that a change can be named by its line; "" for others."""
+    if len(data) > MAX_LINED or b"\0" in data[:8192]:
+        return ""
+    return "".join(f"{zlib.crc32(line):08x}" for line in data.split(b"\n"))
+
+
+def write(files: Mapping[str, str], artifacts: Artifacts, signer: Signer, out: Path) -> None:
+    """Write a direction's folder; the manifest comes last, so a folder without one is unfinished."""
+    signed = manifest(files, artifacts, signer)
+    (out / MANIFEST).unlink(missing_ok=True)
+    for path, sha in files.items():
+        target = out / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == sha):
+            _replace(target, artifacts.get(sha))
+    _replace(out / MANIFEST, signed)
+
+
+def _replace(target: Path, data: bytes) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=2, default=str).encode() + b"\n"

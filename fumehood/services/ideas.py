@@ -1,0 +1,215 @@
+"""Proposing ideas: an archive that is never lost, reflection, scores with reasons, near-duplicates refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
+from fumehood.domain.ids import IdeaId, idea_name
+from fumehood.domain.step import Event, Step
+from fumehood.domain.template import Template
+from fumehood.ports import Call
+from fumehood.services import templates
+from fumehood.services.calls import claims_for
+from fumehood.services.change import Change, Next
+from fumehood.services.world import WriteWorld
+
+REFLECTIONS = 3
+"""Rounds in all, the first included, as in the original system."""
+NEAR = 0.6
+"""Two plans that share this part of their content words are one idea under two names."""
+
+
+class ScoreAnswer(BaseModel):
+    """A score as a model gives it."""
+
+    value: int = Field(ge=1, le=10)
+    reason: str = Field(max_length=2000)
+
+
+class IdeaAnswer(BaseModel):
+    """An idea as a model gives it."""
+
+    exhausted: bool = False
+    done: bool = False
+    name: str = Field(default="", max_length=200)
+    title: str = Field(default="", max_length=300)
+    experiment: str = Field(default="", max_length=8000)
+    interestingness: ScoreAnswer | None = None
+    feasibility: ScoreAnswer | None = None
+    novelty_score: ScoreAnswer | None = None
+    kind: IdeaKind = IdeaKind.IMPROVEMENT
+    hypothesis: str = Field(default="", max_length=2000)
+    metric: str = Field(default="", max_length=200)
+    expected: str = Field(default="", pattern="^(lower|higher|)$")
+    changes: list[str] = Field(default_factory=list, max_length=20)
+
+
+def propose(world: WriteWorld, step: Step) -> Change:
+    """Ask for the next idea, have it thought over, and refuse it when the archive has it already."""
+    with world.store.begin() as tx:
+        direction = tx.directions.get(step.direction_id)
+        archive = tx.ideas.find(direction_id=direction.id)
+    index = int(step.payload["index"])
+    following = after(direction, index)
+    answer, reflections = _ask(world, direction, archive, index)
+    if answer.exhausted or not answer.title.strip() or not answer.experiment.strip():
+        event = _event(world, direction, "idea.none", f"idea {index + 1}: the model had no further idea")
+        return Change(steps=(_schedule(direction),), events=(event,))
+    idea = _idea(world, direction, archive, index, answer, reflections)
+    twin = nearest(idea, archive)
+    if twin and twin.overlap >= NEAR:
+        idea = dataclasses.replace(
+            idea,
+            novelty=Novelty.NEAR_DUPLICATE,
+            novelty_reason=f"shares {twin.overlap:.0%} of its content words with the earlier idea {twin.key}",
+            evidence=(twin,),
+        )
+        event = _event(world, direction, "idea.refused", f"{idea.name}: refused as a near-duplicate of {twin.key}")
+        return Change(ideas=(idea,), steps=(following,), events=(event,))
+    event = _event(world, direction, "idea.proposed", f"{idea.name}: {idea.title}")
+    if not direction.novelty:
+        return Change(ideas=(idea,), steps=(following,), events=(event,))
+    check = Next(
+        name="check_novelty",
+        key=f"check_novelty:{idea.id}",
+        direction_id=direction.id,
+        payload={"idea": idea.id, "index": index},
+    )
+    return Change(ideas=(idea,), steps=(check,), events=(event,))
+
+
+def _ask(world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int) -> tuple[IdeaAnswer, int]:
+    system, task = templates.prompt_of(direction.template_files, world.artifacts)
+    code = world.artifacts.get(direction.template_files["experiment.py"]).decode(errors="replace")
+    seeds = templates.seed_ideas(direction.template_files, world.artifacts)
+    earlier = [*seeds, *({"Name": one.name, "Title": one.title, "Experiment": one.experiment} for one in archive)]
+    template = templates.load(direction.template_files, world.artifacts, direction.template)
+    shown = "\n\n".join(json.dumps(one) for one in earlier)
+    prompt = world.prompts.render(
+        "idea",
+        task=task,
+        direction=direction.text,
+        code=code,
+        metrics=_metrics(template),
+        may_change=", ".join(template.comparison.may_change) or "anything in the editable files",
+        archive=shown,
+        number=str(index + 1),
+        total=str(direction.ideas),
+    )
+    now = world.clock.now()
+    claims = claims_for(direction, "idea", index=index, now=now)
+    answer = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), IdeaAnswer)
+    for number in range(2, REFLECTIONS + 1):
+        if answer.exhausted:
+            return answer, number - 1
+        again = world.prompts.render(
+            "reflection",
+            idea=answer.model_dump_json(exclude={"done", "exhausted"}),
+            archive=shown,
+            round=str(number),
+            rounds=str(REFLECTIONS),
+        )
+        claims = claims_for(direction, "reflection", index=index, attempt=number, now=world.clock.now())
+        thought = world.model.answer(Call(claims=claims, system=system, prompt=again.text), IdeaAnswer)
+        if thought.title and thought.experiment:
+            answer = thought
+        if thought.done:
+            return answer, number
+    return answer, REFLECTIONS
+
+
+def _metrics(template: Template) -> str:
+    lines = [
+        f"{name}: {metric.title or name}, {metric.direction or 'no'} is better, measured by the {metric.source}"
+        + (" (primary)" if metric.primary else "")
+        for name, metric in template.metrics.items()
+    ]
+    return "\n".join(lines) or "those that experiment.py writes"
+
+
+def _idea(
+    world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, answer: IdeaAnswer, reflections: int
+) -> Idea:
+    name = idea_name(answer.name or answer.title)
+    taken = {one.name for one in archive}
+    number = 2
+    base = name
+    while name in taken:
+        name = f"{base[:36]}_{number}"
+        number += 1
+    missing = ScoreAnswer(value=1, reason="not given")
+    return Idea(
+        id=IdeaId(world.clock.new_id("idea")),
+        direction_id=direction.id,
+        index=index,
+        name=name,
+        title=answer.title.strip(),
+        experiment=answer.experiment.strip(),
+        interestingness=_score(answer.interestingness or missing),
+        feasibility=_score(answer.feasibility or missing),
+        novelty_score=_score(answer.novelty_score or missing),
+        scored_by="playbook" if direction.model == "offline" else "model",
+        kind=answer.kind,
+        hypothesis=answer.hypothesis.strip(),
+        metric=answer.metric,
+        expected=answer.expected,
+        changes=tuple(answer.changes),
+        reflections=reflections,
+        created_at=world.clock.now(),
+    )
+
+
+def _score(answer: ScoreAnswer) -> Score:
+    return Score(value=answer.value, reason=answer.reason)
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Return the words that carry meaning, lower-case, cut to their first six letters as a crude stem."""
+    return frozenset(word[:6] for word in re.findall(r"[a-z0-9]+", text.lower()) if len(word) > 3 and word not in _STOP)
+
+
+_STOP_WORDS = """
+    about above after again against also among because been before being below between both compare each every from
+    have into keep kept leave less like make more most only other over same should than that their them then there
+    these they this those through under until very were what when where which while will with without would your
+"""
+_STOP = frozenset(_STOP_WORDS.split())
+
+
+def nearest(idea: Idea, archive: Sequence[Idea]) -> Evidence | None:
+    """Return the earlier idea that shares most of its words with this one (Dice's coefficient), if there is any."""
+    own = content_words(f"{idea.title} {idea.experiment}")
+    best: Evidence | None = None
+    for one in archive:
+        other = content_words(f"{one.title} {one.experiment}")
+        overlap = 2 * len(own & other) / max(1, len(own) + len(other))
+        if best is None or overlap > best.overlap:
+            best = Evidence(key=one.name, title=one.title, overlap=round(overlap, 3))
+    return best
+
+
+def after(direction: Direction, index: int) -> Next:
+    """Return the step that follows the idea of this index: the next idea, or the experiments."""
+    if index + 1 >= direction.ideas:
+        return _schedule(direction)
+    return Next(
+        name="propose",
+        key=f"propose:{direction.id}:{index + 1}",
+        direction_id=direction.id,
+        payload={"index": index + 1},
+    )
+
+
+def _schedule(direction: Direction) -> Next:
+    return Next(name="schedule", key=f"schedule:{direction.id}", direction_id=direction.id)
+
+
+def _event(world: WriteWorld, direction: Direction, kind: str, text: str) -> Event:
+    return Event(direction_id=direction.id, kind=kind, text=text, at=world.clock.now())

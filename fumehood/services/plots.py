@@ -1,0 +1,145 @@
+"""Drawing the figures: the experiment's own `plot.py`, in a container that has the runs' outputs and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.execution import Kind
+from fumehood.domain.experiment import Execution, Experiment, ExperimentState, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import ExecutionId, ExperimentId
+from fumehood.domain.step import Event, Step
+from fumehood.ports import Call
+from fumehood.services import experiments, measuring, templates
+from fumehood.services.calls import claims_for
+from fumehood.services.change import Change, Next
+from fumehood.services.world import WriteWorld
+
+ATTEMPTS = 4
+FIRST_SECTION = "introduction"
+
+
+def plot(world: WriteWorld, step: Step) -> Change:
+    """Have `plot.py` fitted to the runs, then drawn; after the last attempt the template's own is used."""
+    direction, experiment, idea = _subject(world, step)
+    attempt = int(step.payload["attempt"])
+    runs = _runs(world, experiment)
+    if attempt <= ATTEMPTS:
+        experiment = _fitted(world, direction, experiment, idea, runs, attempt, str(step.payload.get("error", "")))
+    else:
+        experiment = dataclasses.replace(
+            experiment, files={**experiment.files, "plot.py": direction.template_files["plot.py"]}
+        )
+    template, profile = measuring.read(world, direction)
+    inputs = {f"work/{path}": sha for path, sha in experiment.files.items()}
+    for run in runs:
+        inputs |= {f"work/{run.folder}/{path}": sha for path, sha in run.outputs.items()}
+        inputs[f"work/{run.folder}/final_info.json"] = run.final_info
+    wanted = Execution(
+        id=ExecutionId(world.clock.new_id("exec")),
+        direction_id=direction.id,
+        experiment_id=experiment.id,
+        kind=Kind.PLOT,
+        image="lab",
+        command=("python", "plot.py"),
+        inputs=inputs,
+        collect=template.plots,
+        environment={"MPLBACKEND": "Agg"},
+        limits=profile.limits_of(Kind.PLOT),
+        sandbox=direction.sandbox,
+        created_at=world.clock.now(),
+    )
+    following = Next(
+        name="plotted",
+        key=f"plotted:{experiment.id}:{attempt}",
+        direction_id=direction.id,
+        experiment_id=experiment.id,
+        payload={"attempt": attempt},
+        waits_for=(wanted.id,),
+    )
+    return Change(experiments=(experiment,), executions=(wanted,), steps=(following,))
+
+
+def _fitted(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    idea: Idea,
+    runs: tuple[Run, ...],
+    attempt: int,
+    error: str,
+) -> Experiment:
+    system, _ = templates.prompt_of(direction.template_files, world.artifacts)
+    prompt = world.prompts.render(
+        "plot",
+        title=idea.title,
+        experiment=idea.experiment,
+        runs="\n".join(f"{run.folder}: {run.title}. {run.description}" for run in runs),
+        failure=error,
+    )
+    claims = claims_for(
+        direction,
+        "plot",
+        experiment=experiment,
+        idea=idea.name,
+        index=idea.index,
+        attempt=attempt,
+        now=world.clock.now(),
+    )
+    files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
+    edit = world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, ["plot.py"], {})
+    changed = {path: world.artifacts.put(edit.files[path]) for path in edit.changed if path == "plot.py"}
+    return dataclasses.replace(experiment, files={**experiment.files, **changed})
+
+
+def plotted(world: WriteWorld, step: Step) -> Change:
+    """Keep the figures and start writing, or try again with the error in sight."""
+    _, experiment, _ = _subject(world, step)
+    with world.store.begin() as tx:
+        execution = tx.executions.get(step.waits_for[0])
+    attempt = int(step.payload["attempt"])
+    figures = {path: item.sha256 for path, item in execution.artifacts.items() if path.endswith(".png")}
+    if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
+        error = measuring.tail_of(execution) or "plot.py ended well but drew no figure"
+        again = Next(
+            name="plot",
+            key=f"plot:{experiment.id}:{attempt + 1}",
+            direction_id=experiment.direction_id,
+            experiment_id=experiment.id,
+            payload={"attempt": attempt + 1, "error": error},
+        )
+        return Change(steps=(again,))
+    limitations = experiment.limitations
+    if not figures:
+        limitations = (*limitations, "No figure could be drawn: plot.py failed on every attempt.")
+    experiment = experiment.to(
+        ExperimentState.WRITING, products={**experiment.products, **figures}, limitations=limitations
+    )
+    event = Event(
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+        kind="plots.drawn",
+        text=f"{experiment.name}: {len(figures)} figures drawn; writing",
+        at=world.clock.now(),
+    )
+    write = Next(
+        name="write_section",
+        key=f"write:{experiment.id}:{FIRST_SECTION}",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+        payload={"section": FIRST_SECTION},
+    )
+    return Change(experiments=(experiment,), steps=(write,), events=(event,))
+
+
+def _runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
+    with world.store.begin() as tx:
+        baseline = tx.runs.get(str(experiment.baseline_id))
+    return (baseline, *experiments.measured_runs(world, experiment))
+
+
+def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
+    with world.store.begin() as tx:
+        experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
+        return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)

@@ -1,0 +1,218 @@
+"""The signed record of a run: what was run, on what, within which limits, and what the platform measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.execution import Kind
+from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
+from fumehood.domain.step import Event, Step
+from fumehood.domain.template import Template
+from fumehood.errors import BadInputError
+from fumehood.ports import Transaction
+from fumehood.services import final_info, measuring, templates
+from fumehood.services.change import Change, Next
+from fumehood.services.final_info import FinalInfo, Series
+from fumehood.services.world import RunWorld
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:fumehood:run:v1"
+
+
+def record(world: RunWorld, step: Step) -> Change:
+    """Merge the evaluator's numbers with the experiment's own, and sign what was measured."""
+    with world.store.begin() as tx:
+        direction = tx.directions.get(step.direction_id)
+        run = tx.runs.get(str(step.payload["run"]))
+        experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
+        jobs = _jobs(tx, run)
+        data = measuring.data_of(tx, direction)
+    attempt = int(step.payload["attempt"])
+    template = templates.load(direction.template_files, world.artifacts, direction.template)
+    try:
+        own = final_info.read(world.artifacts.get(run.self_reported), "self")
+        judged = jobs.get(Kind.EVALUATE)
+        metrics = judged.artifacts["metrics.json"].sha256 if judged else ""
+        info = final_info.merge(own, final_info.read(world.artifacts.get(metrics), "evaluator") if metrics else None)
+    except BadInputError as error:
+        return _no_result(direction, experiment, run, attempt, jobs, str(error))
+    written = info.to_json()
+    predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
+    statement = {
+        "_type": STATEMENT,
+        "subject": [
+            {"name": f"{run.folder}/{path}", "digest": {"sha256": sha}}
+            for path, sha in sorted(
+                {
+                    **run.outputs,
+                    "final_info.json": hashlib.sha256(written).hexdigest(),
+                    "self_reported.json": run.self_reported,
+                    "log.txt": run.log,
+                }.items()
+            )
+        ],
+        "predicateType": PREDICATE,
+        "predicate": predicate,
+    }
+    envelope = world.signer.sign(json.dumps(statement, sort_keys=True).encode(), PAYLOAD_TYPE)
+    run = dataclasses.replace(
+        run,
+        result=RunResult.MEASURED,
+        final_info=world.artifacts.put(written),
+        record=world.artifacts.put(envelope),
+    )
+    return Change(
+        runs=(run,),
+        steps=(_following(direction, experiment, run),),
+        events=(_event(world, direction, experiment, run, template, info),),
+    )
+
+
+def _jobs(tx: Transaction, run: Run) -> dict[Kind, Execution]:
+    jobs: dict[Kind, Execution] = {}
+    for one in tx.executions.find(run_id=run.id):
+        if one.outcome is not None:
+            jobs[one.kind] = one
+    return jobs
+
+
+def _no_result(
+    direction: Direction,
+    experiment: Experiment | None,
+    run: Run,
+    attempt: int,
+    jobs: dict[Kind, Execution],
+    reason: str,
+) -> Change:
+    return Change(
+        steps=(
+            Next(
+                name="no_result",
+                key=f"no_result:{run.id}:{attempt}",
+                direction_id=direction.id,
+                experiment_id=experiment.id if experiment else None,
+                payload={"run": run.id, "attempt": attempt, "reason": reason, "execution": jobs[Kind.RUN].id},
+            ),
+        )
+    )
+
+
+def _predicate(
+    world: RunWorld,
+    direction: Direction,
+    template: Template,
+    run: Run,
+    attempt: int,
+    jobs: dict[Kind, Execution],
+    data: dict[str, dict[str, str]],
+    info: FinalInfo,
+) -> dict[str, object]:
+    main = jobs[Kind.RUN]
+    outcome = main.outcome
+    profile = templates.profile_of(template, direction.profile)
+    return {
+        "run": {
+            "index": run.index,
+            "title": run.title,
+            "kind": "baseline" if run.index == 0 else "run",
+            "attempt": attempt,
+        },
+        "direction": direction.id,
+        "code": dict(sorted(run.files.items())),
+        "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},
+        "evaluator": direction.template_files.get("evaluate.py"),
+        "image": outcome.image if outcome else "",
+        "data": {part: _tree_hash(files) for part, files in sorted(data.items())},
+        "profile": direction.profile,
+        "arguments": list(profile.arguments),
+        "evaluate_arguments": list(profile.evaluate_arguments),
+        "prepare_arguments": [*template.prepare.arguments, *profile.prepare_arguments],
+        "query_count": profile.query_count,
+        "limits": {kind.value: dataclasses.asdict(job.limits) for kind, job in sorted(jobs.items())},
+        "seeds": list(run.seeds) or "uncontrolled",
+        "verdicts": {kind.value: job.outcome.verdict.value for kind, job in sorted(jobs.items()) if job.outcome},
+        "usage": {
+            kind.value: dataclasses.asdict(job.outcome.usage) for kind, job in sorted(jobs.items()) if job.outcome
+        },
+        "metrics": {name: _metric(template, info, name) for name in _metric_names(info)},
+        "counts": _counts(world, run),
+        "isolation": dict(outcome.isolation) if outcome else {},
+        "storage": "loop",
+        "started_at": main.launched_at,
+        "signed_at": world.clock.now(),
+        "self_reported": run.self_reported,
+    }
+
+
+def _metric_names(info: FinalInfo) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for metrics in info.datasets.values() for name in metrics))
+
+
+def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]:
+    words = template.metrics.get(name)
+    series = {dataset: metrics[name] for dataset, metrics in info.datasets.items() if name in metrics}
+    over = final_info.overall(info, name)
+    source = "evaluator" if all(one.source == "evaluator" for one in series.values()) else "self"
+    return {
+        "source": source,
+        "direction": words.direction if words else None,
+        "unit": words.unit if words else "",
+        "primary": bool(words and words.primary),
+        "resolution": words.resolution if words else 0.0,
+        "transform": words.transform if words else "none",
+        "datasets": {dataset: _numbers(one) for dataset, one in series.items()},
+        **(_numbers(over) if over else {"mean": None, "stderr": None, "seeds": []}),
+    }
+
+
+def _numbers(series: Series) -> dict[str, object]:
+    return {"mean": series.mean, "stderr": series.stderr, "seeds": list(series.values)}
+
+
+def _counts(world: RunWorld, run: Run) -> dict[str, object]:
+    """What the run says of its own size; self-reported, so never used to judge it."""
+    counts: dict[str, object] = {"parameters": None, "updates": None, "samples_seen": None}
+    if "parameters.json" in run.outputs:
+        try:
+            told = json.loads(world.artifacts.get(run.outputs["parameters.json"]))
+        except ValueError:
+            return counts
+        if isinstance(told, dict):
+            counts |= {key: told[key] for key in counts if isinstance(told.get(key), (int, float))}
+    return counts
+
+
+def _tree_hash(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
+
+
+def _following(direction: Direction, experiment: Experiment | None, run: Run) -> Next:
+    if experiment is None:
+        return measuring.ideas_next(direction)
+    return Next(
+        name="run_done",
+        key=f"run_done:{run.id}",
+        direction_id=direction.id,
+        experiment_id=experiment.id,
+        payload={"run": run.id},
+    )
+
+
+def _event(
+    world: RunWorld, direction: Direction, experiment: Experiment | None, run: Run, template: Template, info: FinalInfo
+) -> Event:
+    who = f"{experiment.name} {run.folder}" if experiment else "baseline"
+    primary = template.primary
+    over = final_info.overall(info, primary) if primary else None
+    figure = f": {primary} {over.mean:.4g} ± {over.stderr:.2g}" if over else ""
+    return Event(
+        direction_id=direction.id,
+        experiment_id=experiment.id if experiment else None,
+        kind="run.measured",
+        text=f"{who}: measured and signed{figure}",
+        at=world.clock.now(),
+    )

@@ -1,0 +1,69 @@
+"""The results table: what a direction came to."""
+
+from __future__ import annotations
+
+import json
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.idea import Idea, Novelty
+from fumehood.ports import Artifacts, Transaction
+
+
+def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict[str, object]:
+    """Return a direction's row of the results table and a line for each experiment."""
+    ideas = tx.ideas.find(direction_id=direction.id)
+    experiments = sorted(tx.experiments.find(direction_id=direction.id), key=lambda one: one.index)
+    papers = [one for one in experiments if "paper.pdf" in one.products]
+    lines = [_line(tx, artifacts, experiment) for experiment in experiments]
+    scores = [line["score"] for line in lines if isinstance(line["score"], (int, float))]
+    return {
+        "direction": direction.id,
+        "state": direction.state,
+        "model": direction.model,
+        "template": direction.template,
+        "profile": direction.profile,
+        "ideas": len(ideas),
+        "novel": sum(idea.goes_on for idea in ideas),
+        "refused": [
+            {"name": idea.name, "reason": idea.novelty_reason}
+            for idea in ideas
+            if idea.novelty in {Novelty.NEAR_DUPLICATE, Novelty.NOT_NOVEL}
+        ],
+        "experiments_passed": sum(one.state is ExperimentState.DONE for one in experiments),
+        "papers": len(papers),
+        "mean_score": sum(scores) / len(scores) if scores else None,
+        "max_score": max(scores, default=None),
+        "cost_usd": round(tx.ledger.spent_usd(direction.id), 6),
+        "experiments": lines,
+        "error": direction.error,
+    }
+
+
+def _line(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict[str, object]:
+    idea: Idea = tx.ideas.get(experiment.idea_id)
+    review = _product(artifacts, experiment, "review.json")
+    verification = _product(artifacts, experiment, "verification.json")
+    runs = tx.runs.find(experiment_id=experiment.id)
+    return {
+        "name": experiment.name,
+        "title": idea.title,
+        "state": experiment.state,
+        "novelty": idea.novelty,
+        "outcome": experiment.outcome,
+        "label": experiment.label,
+        "runs": {run.folder: run.result for run in sorted(runs, key=lambda run: run.index)},
+        "attempts": sum(len(run.attempts) + (run.result == "measured") for run in runs),
+        "paper": f"experiments/{experiment.name}/paper.pdf" if "paper.pdf" in experiment.products else None,
+        "score": review.get("Overall"),
+        "decision": review.get("Decision"),
+        "checks": verification.get("checks", []),
+        "error": experiment.error,
+    }
+
+
+def _product(artifacts: Artifacts, experiment: Experiment, path: str) -> dict[str, object]:
+    if path not in experiment.products:
+        return {}
+    found = json.loads(artifacts.get(experiment.products[path]))
+    return found if isinstance(found, dict) else {}

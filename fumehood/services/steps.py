@@ -1,0 +1,227 @@
+"""The pipeline as a table of steps, and the one function that carries it on.
+
+A step claims its row, does one thing, and commits the new state and the next steps' rows in one transaction. Killed
+anywhere it is done again with the same outcome; claimed twice, only the newest fence commits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.errors import FumehoodError, ModelUnavailableError, OverBudgetError
+from fumehood.ports import Clock, Store, Transaction
+from fumehood.services import (
+    directions,
+    executions,
+    experiments,
+    ideas,
+    measuring,
+    novelty,
+    plots,
+    records,
+    reviews,
+    verification,
+    writeup,
+)
+from fumehood.services.change import Change
+from fumehood.services.queueing import enqueue
+from fumehood.services.world import RunWorld, WriteWorld
+
+WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
+    "begin": directions.begin,
+    "prepare": measuring.prepare,
+    "prepared": measuring.prepared,
+    "baseline": measuring.baseline,
+    "measure": measuring.measure,
+    "ran": measuring.ran,
+    "queried": measuring.queried,
+    "evaluated": measuring.evaluated,
+    "no_result": measuring.no_result,
+    "propose": ideas.propose,
+    "check_novelty": novelty.check_novelty,
+    "schedule": directions.schedule,
+    "next_experiment": directions.next_experiment,
+    "begin_experiment": experiments.begin_experiment,
+    "code": experiments.code,
+    "attempt_failed": experiments.attempt_failed,
+    "run_done": experiments.run_done,
+    "plot": plots.plot,
+    "plotted": plots.plotted,
+    **writeup.STEPS,
+    **reviews.STEPS,
+    "verify": verification.verify,
+}
+RUN_STEPS: Mapping[str, Callable[[RunWorld, Step], Change]] = {
+    "launch": executions.launch,
+    "collect": executions.collect,
+    "remove": executions.remove,
+    "record": records.record,
+}
+
+LEASE_S = 60.0
+HEARTBEAT_S = 15.0
+TRIES = 5
+"""Claims of one step before its direction or experiment fails."""
+MODEL_WAIT_S = 10.0
+
+
+class _SupersededError(Exception):
+    """Somebody else claimed the step; nothing of ours is committed."""
+
+
+def advance(world: WriteWorld | RunWorld) -> bool:
+    """Do one due step of this worker's side; False when nothing was due."""
+    side = Side.WRITE if isinstance(world, WriteWorld) else Side.RUN
+    with world.store.begin() as tx:
+        step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S)
+    if step is None:
+        return False
+    with _heartbeat(world.store, world.clock, step):
+        try:
+            change, state, error = _do(world, step), StepState.DONE, ""
+        except OverBudgetError as refused:
+            change, state, error = _held(world.store, world.clock, step, str(refused)), StepState.DUE, str(refused)
+        except ModelUnavailableError as down:
+            if down.retryable and step.tries < TRIES:
+                change, state, error = Change(), StepState.DUE, str(down)
+            else:
+                change, state, error = _failed(world.store, world.clock, step, str(down)), StepState.FAILED, str(down)
+        except FumehoodError as failure:
+            change, state, error = _failed(world.store, world.clock, step, str(failure)), StepState.FAILED, str(failure)
+        except Exception as bug:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
+            error = f"{type(bug).__name__}: {bug}"
+            if step.tries < TRIES:
+                change, state = Change(), StepState.DUE
+            else:
+                change, state = (
+                    _failed(world.store, world.clock, step, f"a fault in Fumehood: {error}"),
+                    StepState.FAILED,
+                )
+    with contextlib.suppress(_SupersededError):
+        commit(world.store, world.clock, step, change, state, error)
+    return True
+
+
+def _do(world: WriteWorld | RunWorld, step: Step) -> Change:
+    if isinstance(world, WriteWorld):
+        return WRITE_STEPS[step.name](world, step)
+    return RUN_STEPS[step.name](world, step)
+
+
+def commit(store: Store, clock: Clock, step: Step, change: Change, state: StepState, error: str = "") -> None:
+    """Store everything a step wants and its own end in one transaction, or nothing when it was claimed again."""
+    now = clock.now()
+    delay = MODEL_WAIT_S * step.tries if state is StepState.DUE and error else 0.0
+    finished = dataclasses.replace(step, state=state, error=error[:2000], due_at=now + delay, lease_until=0.0)
+    with store.begin() as tx:
+        if not tx.steps.finish(finished):
+            raise _SupersededError
+        save(tx, clock, change)
+        tx.steps.wake(now=now)
+
+
+def save(tx: Transaction, clock: Clock, change: Change) -> None:
+    """Store everything a change holds; a final row stays as it is, and a hold set meanwhile is kept."""
+    for direction in change.directions:
+        stored = tx.directions.find(id=direction.id)
+        if not (stored and stored[0].is_final):
+            hold = direction.hold if direction.hold is not Hold.NONE else (stored[0].hold if stored else Hold.NONE)
+            tx.directions.save(dataclasses.replace(direction, hold=hold))
+    for experiment in change.experiments:
+        known = tx.experiments.find(id=experiment.id)
+        if not (known and known[0].is_final):
+            hold = experiment.hold if experiment.hold is not Hold.NONE else (known[0].hold if known else Hold.NONE)
+            tx.experiments.save(dataclasses.replace(experiment, hold=hold))
+    for idea in change.ideas:
+        tx.ideas.save(idea)
+    for run in change.runs:
+        tx.runs.save(run)
+    for execution in change.executions:
+        tx.executions.save(execution)
+        if execution.state is ExecutionState.WANTED:
+            enqueue(tx, clock, (executions.launch_next(execution),))
+    enqueue(tx, clock, change.steps)
+    for event in change.events:
+        tx.events.append(event)
+
+
+def _subject(store: Store, step: Step) -> tuple[Direction, Experiment | None]:
+    with store.begin() as tx:
+        direction = tx.directions.get(step.direction_id)
+        return direction, tx.experiments.get(step.experiment_id) if step.experiment_id else None
+
+
+def _held(store: Store, clock: Clock, step: Step, reason: str) -> Change:
+    direction, experiment = _subject(store, step)
+    event = _event(step, clock, "over_budget", f"held: {reason}")
+    if experiment is not None:
+        return Change(experiments=(dataclasses.replace(experiment, hold=Hold.OVER_BUDGET),), events=(event,))
+    return Change(directions=(dataclasses.replace(direction, hold=Hold.OVER_BUDGET),), events=(event,))
+
+
+def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
+    direction, experiment = _subject(store, step)
+    now = clock.now()
+    if step.name == "remove":
+        return Change(events=(_event(step, clock, "cleanup.failed", reason),))
+    if step.side is Side.RUN and "execution" in step.payload:
+        with store.begin() as tx:
+            execution = tx.executions.get(str(step.payload["execution"]))
+        if execution.state in {ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED}:
+            return executions.gave_up(clock, execution, reason)
+    if experiment is not None and not experiment.is_final:
+        ended = experiment.to(ExperimentState.FAILED, error=reason, ended_at=now)
+        event = _event(step, clock, "experiment.failed", f"{experiment.name}: {reason}")
+        return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
+    if direction.is_final:
+        return Change()
+    event = _event(step, clock, "direction.failed", reason)
+    return Change(directions=(directions.failed(direction, reason, now),), events=(event,))
+
+
+def _event(step: Step, clock: Clock, kind: str, text: str) -> Event:
+    return Event(direction_id=step.direction_id, experiment_id=step.experiment_id, kind=kind, text=text, at=clock.now())
+
+
+@contextlib.contextmanager
+def _heartbeat(store: Store, clock: Clock, step: Step) -> Iterator[None]:
+    """Keep the lease while a long model call or edit is under way."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT_S):
+            with store.begin() as tx:
+                tx.steps.renew(step, until=clock.now() + LEASE_S)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def nothing_left(store: Store, direction: Direction) -> bool:
+    """Whether a direction needs no more work: it is final or held, and none of its containers is left."""
+    with store.begin() as tx:
+        now = tx.directions.get(direction.id)
+        steps = tx.steps.find(direction_id=direction.id)
+        left = [one for one in tx.executions.find(direction_id=direction.id) if one.state in _ON_MACHINE]
+        held = {one.id for one in tx.experiments.find(direction_id=direction.id) if one.hold is not Hold.NONE}
+    live = {StepState.DUE, StepState.CLAIMED}
+    if now.is_final:
+        return not left and not any(one.state in live and one.side is Side.RUN for one in steps)
+    if now.hold is not Hold.NONE:
+        return not left
+    return bool(held) and not left and all(one.experiment_id in held for one in steps if one.state in live)
+
+
+_ON_MACHINE = {ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED}

@@ -1,0 +1,160 @@
+"""Reading a template's folder: its snapshot, its own words, and whether it keeps the contract."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Profile, Template
+from fumehood.errors import BadInputError, NotFoundError
+from fumehood.ports import Artifacts
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_FILES = 500
+SKIPPED = {"__pycache__", ".git", ".venv", "run_0"}
+NOT_IN_WORKSPACE = (
+    *FROZEN_FILES,
+    "offline.toml",
+    "template.toml",
+    "prompt.json",
+    "seed_ideas.json",
+    "README.md",
+    "LOG.md",
+)
+"""What an experiment's container never sees: the frozen parts, and what speaks to models or people only."""
+
+
+def find(name_or_folder: str, shipped: Path) -> Path:
+    """Return the folder of a template given by name or path; `BadInputError` when there is none."""
+    if not name_or_folder.strip():
+        raise BadInputError("A template's name or folder is needed.")
+    folder = shipped / name_or_folder
+    if "/" not in name_or_folder and folder.is_dir():
+        return folder
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder.resolve()
+    known = ", ".join(names(shipped)) or "none"
+    raise BadInputError(f"There is no template {name_or_folder!r}: it is neither a folder nor one of {known}.")
+
+
+def names(shipped: Path) -> tuple[str, ...]:
+    """Return the names of the shipped templates."""
+    if not shipped.is_dir():
+        return ()
+    return tuple(sorted(item.name for item in shipped.iterdir() if (item / "experiment.py").is_file()))
+
+
+def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
+    """Keep every file of the folder and return path to SHA-256; links are followed nowhere."""
+    files: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if SKIPPED & set(relative.parts) or path.is_symlink() or not path.is_file():
+            continue
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadInputError(f"The template's file {relative} is larger than {MAX_FILE_BYTES // 2**20} MiB.")
+        files[relative.as_posix()] = artifacts.put_file(path)
+        if len(files) > MAX_FILES:
+            raise BadInputError(f"The template has more than {MAX_FILES} files.")
+    return files
+
+
+def load(files: Mapping[str, str], artifacts: Artifacts, name: str) -> Template:
+    """Return a template's own words; a folder without `template.toml` gets the defaults."""
+    if "template.toml" not in files:
+        return Template(title=name)
+    try:
+        return Template.model_validate(tomllib.loads(artifacts.get(files["template.toml"]).decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"The template's template.toml is not readable TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInputError(f"The template's template.toml is wrong at {where}: {first['msg']}.") from error
+
+
+def profile_of(template: Template, name: str) -> Profile:
+    """Return a profile; a template that declares none has one size, whatever its name."""
+    if name in template.profiles:
+        return template.profiles[name]
+    if set(template.profiles) == {"cpu"} and template.profiles["cpu"] == Profile():
+        return template.profiles["cpu"]
+    raise BadInputError(f"The template has no profile {name!r}; it has {', '.join(sorted(template.profiles))}.")
+
+
+def template_hash(files: Mapping[str, str]) -> str:
+    """Return one hash over every file of a template."""
+    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
+
+
+def workspace(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the files that an experiment starts from."""
+    return {path: sha for path, sha in files.items() if path not in NOT_IN_WORKSPACE and not path.startswith("latex/")}
+
+
+def prompt_of(files: Mapping[str, str], artifacts: Artifacts) -> tuple[str, str]:
+    """Return `system` and `task_description` of `prompt.json`."""
+    try:
+        words = json.loads(artifacts.get(files["prompt.json"]))
+        return str(words["system"]), str(words["task_description"])
+    except (KeyError, TypeError, ValueError, NotFoundError) as error:
+        raise BadInputError("The template's prompt.json must be JSON with system and task_description.") from error
+
+
+def seed_ideas(files: Mapping[str, str], artifacts: Artifacts) -> tuple[dict[str, object], ...]:
+    """Return the ideas that the archive starts from."""
+    try:
+        ideas = json.loads(artifacts.get(files["seed_ideas.json"]))
+        return tuple({str(key): value for key, value in idea.items()} for idea in ideas)
+    except (KeyError, AttributeError, TypeError, ValueError, NotFoundError) as error:
+        raise BadInputError("The template's seed_ideas.json must be a JSON list of ideas.") from error
+
+
+def check(files: Mapping[str, str], artifacts: Artifacts, name: str) -> tuple[str, ...]:
+    """Return what the folder lacks of the template contract, one sentence each; empty when it keeps it."""
+    problems = [f"The required file {path} is missing." for path in REQUIRED_FILES if path not in files]
+    for path in sorted(files):
+        if path.endswith(".py"):
+            problems += _syntax(path, artifacts.get(files[path]))
+    for part in FROZEN_FILES:
+        other = FROZEN_FILES[1 - FROZEN_FILES.index(part)]
+        if part in files and other not in files:
+            problems.append(f"{part} is there without {other}: the frozen pair goes together.")
+    for read in (
+        lambda: load(files, artifacts, name),
+        lambda: prompt_of(files, artifacts),
+        lambda: seed_ideas(files, artifacts),
+    ):
+        try:
+            read()
+        except BadInputError as error:
+            problems.append(str(error))
+    return tuple(dict.fromkeys(problems))
+
+
+def _syntax(path: str, source: bytes) -> list[str]:
+    try:
+        ast.parse(source, filename=path)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = f" in line {line}" if line else ""
+        return [f"{path} is not valid Python{where}: {getattr(error, 'msg', None) or error}."]
+    return []
+
+
+def imports(source: bytes) -> frozenset[str]:
+    """Return the top-level names that a Python source imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return frozenset(found)

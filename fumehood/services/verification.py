@@ -1,0 +1,273 @@
+"""Does everything in a finished folder hold: signatures, hashes, and every number of the paper.
+
+The same checks run over a folder on disk (`fumehood verify`) and over an experiment before it is exported.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fumehood.domain.experiment import ExperimentState
+from fumehood.domain.step import Event, Step
+from fumehood.domain.template import Metric
+from fumehood.errors import FumehoodError, NotFoundError, TamperedError
+from fumehood.services import directions, export, final_info, numbers, records
+from fumehood.services.change import Change
+from fumehood.services.world import WriteWorld
+
+Open = Callable[[bytes, str], bytes]
+"""Takes an envelope and its payload's type, returns the payload; `TamperedError` when the signature does not hold."""
+MAX_PROBLEMS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """Files by their path, wherever they lie."""
+
+    paths: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+    def below(self, prefix: str) -> Folder:
+        """Return the folder below a prefix that ends in `/`."""
+        inside = tuple(path.removeprefix(prefix) for path in self.paths if path.startswith(prefix))
+        return Folder(paths=inside, read=lambda path: self.read(prefix + path))
+
+
+@dataclass(slots=True)
+class Report:
+    """What was checked and what does not hold."""
+
+    checks: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Count checks that were made, whether they held or not."""
+        self.checks[what] = self.checks.get(what, 0) + number
+
+    def add(self, problem: str) -> None:
+        """Keep a problem, once."""
+        if problem not in self.problems and len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def open_folder(folder: Path) -> Folder:
+    """Return a folder on disk; links and special files count as files that cannot be read."""
+    paths = tuple(
+        sorted(
+            path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+        )
+    )
+
+    def read(path: str) -> bytes:
+        file = folder / path
+        if file.is_symlink() or not file.is_file():
+            raise NotFoundError(f"{path} is not a regular file")
+        return file.read_bytes()
+
+    return Folder(paths=paths, read=read)
+
+
+def verify_folder(folder: Folder, opened: Open) -> Report:
+    """Check a direction's or an experiment's folder against its manifest, its records and its claims."""
+    report = Report()
+    _manifest(folder, opened, report)
+    names = sorted(
+        {path.split("/")[1] for path in folder.paths if path.startswith("experiments/") and path.count("/") > 1}
+    )
+    if "idea.json" in folder.paths:
+        experiment(folder, opened, report, "")
+    for name in names:
+        inside = folder.below(f"experiments/{name}/")
+        _manifest(inside, opened, report, f"experiments/{name}/")
+        experiment(inside, opened, report, f"experiments/{name}/")
+    return report
+
+
+def _manifest(folder: Folder, opened: Open, report: Report, where: str = "") -> None:
+    if export.MANIFEST not in folder.paths:
+        report.add(f"{where}{export.MANIFEST} is missing: the folder was never finished")
+        return
+    try:
+        entries = json.loads(opened(folder.read(export.MANIFEST), export.MANIFEST_TYPE))["files"]
+    except (FumehoodError, ValueError, KeyError) as error:
+        report.add(f"{where}{export.MANIFEST}: {error}")
+        return
+    report.count("signatures")
+    listed = {entry["path"]: entry for entry in entries}
+    for path in sorted(set(folder.paths) - set(listed) - {export.MANIFEST}):
+        report.add(f"{where}{path} is not in the manifest")
+    for path, entry in listed.items():
+        report.count("files")
+        if path not in folder.paths:
+            report.add(f"{where}{path} is missing")
+            continue
+        try:
+            data = folder.read(path)
+        except NotFoundError as error:
+            report.add(f"{where}{error}")
+            continue
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            report.add(f"{where}{path}{_line(data, entry.get('lines', ''))} is not what was signed")
+
+
+def _line(data: bytes, expected: str) -> str:
+    """Return where a text first differs, such as ` line 12`; nothing when the manifest has no lines for it."""
+    if not expected:
+        return ""
+    found = export.line_sums(data)
+    for number in range(max(len(found), len(expected)) // 8):
+        if found[number * 8 : number * 8 + 8] != expected[number * 8 : number * 8 + 8]:
+            return f" line {number + 1}"
+    return ""
+
+
+def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None:
+    """Check an experiment's records, results and claims."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in folder.paths:
+        run, _, name = path.partition("/")
+        if name == "record.json" and run.startswith("run_"):
+            predicate = _record(folder, opened, report, where, run)
+            if predicate is not None:
+                found[run] = predicate
+    if "claims.json" in folder.paths:
+        _claims(folder, report, where, found)
+
+
+def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) -> dict[str, Any] | None:
+    try:
+        statement = json.loads(opened(folder.read(f"{run}/record.json"), records.PAYLOAD_TYPE))
+    except (FumehoodError, ValueError) as error:
+        report.add(f"{where}{run}/record.json: {error}")
+        return None
+    report.count("signatures")
+    for subject in statement["subject"]:
+        path = subject["name"]
+        report.count("outputs")
+        if path not in folder.paths:
+            report.add(f"{where}{path} is named in the record of {run} and missing")
+        elif _sha(folder, path) != subject["digest"]["sha256"]:
+            report.add(f"{where}{path} is not what the record of {run} signed")
+    predicate: dict[str, Any] = statement["predicate"]
+    _compare_results(folder, report, where, run, predicate)
+    return predicate
+
+
+def _sha(folder: Folder, path: str) -> str:
+    try:
+        return hashlib.sha256(folder.read(path)).hexdigest()
+    except NotFoundError:
+        return ""
+
+
+def _compare_results(folder: Folder, report: Report, where: str, run: str, predicate: Mapping[str, Any]) -> None:
+    place = f"{where}{run}/final_info.json"
+    try:
+        info = final_info.read(folder.read(f"{run}/final_info.json"), "folder")
+    except FumehoodError as error:
+        report.add(f"{place}: {error}")
+        return
+    for dataset, metrics in info.datasets.items():
+        for name, series in metrics.items():
+            report.count("numbers")
+            signed = predicate["metrics"].get(name, {}).get("datasets", {}).get(dataset)
+            if signed is None or [float(value) for value in signed["seeds"]] != list(series.values):
+                report.add(f"{place} at {dataset}/final_info_dict/{name} differs from the signed record")
+
+
+def _claims(folder: Folder, report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
+    try:
+        claims = json.loads(folder.read("claims.json"))
+        source = folder.read("latex/main.tex").decode() if "latex/main.tex" in folder.paths else ""
+    except (NotFoundError, ValueError) as error:
+        report.add(f"{where}claims.json: {error}")
+        return
+    base = found.get(numbers.BASELINE_FOLDER)
+    for claim in claims:
+        report.count("claims")
+        run = claim["source"].split("/")[0]
+        place = f"{where}claims.json at {claim['id']} ({claim['pointer']} of {claim['source']})"
+        if run not in found:
+            report.add(f"{place}: there is no such signed record")
+            continue
+        try:
+            value = numbers.resolve(claim["pointer"], found[run], base, _metrics(found[run]))
+        except NotFoundError as error:
+            report.add(f"{place}: {error}")
+            continue
+        text = numbers.rounded(value, int(claim["digits"]))
+        if text != claim["text"]:
+            report.add(f"{place}: the paper prints {claim['text']}, the record says {text}")
+        elif source and numbers.in_latex(text) not in source:
+            report.add(f"{place}: {text} does not stand in latex/main.tex")
+
+
+def _metrics(predicate: Mapping[str, Any]) -> dict[str, Metric]:
+    return {
+        name: Metric(
+            direction=entry.get("direction"),
+            resolution=entry.get("resolution", 0.0),
+            transform=entry.get("transform", "none"),
+        )
+        for name, entry in predicate["metrics"].items()
+    }
+
+
+def verify(world: WriteWorld, step: Step) -> Change:
+    """Check an experiment before it is called done; what does not hold fails it, with the places named."""
+    with world.store.begin() as tx:
+        subject = tx.experiments.get(str(step.experiment_id))
+        files = export.experiment_files(tx, world.artifacts, subject)
+    report = Report()
+
+    folder = Folder(paths=tuple(files), read=lambda path: world.artifacts.get(files[path]))
+    try:
+        experiment(folder, _content, report, "")
+    except TamperedError as error:
+        report.add(str(error))
+    checks = _listed(report)
+    data = json.dumps({"holds": report.holds, "checks": checks, "problems": report.problems}, indent=2).encode()
+    products = {**subject.products, "verification.json": world.artifacts.put(data)}
+    now = world.clock.now()
+    if report.holds:
+        ended = subject.to(ExperimentState.DONE, products=products, ended_at=now)
+        text = f"{subject.name}: verified ({', '.join(checks)})"
+    else:
+        ended = subject.to(ExperimentState.FAILED, products=products, ended_at=now, error=report.problems[0])
+        text = f"{subject.name}: does not hold: {report.problems[0]}"
+    event = Event(
+        direction_id=subject.direction_id,
+        experiment_id=subject.id,
+        kind="experiment.verified" if report.holds else "experiment.failed",
+        text=text,
+        at=now,
+    )
+    return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
+
+
+def _content(envelope: bytes, kind: str) -> bytes:
+    """Return an envelope's payload unchecked: the write side holds no key, `fumehood verify` checks signatures."""
+    shape = json.loads(envelope)
+    if shape.get("payloadType") != kind:
+        raise TamperedError(f"an envelope holds {shape.get('payloadType')!r}, not {kind!r}")
+    return base64.b64decode(shape["payload"])
+
+
+def _listed(report: Report) -> list[str]:
+    return [f"{number} {what}" for what, number in sorted(report.checks.items())]
+
+
+def describe(report: Report) -> Iterable[str]:
+    """Return a report as lines for a person: what was checked, or each place that does not hold."""
+    return [f"checked {', '.join(_listed(report))}"] if report.holds else list(report.problems)

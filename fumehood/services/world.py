@@ -1,0 +1,46 @@
+"""What the two kinds of worker hold in their hands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fumehood.ports import (
+    Artifacts,
+    Clock,
+    Coder,
+    Literature,
+    Model,
+    Prompts,
+    Sandbox,
+    Signer,
+    Store,
+    Typesetter,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteWorld:
+    """Models and text, no container engine."""
+
+    store: Store
+    artifacts: Artifacts
+    clock: Clock
+    model: Model
+    coder: Coder
+    literature: Literature
+    prompts: Prompts
+    typesetter: Typesetter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunWorld:
+    """The container engine and the signing key, no model and no way out."""
+
+    store: Store
+    artifacts: Artifacts
+    clock: Clock
+    sandbox: Sandbox
+    signer: Signer
+    derive_key: Callable[[str], bytes]
+    """The installation secret's HMAC of a text, 32 bytes."""

@@ -1,0 +1,255 @@
+"""The store in memory, which keeps the same promises as the database; and a clock that stands still."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from ulid import ULID
+
+from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import DirectionId
+from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.errors import ConflictError, NotFoundError
+from fumehood.ports import Collection, Events, Ledger, Steps
+from fumehood.store import plain
+from fumehood.store.plain import Shape
+
+T = TypeVar("T")
+Rows = dict[str, dict[str, Any]]
+"""Columns by id, in the order first saved; a row is replaced, never changed."""
+
+
+@dataclass(slots=True)
+class _Tables:
+    directions: Rows = field(default_factory=dict)
+    ideas: Rows = field(default_factory=dict)
+    experiments: Rows = field(default_factory=dict)
+    runs: Rows = field(default_factory=dict)
+    executions: Rows = field(default_factory=dict)
+    calls: Rows = field(default_factory=dict)
+    steps: Rows = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    ledger: list[LedgerEntry] = field(default_factory=list)
+
+    def copy(self) -> _Tables:
+        """Return tables that can be changed apart from these."""
+        return _Tables(**{name: getattr(self, name).copy() for name in self.__slots__})
+
+
+class MemoryStore:
+    """A store that ends with its process; one transaction at a time, from any thread."""
+
+    def __init__(self) -> None:
+        self._tables = _Tables()
+        self._version = 0
+        self._lock = threading.Lock()
+        self._alone = plain.Alone()
+
+    @contextmanager
+    def begin(self, *, write: bool = True) -> Iterator[MemoryTransaction]:
+        """Open a transaction on a copy, which takes the tables' place when the block ends well."""
+        with self._alone.inside(), self._lock:
+            work = self._tables.copy()
+            yield MemoryTransaction(work)
+            if work != self._tables:
+                if not write:
+                    raise ConflictError("This transaction was opened for reading only.")
+                self._tables = work
+                self._version += 1
+
+    def version(self) -> int:
+        """Return a number that changes with every commit."""
+        return self._version
+
+    def close(self) -> None:
+        """Do nothing; there is nothing to close."""
+
+
+class MemoryTransaction:
+    """All collections on one copy of the tables."""
+
+    def __init__(self, work: _Tables) -> None:
+        owners = work.directions
+        self.directions: Collection[Direction] = MemoryCollection(work.directions, plain.DIRECTION, None)
+        self.ideas: Collection[Idea] = MemoryCollection(work.ideas, plain.IDEA, owners)
+        self.experiments: Collection[Experiment] = MemoryCollection(work.experiments, plain.EXPERIMENT, owners)
+        self.runs: Collection[Run] = MemoryCollection(work.runs, plain.RUN, owners)
+        self.executions: Collection[Execution] = MemoryCollection(work.executions, plain.EXECUTION, owners)
+        self.calls: Collection[ModelCall] = MemoryCollection(work.calls, plain.CALL, None)
+        self.steps: Steps = MemorySteps(work)
+        self.events: Events = MemoryEvents(work.events)
+        self.ledger: Ledger = MemoryLedger(work.ledger)
+
+
+class _Reading(Generic[T]):
+    def __init__(self, rows: Rows, shape: Shape[T], owners: Rows | None) -> None:
+        self._rows = rows
+        self._shape = shape
+        self._owners = owners
+
+    def get(self, key: str) -> T:
+        """Return the value; `NotFoundError` when there is none."""
+        if key not in self._rows:
+            raise NotFoundError(f"There is no {self._shape.noun} {key}.")
+        return self._shape.value(self._rows[key])
+
+    def find(self, **equal: object) -> tuple[T, ...]:
+        """Return the values whose columns equal these, in the order they were first saved."""
+        wanted = self._shape.wanted(equal).items()
+        return tuple(
+            self._shape.value(row) for row in self._rows.values() if all(row[name] == value for name, value in wanted)
+        )
+
+    def _keep(self, value: T) -> None:
+        row = self._shape.row(value)
+        if self._owners is not None and row["direction_id"] not in self._owners:
+            raise ConflictError(f"The {self._shape.noun} {row['id']} belongs to a direction that is not there.")
+        self._rows[row["id"]] = row
+
+
+class MemoryCollection(_Reading[T]):
+    """The values of one kind."""
+
+    def save(self, value: T) -> None:
+        """Insert the value, or replace the one with its id."""
+        self._keep(value)
+
+
+class MemorySteps(_Reading[Step]):
+    """The steps."""
+
+    def __init__(self, work: _Tables) -> None:
+        super().__init__(work.steps, plain.STEP, work.directions)
+        self._work = work
+
+    def add(self, step: Step) -> bool:
+        """Insert a step; False when one with its `key` exists."""
+        if any(row["key"] == step.key for row in self._rows.values()):
+            return False
+        if step.id in self._rows:
+            raise ConflictError(f"The step {step.id} is there already.")
+        self._keep(step)
+        return True
+
+    def claim(self, side: Side, *, now: float, lease_s: float) -> Step | None:
+        """Take the oldest due step of a side whose direction and experiment are not held."""
+        due = [row for row in self._rows.values() if row["side"] == side and self._is_due(row, now)]
+        allowed = [row for row in due if self._is_allowed(row, side)]
+        if not allowed:
+            return None
+        row = min(allowed, key=lambda row: row["due_at"])
+        raised = {"fence": row["fence"] + 1, "tries": row["tries"] + 1, "lease_until": now + lease_s}
+        self._rows[row["id"]] = {**row, **raised, "state": StepState.CLAIMED.value}
+        return self.get(row["id"])
+
+    @staticmethod
+    def _is_due(row: Mapping[str, Any], now: float) -> bool:
+        if row["state"] == StepState.DUE:
+            return bool(row["due_at"] <= now)
+        return bool(row["state"] == StepState.CLAIMED and row["lease_until"] <= now)
+
+    def _is_allowed(self, row: Mapping[str, Any], side: Side) -> bool:
+        direction = self._work.directions[row["direction_id"]]
+        experiment = self._work.experiments.get(row["experiment_id"], {})
+        if direction["state"] in {DirectionState.FAILED, DirectionState.CANCELLED}:
+            # What a stopped direction left in the engine is still cleared away, held or not.
+            return side is Side.RUN
+        return bool(direction["hold"] == Hold.NONE and experiment.get("hold", Hold.NONE) == Hold.NONE)
+
+    def renew(self, step: Step, *, until: float) -> bool:
+        """Lengthen the lease; False when the step is no longer this holder's."""
+        row = self._rows.get(step.id)
+        if row is None or row["fence"] != step.fence or row["state"] != StepState.CLAIMED:
+            return False
+        self._rows[step.id] = {**row, "lease_until": until}
+        return True
+
+    def finish(self, step: Step) -> bool:
+        """Store the step's new state if its fence is still the newest."""
+        row = self._rows.get(step.id)
+        if row is None or row["fence"] != step.fence:
+            return False
+        self._keep(step)
+        return True
+
+    def wake(self, *, now: float) -> int:
+        """Make due each waiting step whose executions are all collected; return how many."""
+        over = {
+            key
+            for key, row in self._work.executions.items()
+            if row["state"] in {ExecutionState.COLLECTED, ExecutionState.REMOVED}
+        }
+        waiting = [row for row in self._rows.values() if row["state"] == StepState.WAITING]
+        woken = [row for row in waiting if over.issuperset(row["waits_for"])]
+        for row in woken:
+            self._rows[row["id"]] = {**row, "state": StepState.DUE.value, "due_at": now}
+        return len(woken)
+
+
+class MemoryEvents:
+    """The events."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+
+    def append(self, event: Event) -> None:
+        """Add an event; its `seq` is given here."""
+        row = {**plain.EVENT.row(event), "seq": len(self._events) + 1}
+        self._events.append(plain.EVENT.value(row))
+
+    def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        """Return the events after `seq`."""
+        later = [event for event in self._events[max(seq, 0) :] if event.direction_id == direction_id]
+        return tuple(later[:limit])
+
+
+class MemoryLedger:
+    """What was spent."""
+
+    def __init__(self, entries: list[LedgerEntry]) -> None:
+        self._entries = entries
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Add a line; `ConflictError` when its id is there already."""
+        if any(entry.id == other.id for other in self._entries):
+            raise ConflictError(f"The ledger entry {entry.id} is there already.")
+        self._entries.append(entry)
+
+    def spent_usd(self, direction_id: DirectionId) -> float:
+        """Return the sum over a direction, open reservations included."""
+        return sum((entry.usd for entry in self.entries(direction_id)), 0.0)
+
+    def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
+        """Return the lines of a direction, oldest first."""
+        return tuple(entry for entry in self._entries if entry.direction_id == direction_id)
+
+
+class FixedClock:
+    """A clock that moves only when told, and ids that count up; for tests."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._now = now
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        """Return the time it was set to."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Move the time on."""
+        self._now += seconds
+
+    def new_id(self, prefix: str) -> str:
+        """Return `prefix_` and the next number as a lower-case ULID."""
+        with self._lock:
+            self._count += 1
+            return f"{prefix}_{str(ULID.from_int(self._count)).lower()}"

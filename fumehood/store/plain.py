@@ -1,0 +1,102 @@
+"""The way between a domain value and its plain columns, shared by every store so that all keep the same things."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.step import Event, Step
+from fumehood.errors import ConflictError
+
+T = TypeVar("T")
+
+
+def plain(value: Any) -> Any:
+    """Return what JSON can say of a value: mappings, lists and scalars."""
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        # JSON has no word for these; a float's reader takes them back from text.
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, str):
+        # A program's output may hold what no database keeps: halves of surrogate pairs, and NUL on PostgreSQL.
+        return value.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    raise TypeError(f"A {type(value).__name__} cannot be stored.")
+
+
+class Shape(Generic[T]):
+    """One kind of domain value and its columns."""
+
+    def __init__(self, kind: type[T], noun: str) -> None:
+        self.noun = noun
+        self.columns = tuple(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+        self._adapter = TypeAdapter(kind)
+
+    def row(self, value: T) -> dict[str, Any]:
+        """Return the value's columns."""
+        row = {}
+        for name in self.columns:
+            item = getattr(value, name)
+            # A number in a column of its own is compared there, so it stays one even when it is infinite.
+            row[name] = item if isinstance(item, float) else plain(item)
+        return row
+
+    def value(self, row: Mapping[str, Any]) -> T:
+        """Return the value that these columns hold."""
+        return self._adapter.validate_python({name: row[name] for name in self.columns})
+
+    def wanted(self, equal: Mapping[str, object]) -> dict[str, Any]:
+        """Return what the columns must equal; `TypeError` for a column that is not there or is no scalar."""
+        wanted = {name: plain(value) for name, value in equal.items()}
+        for name, value in wanted.items():
+            if name not in self.columns or isinstance(value, (dict, list)):
+                raise TypeError(f"No {self.noun} can be found by {name!r}.")
+        return wanted
+
+
+DIRECTION: Final = Shape(Direction, "direction")
+IDEA: Final = Shape(Idea, "idea")
+EXPERIMENT: Final = Shape(Experiment, "experiment")
+RUN: Final = Shape(Run, "run")
+EXECUTION: Final = Shape(Execution, "execution")
+CALL: Final = Shape(ModelCall, "call")
+STEP: Final = Shape(Step, "step")
+EVENT: Final = Shape(Event, "event")
+ENTRY: Final = Shape(LedgerEntry, "ledger entry")
+
+
+class Alone:
+    """Keeps a thread from opening a second transaction inside its first, which would wait for itself."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Hold the thread's one transaction; `ConflictError` when it has one already."""
+        if getattr(self._local, "open", False):
+            raise ConflictError("Transactions do not nest: this thread has one open on this store.")
+        self._local.open = True
+        try:
+            yield
+        finally:
+            self._local.open = False

@@ -1,0 +1,249 @@
+"""The store in an SQL database: SQLite embedded, PostgreSQL where there are services."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Table, and_, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.idea import Idea
+from fumehood.domain.ids import DirectionId
+from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.errors import ConflictError, NotFoundError
+from fumehood.ports import Collection, Events, Ledger, Steps
+from fumehood.store import plain, tables
+from fumehood.store.engine import Version, connect
+from fumehood.store.migrate import upgrade
+from fumehood.store.plain import Shape
+
+T = TypeVar("T")
+
+
+class SqlStore:
+    """A database at an SQLAlchemy URL whose tables are there (`upgrade`, or `open_store`).
+
+    Usable from any number of threads and processes; after a fork, a child opens its own.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = connect(url)
+        self._version = Version(self._engine)
+        self._alone = plain.Alone()
+
+    @contextmanager
+    def begin(self, *, write: bool = True) -> Iterator[SqlTransaction]:
+        """Open a transaction; with `write=False` it reads one state of things, waits for nobody and may not write."""
+        with self._alone.inside(), self._engine.connect() as connection:
+            connection.execution_options(fumehood_write=write)
+            if not write and connection.dialect.name == "postgresql":
+                connection.execution_options(postgresql_readonly=True)
+            try:
+                with connection.begin():
+                    yield SqlTransaction(connection)
+            except DBAPIError as error:
+                if not write and re.search("read-?only", str(error.orig)):
+                    raise ConflictError("This transaction was opened for reading only.") from error
+                raise
+
+    def version(self) -> int:
+        """Return a number that changes with every commit."""
+        return self._version.read()
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._version.close()
+        self._engine.dispose()
+
+
+def open_store(url: str) -> SqlStore:
+    """Bring the database's tables up to date and open it."""
+    upgrade(url)
+    return SqlStore(url)
+
+
+class SqlTransaction:
+    """All collections on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.directions: Collection[Direction] = SqlCollection(connection, tables.DIRECTIONS, plain.DIRECTION)
+        self.ideas: Collection[Idea] = SqlCollection(connection, tables.IDEAS, plain.IDEA)
+        self.experiments: Collection[Experiment] = SqlCollection(connection, tables.EXPERIMENTS, plain.EXPERIMENT)
+        self.runs: Collection[Run] = SqlCollection(connection, tables.RUNS, plain.RUN)
+        self.executions: Collection[Execution] = SqlCollection(connection, tables.EXECUTIONS, plain.EXECUTION)
+        self.calls: Collection[ModelCall] = SqlCollection(connection, tables.CALLS, plain.CALL)
+        self.steps: Steps = SqlSteps(connection, tables.STEPS, plain.STEP)
+        self.events: Events = SqlEvents(connection)
+        self.ledger: Ledger = SqlLedger(connection, tables.LEDGER, plain.ENTRY)
+
+
+class _Reading(Generic[T]):
+    def __init__(self, connection: Connection, table: Table, shape: Shape[T]) -> None:
+        self._connection = connection
+        self._table = table
+        self._shape = shape
+
+    def get(self, key: str) -> T:
+        """Return the value; `NotFoundError` when there is none."""
+        row = self._connection.execute(select(self._table).where(self._table.c.id == key)).mappings().one_or_none()
+        if row is None:
+            raise NotFoundError(f"There is no {self._shape.noun} {key}.")
+        return self._shape.value(row)  # type: ignore[arg-type]  # keyed by column names
+
+    def find(self, **equal: object) -> tuple[T, ...]:
+        """Return the values whose columns equal these, in the order they were first saved."""
+        query = select(self._table).order_by(self._table.c.row)
+        for name, wanted in self._shape.wanted(equal).items():
+            query = query.where(self._table.c[name] == wanted)
+        return tuple(self._shape.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
+
+    def _insert(self, value: T) -> sqlite.Insert | postgresql.Insert:
+        # Only the two dialects' own inserts know what to do on a conflict; they say it in the same words.
+        if self._connection.dialect.name == "postgresql":
+            return postgresql.insert(self._table).values(self._shape.row(value))
+        return sqlite.insert(self._table).values(self._shape.row(value))
+
+
+@contextmanager
+def _kept(noun: str, key: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise ConflictError(f"The {noun} {key} is there already, or belongs to a direction that is not.") from error
+
+
+class SqlCollection(_Reading[T]):
+    """The rows of one kind."""
+
+    def save(self, value: T) -> None:
+        """Insert the value, or replace the one with its id."""
+        row = self._shape.row(value)
+        with _kept(self._shape.noun, row["id"]):
+            self._connection.execute(self._insert(value).on_conflict_do_update(index_elements=["id"], set_=row))
+
+
+class SqlSteps(_Reading[Step]):
+    """The table of steps."""
+
+    def add(self, step: Step) -> bool:
+        """Insert a step; False when one with its `key` exists."""
+        insert = self._insert(step).on_conflict_do_nothing(index_elements=["key"]).returning(self._table.c.id)
+        with _kept("step", step.id):
+            return self._connection.execute(insert).one_or_none() is not None
+
+    def claim(self, side: Side, *, now: float, lease_s: float) -> Step | None:
+        """Take the oldest due step of a side whose direction and experiment are not held."""
+        steps = self._table.c
+        row = self._connection.execute(
+            update(self._table)
+            .where(steps.id == self._oldest(side, now))
+            .values(
+                state=StepState.CLAIMED.value,
+                fence=steps.fence + 1,
+                tries=steps.tries + 1,
+                lease_until=now + lease_s,
+            )
+            .returning(*self._table.columns)
+        )
+        found = row.mappings().one_or_none()
+        return None if found is None else self._shape.value(found)  # type: ignore[arg-type]
+
+    def _oldest(self, side: Side, now: float) -> Any:
+        steps, directions, experiments = self._table.c, tables.DIRECTIONS.c, tables.EXPERIMENTS.c
+        free = and_(
+            directions.hold == Hold.NONE.value,
+            or_(experiments.hold.is_(None), experiments.hold == Hold.NONE.value),
+        )
+        stopped = directions.state.in_([DirectionState.FAILED.value, DirectionState.CANCELLED.value])
+        # What a stopped direction left in the engine is still cleared away, held or not; nothing more is written.
+        allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)
+        return (
+            select(steps.id)
+            .join_from(self._table, tables.DIRECTIONS, directions.id == steps.direction_id)
+            .outerjoin(tables.EXPERIMENTS, experiments.id == steps.experiment_id)
+            .where(
+                steps.side == side.value,
+                steps.state.in_([StepState.DUE.value, StepState.CLAIMED.value]),
+                or_(
+                    and_(steps.state == StepState.DUE.value, steps.due_at <= now),
+                    and_(steps.state == StepState.CLAIMED.value, steps.lease_until <= now),
+                ),
+                allowed,
+            )
+            .order_by(steps.due_at, steps.row)
+            .limit(1)
+            # PostgreSQL only: two workers at once look at different rows; SQLite has one writer anyway.
+            .with_for_update(skip_locked=True, of=self._table)
+            .scalar_subquery()
+        )
+
+    def renew(self, step: Step, *, until: float) -> bool:
+        """Lengthen the lease; False when the step is no longer this holder's."""
+        steps = self._table.c
+        mine = and_(steps.id == step.id, steps.fence == step.fence, steps.state == StepState.CLAIMED.value)
+        return self._connection.execute(update(self._table).where(mine).values(lease_until=until)).rowcount == 1
+
+    def finish(self, step: Step) -> bool:
+        """Store the step's new state if its fence is still the newest."""
+        mine = and_(self._table.c.id == step.id, self._table.c.fence == step.fence)
+        return self._connection.execute(update(self._table).where(mine).values(self._shape.row(step))).rowcount == 1
+
+    def wake(self, *, now: float) -> int:
+        """Make due each waiting step whose executions are all collected; return how many."""
+        steps, executions = self._table.c, tables.EXECUTIONS.c
+        waiting = and_(steps.side.in_([side.value for side in Side]), steps.state == StepState.WAITING.value)
+        woken = 0
+        for key, waits_for in self._connection.execute(select(steps.id, steps.waits_for).where(waiting)).all():
+            over = executions.state.in_([ExecutionState.COLLECTED.value, ExecutionState.REMOVED.value])
+            count = select(func.count()).where(executions.id.in_(waits_for), over)
+            if self._connection.execute(count).scalar_one() == len(set(waits_for)):
+                due = update(self._table).where(steps.id == key, waiting)
+                woken += self._connection.execute(due.values(state=StepState.DUE.value, due_at=now)).rowcount
+        return woken
+
+
+class SqlEvents:
+    """The table of events."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def append(self, event: Event) -> None:
+        """Add an event; its `seq` is given here."""
+        row = plain.EVENT.row(event)
+        del row["seq"]
+        self._connection.execute(tables.EVENTS.insert().values(row))
+
+    def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
+        """Return the events after `seq`."""
+        events = tables.EVENTS.c
+        query = select(tables.EVENTS).where(events.direction_id == direction_id, events.seq > seq)
+        rows = self._connection.execute(query.order_by(events.seq).limit(limit)).mappings()
+        return tuple(plain.EVENT.value(row) for row in rows)  # type: ignore[arg-type]
+
+
+class SqlLedger(_Reading[LedgerEntry]):
+    """The table of what was spent."""
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Add a line; `ConflictError` when its id is there already."""
+        insert = self._insert(entry).on_conflict_do_nothing(index_elements=["id"]).returning(self._table.c.id)
+        if self._connection.execute(insert).one_or_none() is None:
+            raise ConflictError(f"The ledger entry {entry.id} is there already.")
+
+    def spent_usd(self, direction_id: DirectionId) -> float:
+        """Return the sum over a direction, open reservations included."""
+        total = select(func.coalesce(func.sum(tables.LEDGER.c.usd), 0.0))
+        return float(self._connection.execute(total.where(tables.LEDGER.c.direction_id == direction_id)).scalar_one())
+
+    def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
+        """Return the lines of a direction, oldest first."""
+        return self.find(direction_id=direction_id)

@@ -1,0 +1,275 @@
+"""The tables, one row class for each kind of value; rows never leave this package."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+_NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+# An absent value is SQL's NULL, not JSON's, so that `find(outcome=None)` means what it says.
+_JSON = JSON(none_as_null=True)
+# SQLite counts up only a column that is exactly INTEGER PRIMARY KEY.
+_COUNTER = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """What all rows share."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        str: String,
+        int: BigInteger,
+        float: Double,
+        bool: Boolean,
+        dict[str, Any]: _JSON,
+        list[Any]: _JSON,
+    }
+
+
+def _order() -> Mapped[int]:
+    return mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+
+
+def _id() -> Mapped[str]:
+    return mapped_column(String, unique=True)
+
+
+def _owner() -> Mapped[str]:
+    return mapped_column(ForeignKey("directions.id"), index=True)
+
+
+class DirectionRow(Base):
+    """What a researcher submitted."""
+
+    __tablename__ = "directions"
+
+    row: Mapped[int] = _order()
+    """Counts rows in the order they were first saved."""
+    id: Mapped[str] = _id()
+    tenant: Mapped[str] = mapped_column(index=True)
+    template: Mapped[str]
+    text: Mapped[str]
+    model: Mapped[str]
+    review_model: Mapped[str]
+    profile: Mapped[str]
+    ideas: Mapped[int]
+    runs: Mapped[int]
+    novelty: Mapped[bool]
+    seed: Mapped[int]
+    sandbox: Mapped[str]
+    budget_usd: Mapped[float | None]
+    template_files: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(index=True)
+    hold: Mapped[str]
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    error: Mapped[str]
+
+
+class IdeaRow(Base):
+    """One proposal."""
+
+    __tablename__ = "ideas"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    direction_id: Mapped[str] = _owner()
+    index: Mapped[int]
+    name: Mapped[str]
+    title: Mapped[str]
+    experiment: Mapped[str]
+    interestingness: Mapped[dict[str, Any]]
+    feasibility: Mapped[dict[str, Any]]
+    novelty_score: Mapped[dict[str, Any]]
+    scored_by: Mapped[str]
+    kind: Mapped[str]
+    hypothesis: Mapped[str]
+    metric: Mapped[str]
+    expected: Mapped[str]
+    changes: Mapped[list[Any]]
+    novelty: Mapped[str]
+    novelty_reason: Mapped[str]
+    evidence: Mapped[list[Any]]
+    reflections: Mapped[int]
+    created_at: Mapped[float]
+    extra: Mapped[dict[str, Any]]
+
+
+class ExperimentRow(Base):
+    """One idea being carried out."""
+
+    __tablename__ = "experiments"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    direction_id: Mapped[str] = _owner()
+    idea_id: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    index: Mapped[int]
+    state: Mapped[str]
+    hold: Mapped[str]
+    files: Mapped[dict[str, Any]]
+    baseline_id: Mapped[str | None]
+    outcome: Mapped[str | None]
+    label: Mapped[str]
+    notes: Mapped[str]
+    products: Mapped[dict[str, Any]]
+    draft: Mapped[dict[str, Any]]
+    limitations: Mapped[list[Any]]
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    error: Mapped[str]
+
+
+class RunRow(Base):
+    """One measurement of one version of the code."""
+
+    __tablename__ = "runs"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    direction_id: Mapped[str] = _owner()
+    experiment_id: Mapped[str | None] = mapped_column(index=True)
+    index: Mapped[int]
+    title: Mapped[str]
+    description: Mapped[str]
+    files: Mapped[dict[str, Any]]
+    attempts: Mapped[list[Any]]
+    result: Mapped[str]
+    seeds: Mapped[list[Any]]
+    outputs: Mapped[dict[str, Any]]
+    final_info: Mapped[str]
+    self_reported: Mapped[str]
+    record: Mapped[str]
+    log: Mapped[str]
+    cache_key: Mapped[str] = mapped_column(index=True)
+
+
+class ExecutionRow(Base):
+    """One container job."""
+
+    __tablename__ = "executions"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    direction_id: Mapped[str] = _owner()
+    experiment_id: Mapped[str | None] = mapped_column(index=True)
+    run_id: Mapped[str | None] = mapped_column(index=True)
+    kind: Mapped[str]
+    image: Mapped[str]
+    command: Mapped[list[Any]]
+    inputs: Mapped[dict[str, Any]]
+    key_context: Mapped[str]
+    collect: Mapped[list[Any]]
+    environment: Mapped[dict[str, Any]]
+    limits: Mapped[dict[str, Any]]
+    sandbox: Mapped[str]
+    state: Mapped[str] = mapped_column(index=True)
+    fence: Mapped[int]
+    losses: Mapped[int]
+    outcome: Mapped[dict[str, Any] | None]
+    created_at: Mapped[float]
+    launched_at: Mapped[float | None]
+
+
+class ModelCallRow(Base):
+    """One recorded call of a model; stands without its direction, since it is evidence."""
+
+    __tablename__ = "calls"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    direction_id: Mapped[str] = mapped_column(index=True)
+    experiment_id: Mapped[str | None] = mapped_column(index=True)
+    role: Mapped[str]
+    model: Mapped[str]
+    upstream: Mapped[str]
+    claims: Mapped[str]
+    request: Mapped[str]
+    reply: Mapped[str]
+    status: Mapped[int]
+    usage: Mapped[dict[str, Any]]
+    at: Mapped[float]
+    duration_s: Mapped[float]
+
+
+class StepRow(Base):
+    """One piece of work."""
+
+    __tablename__ = "steps"
+    # Every claim and every wake looks for the live rows of one side, among many that are done.
+    __table_args__ = (Index(None, "side", "state", "due_at"),)
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    key: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    side: Mapped[str]
+    direction_id: Mapped[str] = _owner()
+    experiment_id: Mapped[str | None] = mapped_column(index=True)
+    state: Mapped[str]
+    due_at: Mapped[float]
+    payload: Mapped[dict[str, Any]]
+    waits_for: Mapped[list[Any]]
+    fence: Mapped[int]
+    tries: Mapped[int]
+    lease_until: Mapped[float]
+    error: Mapped[str]
+
+
+class EventRow(Base):
+    """Something that happened."""
+
+    __tablename__ = "events"
+    # AUTOINCREMENT: a reader resumes after the last number it saw, so none may ever be given twice.
+    __table_args__ = (Index(None, "direction_id", "seq"), {"sqlite_autoincrement": True})
+
+    seq: Mapped[int] = _order()
+    direction_id: Mapped[str]
+    experiment_id: Mapped[str | None]
+    kind: Mapped[str]
+    text: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    at: Mapped[float]
+
+
+class LedgerRow(Base):
+    """One line of the ledger."""
+
+    __tablename__ = "ledger"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    call_id: Mapped[str] = mapped_column(index=True)
+    direction_id: Mapped[str] = mapped_column(index=True)
+    experiment_id: Mapped[str | None]
+    kind: Mapped[str]
+    role: Mapped[str]
+    model: Mapped[str]
+    usd: Mapped[float]
+    input_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    output_tokens: Mapped[int]
+    at: Mapped[float]
+
+
+def _table(row: type[Base]) -> Table:
+    return cast("Table", row.__table__)
+
+
+DIRECTIONS: Final = _table(DirectionRow)
+IDEAS: Final = _table(IdeaRow)
+EXPERIMENTS: Final = _table(ExperimentRow)
+RUNS: Final = _table(RunRow)
+EXECUTIONS: Final = _table(ExecutionRow)
+CALLS: Final = _table(ModelCallRow)
+STEPS: Final = _table(StepRow)
+EVENTS: Final = _table(EventRow)
+LEDGER: Final = _table(LedgerRow)

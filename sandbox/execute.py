@@ -1,0 +1,39 @@
+"""One execution from launch to removal, for the command line and for tests; nothing else waits that long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fumehood.domain.execution import Outcome, Running, Spec, Verdict
+
+if TYPE_CHECKING:
+    from fumehood.ports import Sandbox
+
+_FIRST_S, _LAST_S = 0.005, 0.1
+
+
+def execute(sandbox: Sandbox, spec: Spec, into: Path, on_output: Callable[[bytes], None] | None = None) -> Outcome:
+    """Run a spec to its end, collect below `into` and remove it; an interruption stops and removes it too."""
+    sandbox.launch(spec)
+    try:
+        offset, wait_s = 0, _FIRST_S
+        while True:
+            # Asked before what it printed is read, so that the last words are never missed.
+            is_running = isinstance(sandbox.inspect(spec.name), Running)
+            if on_output is not None:
+                chunk = sandbox.follow(spec.name, offset)
+                if chunk:
+                    on_output(chunk)
+                    offset += len(chunk)
+            if not is_running:
+                return sandbox.collect(spec.name, into)
+            time.sleep(wait_s)
+            wait_s = min(_LAST_S, wait_s * 1.3)
+    except KeyboardInterrupt:
+        sandbox.stop(spec.name, Verdict.CANCELLED)
+        raise
+    finally:
+        sandbox.remove(spec.name)

@@ -1,0 +1,111 @@
+"""What an execution sees besides its workspace: the system's programs, and for `lab` packages and interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from fumehood.errors import SandboxUnavailableError
+
+SITE = "/lab/site-packages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Root:
+    """One image of the local adapter: folders shown read-only, links, and environment."""
+
+    image: str
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Place inside to folder on the host, beside `/usr`."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Place inside to what it points to."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    digest: str = ""
+    """Empty where it is found only when asked for."""
+
+
+def digest(root: Root) -> str:
+    """Return what stands in records for this root."""
+    if root.digest:
+        return root.digest
+    return f"{root.image}@{_latex_version() if root.image == 'latex' else _system_version()}"
+
+
+def find(state_dir: Path, lab_dir: Path | None = None) -> dict[str, Root]:
+    """Return the images of this machine: `plain` always, `lab` and `latex` where they are installed."""
+    roots = {"plain": plain()}
+    folder = lab_dir or newest(state_dir / "lab")
+    if folder is not None and (folder / "lab.json").is_file():
+        roots["lab"] = lab(folder)
+    if Path("/usr/bin/pdflatex").exists():
+        roots["latex"] = latex()
+    return roots
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the lab that was finished last."""
+    found = sorted(folder.glob("*/lab.json"), key=lambda place: place.stat().st_mtime) if folder.is_dir() else []
+    return found[-1].parent if found else None
+
+
+def plain() -> Root:
+    """Return the root that holds the system's programs only."""
+    return Root(image="plain", links=_python_links(Path("/usr/bin/python3")))
+
+
+def latex() -> Root:
+    """Return the root with TeX's trees and what finds fonts."""
+    places = ("/etc/texmf", "/var/lib/texmf", "/etc/fonts", "/var/cache/fontconfig")
+    folders = {place: Path(place) for place in places if Path(place).is_dir()}
+    return Root(image="latex", folders=folders, links=_python_links(Path("/usr/bin/python3")))
+
+
+def lab(folder: Path) -> Root:
+    """Return the root of a lab: its packages, and the interpreter that they were installed for."""
+    told = json.loads((folder / "lab.json").read_text(encoding="utf-8"))
+    folders = {SITE: (folder / "site-packages").resolve()}
+    environment = {"PYTHONPATH": SITE, "PYTHONDONTWRITEBYTECODE": "1"}
+    interpreter = Path(told["python"]).resolve()
+    if not interpreter.exists():
+        raise SandboxUnavailableError(
+            f"The lab at {folder} was built for {told['python']}, which is gone.",
+            remedy="Run `make setup`.",
+            reason="no_image",
+        )
+    if interpreter.is_relative_to("/usr"):
+        links = _python_links(interpreter)
+    else:
+        prefix = interpreter.parent.parent
+        folders["/lab/python"] = prefix
+        links = _python_links(Path("/lab/python") / interpreter.relative_to(prefix))
+        if any((prefix / "lib").glob("libpython*.so*")):
+            environment["LD_LIBRARY_PATH"] = "/lab/python/lib"
+    return Root(image="lab", folders=folders, links=links, environment=environment, digest=f"lab@sha256:{told['hash']}")
+
+
+def _python_links(interpreter: Path) -> dict[str, str]:
+    return {"/lab/bin/python": str(interpreter), "/lab/bin/python3": str(interpreter)}
+
+
+@cache
+def _latex_version() -> str:
+    told = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "texlive-base"], capture_output=True, check=False)
+    if told.returncode == 0 and told.stdout:
+        return told.stdout.decode(errors="replace").strip()
+    shown = subprocess.run(["/usr/bin/pdflatex", "--version"], capture_output=True, check=False).stdout
+    return f"sha256:{hashlib.sha256(shown).hexdigest()}"
+
+
+@cache
+def _system_version() -> str:
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return "unknown"
+    told = dict(line.split("=", 1) for line in lines if "=" in line)
+    return f"{told.get('ID', 'linux')}-{told.get('VERSION_ID', '0')}".replace('"', "")

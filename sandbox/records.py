@@ -1,0 +1,210 @@
+"""What is known of one execution, as files: `STATE_DIR/executions/<name>/{spec,plan,intent,started,exit}.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fumehood.domain.execution import MIB, NAME, Ended, Input, Kind, Limits, Spec, Usage, Verdict
+from fumehood.errors import BadInputError, ConflictError, NotFoundError
+from sandbox.installation import Installation
+
+
+def encode(spec: Spec) -> dict[str, Any]:
+    """Return a spec as plain data."""
+    return dataclasses.asdict(spec)
+
+
+def decode(told: dict[str, Any]) -> Spec:
+    """Return the spec that `encode` wrote."""
+    return Spec(
+        **{
+            **told,
+            "kind": Kind(told["kind"]),
+            "command": tuple(told["command"]),
+            "inputs": tuple(Input(**item) for item in told["inputs"]),
+            "collect": tuple(told["collect"]),
+            "limits": Limits(**told["limits"]),
+            "gpus": tuple(told["gpus"]),
+        }
+    )
+
+
+def digest(spec: Spec) -> str:
+    """Return what makes two specs the same; where an input's bytes lie is no part of it, their hash is."""
+    told = encode(spec)
+    told["inputs"] = [{key: item[key] for key in ("path", "sha256", "executable")} for item in told["inputs"]]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The state folder of one execution."""
+
+    installation: Installation
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.installation.executions / self.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether the execution is known."""
+        return (self.folder / "spec.json").exists()
+
+    @property
+    def was_started(self) -> bool:
+        """Whether a shim was ever started for it."""
+        return (self.folder / "shim.lock").exists()
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return one of its files, or None."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found
+
+    def write(self, name: str, value: dict[str, Any], *, sync: bool = False) -> None:
+        """Write one of its files."""
+        self.installation.write_json(self.folder / name, value, sync=sync)
+
+    def spec(self) -> Spec:
+        """Return what was asked, or raise NotFoundError."""
+        told = self.read("spec.json")
+        if told is None:
+            raise NotFoundError(f"There is no execution {self.name}.")
+        return decode(told["spec"])
+
+    def intend(self, reason: Verdict) -> None:
+        """Store why it is ended; the first reason stays."""
+        temporary = self.folder / f".intent.{secrets.token_hex(4)}"
+        temporary.write_text(json.dumps({"reason": str(reason), "at": time.time()}), encoding="utf-8")
+        self.installation.give(temporary)
+        with suppress(FileExistsError):
+            (self.folder / "intent.json").hardlink_to(temporary)
+        temporary.unlink()
+
+    def adopt(self, spec: Spec) -> bool:
+        """Write the spec down, or see that the same one is there already; whether it was."""
+        known = self.read("spec.json")
+        if known is None:
+            holder = {"pid": os.getpid(), "since": _started(os.getpid())}
+            told = {"spec": encode(spec), "digest": digest(spec), "launched_at": time.time(), "holder": holder}
+            self.write("spec.json", told)
+            return False
+        if known["digest"] != digest(spec):
+            raise ConflictError(f"The name {self.name} is taken by an execution with another spec.")
+        return True
+
+    def is_held(self) -> bool:
+        """Tell whether the process that launched it still lives."""
+        holder = (self.read("spec.json") or {}).get("holder", {})
+        return bool(holder) and _started(holder["pid"]) == holder["since"]
+
+    def is_supervised(self) -> bool:
+        """Tell whether its shim lives: the kernel gives up a dead one's lock."""
+        try:
+            descriptor = os.open(self.folder / "shim.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    @contextmanager
+    def locked(self, *, make: bool = False, wait: bool = True) -> Iterator[bool]:
+        """Hold the folder's lock, making the folder if asked; yields whether there is a folder that is held."""
+        while True:
+            if make:
+                self.installation.make_folder(self.folder)
+            try:
+                descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if make:
+                    continue
+                yield False
+                return
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if not self._is_still(descriptor):
+                    # Removed while we waited; the next round sees what is there now.
+                    continue
+                yield True
+            except BlockingIOError:
+                yield False
+            finally:
+                os.close(descriptor)
+            return
+
+    def erase(self) -> None:
+        """Remove the folder; its lock must be held."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_still(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.folder.stat())
+        except FileNotFoundError:
+            return False
+
+
+def find(installation: Installation, name: str) -> Record:
+    """Return the record of a name, which need not exist yet."""
+    if not NAME.match(name):
+        raise BadInputError(f"An execution's name is fh- and 26 characters of a ULID, not {name!r}.")
+    return Record(installation, name)
+
+
+def names(installation: Installation) -> list[str]:
+    """Return the names of all executions with a state folder."""
+    folder = installation.executions
+    return sorted(path.name for path in folder.iterdir() if NAME.match(path.name)) if folder.is_dir() else []
+
+
+def ended(told: dict[str, Any]) -> Ended:
+    """Return what an `exit.json` says."""
+    usage = Usage(
+        wall_s=round(told["wall_s"], 3),
+        cpu_s=round(told["cpu_s"], 3),
+        peak_memory_mib=round(told["peak_memory"] / MIB, 2),
+        peak_storage_mib=round(told["peak_storage"] / MIB, 2),
+    )
+    return Ended(
+        verdict=Verdict(told["verdict"]),
+        exit_code=told["exit_code"],
+        started_at=told["started_at"],
+        ended_at=told["ended_at"],
+        usage=usage,
+        detail=told["detail"],
+    )
+
+
+def _started(pid: int) -> str:
+    """Return when a process began, with the boot it belongs to; empty when there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ESRCH}:
+            return ""
+        raise
+    # A zombie holds nothing any more.
+    return "" if fields[0] == "Z" else f"{boot}:{fields[19]}"

@@ -1,0 +1,246 @@
+"""What the set-up steps share: places, one-line messages, stamps, pip's own settings, and uv."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMPS = ROOT / ".setup"
+UV_VERSION = "0.13.9"
+CANNOT = 3
+"""Exit status where this machine lacks something that only a person can give it."""
+
+
+def say(line: str) -> None:
+    """Tell in one line what a step does; standard error, so that a command's own output stays clean."""
+    print(f"set-up: {line}", file=sys.stderr, flush=True)
+
+
+def give_up(*lines: str) -> NoReturn:
+    """End with the lines that say what is missing and how to get it."""
+    for line in lines:
+        say(line)
+    raise SystemExit(CANNOT)
+
+
+def run(command: list[str | Path], *, env: dict[str, str] | None = None, quiet: bool = False) -> int:
+    """Run a command to its end and return its exit status; its output is shown only when it failed, if quiet."""
+    if not quiet:
+        return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode
+    ended = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if ended.returncode:
+        sys.stderr.write(ended.stdout + ended.stderr)
+    return ended.returncode
+
+
+def must_run(command: list[str | Path], what: str, *, env: dict[str, str] | None = None) -> None:
+    """Run a command, or end with the command itself so that a person can look into it."""
+    if run(command, env=env, quiet=True):
+        say(f"{what} failed; the command was: {shlex.join(str(part) for part in command)}")
+        raise SystemExit(1)
+
+
+# ---- root ------------------------------------------------------------------------------------------------------
+
+
+def as_root(command: list[str]) -> list[str] | None:
+    """Return the command as it must be started to have root's rights, or None where there are none to be had."""
+    if os.geteuid() == 0:
+        return command
+    if shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0:
+        return ["sudo", "-n", *command]
+    return None
+
+
+# ---- stamps: a step whose inputs have not changed is not done again ----------------------------------------------
+
+
+def key_of(**inputs: object) -> str:
+    """Return one hash over everything that a step's outcome depends on."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def stamp(step: str) -> str:
+    """Return the key that a step was last finished with."""
+    with contextlib.suppress(OSError):
+        return (STAMPS / step).read_text(encoding="utf-8").strip()
+    return ""
+
+
+def set_stamp(step: str, key: str) -> None:
+    """Remember that a step was finished with this key."""
+    STAMPS.mkdir(exist_ok=True)
+    fresh = STAMPS / f"{step}.new"
+    fresh.write_text(key + "\n", encoding="utf-8")
+    fresh.replace(STAMPS / step)
+
+
+@contextlib.contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Hold a lock on a file, so that two set-ups at once do each step one after the other."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another set-up that holds {place}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    say(f"{what} ...")
+    start = time.monotonic()
+    yield
+    say(f"{what}: done in {time.monotonic() - start:.0f} s")
+
+
+# ---- what pyproject.toml says -------------------------------------------------------------------------------------
+
+
+def pyproject() -> dict[str, object]:
+    """Return the project's own description."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    groups = pyproject()["dependency-groups"]
+    assert isinstance(groups, dict)
+    return [entry for entry in groups[name] if isinstance(entry, str)]
+
+
+def state_dir() -> Path:
+    """Return where the platform keeps its state; the same rule as fumehood.settings."""
+    told = os.environ.get("FUMEHOOD_STATE_DIR")
+    if told:
+        return Path(told).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/fumehood")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "fumehood"
+
+
+# ---- pip's settings, handed on to uv, which does not read them -----------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageSources:
+    """Where this machine gets packages from, as pip was told."""
+
+    index: str = ""
+    extra_indexes: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    trusted_hosts: tuple[str, ...] = ()
+    certificates: str = ""
+    no_index: bool = False
+
+    def options(self) -> list[str]:
+        """Return the same for uv's command line."""
+        options = ["--no-index"] if self.no_index else []
+        if self.index:
+            options += ["--default-index", self.index]
+        for place in self.extra_indexes:
+            options += ["--index", place]
+        for place in self.find_links:
+            options += ["--find-links", place]
+        for host in self.trusted_hosts:
+            options += ["--allow-insecure-host", host]
+        if self.extra_indexes:
+            # pip takes the best version of all indexes; uv would stop at the first index that knows the name
+            options += ["--index-strategy", "unsafe-best-match"]
+        return options
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment uv runs in: the certificates are those pip, else the system, was told to trust."""
+        environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        if self.certificates:
+            environment.setdefault("SSL_CERT_FILE", self.certificates)
+        if "SSL_CERT_FILE" not in environment and Path("/etc/ssl/certs/ca-certificates.crt").exists():
+            environment.setdefault("UV_SYSTEM_CERTS", "true")
+        environment.setdefault("UV_HTTP_TIMEOUT", "180")
+        environment.setdefault("UV_NO_PROGRESS", "1")
+        return environment
+
+
+def package_sources() -> PackageSources:
+    """Read pip's settings files and PIP_ variables, the later ones over the earlier ones, as pip does."""
+    told: dict[str, str] = {}
+    home_config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    shared = [Path(folder) / "pip/pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
+    places = [*shared, Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", home_config / "pip/pip.conf"]
+    if "PIP_CONFIG_FILE" in os.environ:
+        places.append(Path(os.environ["PIP_CONFIG_FILE"]))
+    for place in places:
+        parser = configparser.RawConfigParser()
+        with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):
+            parser.read_string(place.read_text(encoding="utf-8"))
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                told |= {name.replace("_", "-"): value for name, value in parser.items(section)}
+    told |= {name[4:].lower().replace("_", "-"): value for name, value in os.environ.items() if name.startswith("PIP_") and value}
+    return PackageSources(
+        index=told.get("index-url", ""),
+        extra_indexes=tuple(told.get("extra-index-url", "").split()),
+        find_links=tuple(told.get("find-links", "").split()),
+        trusted_hosts=tuple(told.get("trusted-host", "").split()),
+        certificates=told.get("cert", ""),
+        no_index=told.get("no-index", "").lower() in {"1", "true", "yes", "on"},
+    )
+
+
+def uv() -> Path:
+    """Return uv, from the package index into a small environment of its own where it is not there yet."""
+    program = STAMPS / "uv/bin/uv"
+    if stamp("uv-version") == UV_VERSION and program.exists():
+        return program
+    import system_packages
+
+    system_packages.ensure_venv_module()
+    with timed(f"uv {UV_VERSION}, which installs Python packages, into .setup/uv"):
+        folder = STAMPS / "uv"
+        must_run([sys.executable, "-m", "venv", "--clear", folder], "making an environment for uv")
+        pip = [folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
+        must_run([*pip, f"uv=={UV_VERSION}"], "installing uv")
+    set_stamp("uv-version", UV_VERSION)
+    return program
+
+
+def version_of(interpreter: Path) -> tuple[int, int] | None:
+    """Return the version of an interpreter, or None where it does not start."""
+    told = subprocess.run(
+        [interpreter, "-Ic", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if told.returncode:
+        return None
+    major, minor = told.stdout.split()
+    return int(major), int(minor)
+
+
+def interpreters(versions: tuple[tuple[int, int], ...]) -> list[Path]:
+    """Return the interpreters of these versions, Debian's own first since they lie under /usr, then the one that runs this."""
+    found: list[Path] = []
+    names = [f"python{major}.{minor}" for major, minor in versions]
+    candidates = [Path("/usr/bin") / name for name in names]
+    candidates += [Path(sys.executable).resolve()]
+    candidates += [Path(place) for name in names if (place := shutil.which(name))]
+    for place in candidates:
+        if place.exists() and place not in found and version_of(place) in versions:
+            found.append(place)
+    return found

@@ -1,0 +1,156 @@
+"""How far a run's samples are from held-out points: the numbers that count.
+
+    python evaluate.py --outputs=run_0 --held_out=held_out --train=train --out_dir=results --seeds=1,2,3
+
+Small machine: add `--samples=1000`. Needs numpy and scipy only, and never sees the experiment's code.
+Metrics, for each data set and seed:
+- `kl_divergence`: KL(held-out || samples) in nats by nearest neighbours (Wang, Kulkarni and Verdu, 2009);
+- `coverage`: share of held-out points with a sample nearer than their own k-th neighbour (Naeem et al., 2020);
+- `train_copies`: share of samples that are training points over again.
+Samples that cannot be judged (missing, misshapen, not finite, all alike) end it with status 1 and one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+RESOLUTION = 1e-6
+"""Distances below this are not told apart: float32 points of these shapes are spaced about this far."""
+WORKERS = min(4, os.cpu_count() or 1)
+
+
+class RefusedError(Exception):
+    """These outputs cannot be judged; the message says why."""
+
+
+def read_samples(path: Path, count: int) -> np.ndarray:
+    """Read the first `count` samples of a file, or refuse it."""
+    try:
+        with path.open("rb") as file:
+            points = np.lib.format.read_array(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise RefusedError(f"{path.name} is missing.") from None
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise RefusedError(f"{path.name} is not a plain .npy array ({str(error).splitlines()[0]}).") from None
+    if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind != "f":
+        raise RefusedError(f"{path.name} must hold floats of shape (n, 2), not {points.dtype} {points.shape}.")
+    if len(points) < count:
+        raise RefusedError(f"{path.name} holds {len(points)} samples, and {count} are needed.")
+    points = points[:count].astype(np.float64)  # (m, 2)
+    if not np.isfinite(points).all():
+        raise RefusedError(f"{path.name} holds values that are not finite.")
+    if np.ptp(points, axis=0).max() <= RESOLUTION:
+        raise RefusedError(f"{path.name} holds the same point over and over.")
+    return points
+
+
+def read_archive(path: Path, *names: str) -> list[np.ndarray]:
+    """Read arrays of the platform's own data."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return [archive[name] for name in names]
+    except (OSError, ValueError, KeyError) as error:
+        raise RefusedError(f"{path.name} of the held-out or training data cannot be read ({error}).") from None
+
+
+def neighbour_distance(tree: cKDTree, points: np.ndarray, rank: int) -> np.ndarray:
+    """Distance of each point (n, 2) to its rank-th neighbour in the tree: (n,), never below the resolution."""
+    distances, _ = tree.query(points, k=[rank], workers=WORKERS)  # (n, 1)
+    return np.maximum(distances[:, 0], RESOLUTION)
+
+
+def kl_divergence(held_out: np.ndarray, samples: np.ndarray, neighbours: int) -> float:
+    """Estimate KL(held-out || samples) from how much farther the k-th sample is than the k-th other held-out point.
+
+    A distance of zero would count as an infinite density, so that repeating held-out points paid; distances are
+    floored at the resolution instead, on both sides.
+    """
+    n, dimensions = held_out.shape
+    among = neighbour_distance(cKDTree(held_out), held_out, neighbours + 1)  # (n,) rank 1 is the point itself
+    towards = neighbour_distance(cKDTree(samples), held_out, neighbours)  # (n,)
+    return float(dimensions * np.mean(np.log(towards / among)) + math.log(len(samples) / (n - 1)))
+
+
+def coverage(held_out: np.ndarray, samples: np.ndarray, neighbours: int) -> float:
+    """Share of held-out points that have a sample inside the ball of their k nearest held-out neighbours."""
+    size = min(len(held_out), len(samples))  # the expected value depends on the sizes being equal
+    held_out, samples = held_out[:size], samples[:size]
+    radius = neighbour_distance(cKDTree(held_out), held_out, neighbours + 1)  # (size,)
+    nearest = neighbour_distance(cKDTree(samples), held_out, 1)  # (size,)
+    return float(np.mean(nearest < radius))
+
+
+def train_copies(train: np.ndarray, samples: np.ndarray) -> float:
+    """Share of samples that lie on a training point."""
+    distances, _ = cKDTree(train).query(samples, distance_upper_bound=2 * RESOLUTION, workers=WORKERS)
+    return float(np.mean(distances <= RESOLUTION))
+
+
+def summary(values: dict[str, list[float]]) -> dict[str, dict]:
+    """Mean, standard error over seeds, and the values themselves."""
+    spread = {name: statistics.stdev(per_seed) if len(per_seed) > 1 else 0.0 for name, per_seed in values.items()}
+    return {
+        "means": {name: statistics.fmean(per_seed) for name, per_seed in values.items()},
+        "stderrs": {name: spread[name] / math.sqrt(len(per_seed)) for name, per_seed in values.items()},
+        "final_info_dict": values,
+    }
+
+
+def evaluate(args: argparse.Namespace) -> dict[str, dict]:
+    """Judge every data set that has held-out points."""
+    metrics = {}
+    paths = sorted(args.held_out.glob("*.npz"))
+    if not paths:
+        raise RefusedError("There is no held-out data.")
+    for path in paths:
+        held_out, seeds = read_archive(path, "held_out", "seeds")  # (seeds, n, 2), (seeds,)
+        (train,) = read_archive(args.train / path.name, "points")  # (n, 2)
+        rows = {int(seed): held_out[i].astype(np.float64) for i, seed in enumerate(seeds)}
+        values: dict[str, list[float]] = {"kl_divergence": [], "coverage": [], "train_copies": []}
+        for seed in args.seeds:
+            if seed not in rows:
+                raise RefusedError(f"{path.name} has no held-out points for seed {seed}.")
+            samples = read_samples(args.outputs / f"samples_{path.stem}_{seed}.npy", args.samples)
+            values["kl_divergence"].append(kl_divergence(rows[seed], samples, args.neighbours))
+            values["coverage"].append(coverage(rows[seed], samples, args.neighbours))
+            values["train_copies"].append(train_copies(train, samples))
+        metrics[path.stem] = summary(values)
+        shown = ", ".join(f"{value:.4f}" for value in values["kl_divergence"])
+        print(f"{path.stem}: kl_divergence {shown}; train_copies {metrics[path.stem]['means']['train_copies']:.4f}")
+    return metrics
+
+
+def main() -> int:
+    """Write metrics.json, or say in one sentence why not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, required=True, help="samples_<dataset>_<seed>.npy")
+    parser.add_argument("--held_out", type=Path, required=True, help="<dataset>.npz of --part=answers")
+    parser.add_argument("--train", type=Path, required=True, help="<dataset>.npz of --part=train")
+    parser.add_argument("--out_dir", type=Path, required=True)
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], required=True)
+    parser.add_argument("--samples", type=int, default=10_000, help="how many samples of each file are used")
+    parser.add_argument("--neighbours", type=int, default=5, help="k of the estimators")
+    args = parser.parse_args()
+    if not 1 <= args.neighbours < args.samples:
+        parser.error("--neighbours must be at least 1 and below --samples")
+    try:
+        metrics = evaluate(args)
+    except RefusedError as refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    (args.out_dir / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Each adapter of a port, and the machine seen from outside before and after it was used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ulid import ULID
+
+from fumehood.domain.execution import Ended, Input, Kind, Limits, Outcome, Running, Spec
+from fumehood.ports import Sandbox
+from sandbox import cgroups, kernel, machine, records, uids
+from sandbox.execute import execute
+from sandbox.fake import FakeSandbox
+from sandbox.lab import find
+from sandbox.local import LocalSandbox
+
+RUN_DIR = Path("/run/fumehood")
+
+ADAPTERS = [
+    pytest.param("fake"),
+    pytest.param("local", marks=pytest.mark.local),
+]
+"""Another adapter is one more line here, one branch in `build`, and its own `known_failures`."""
+
+_NOT_ISOLATED = "the fake isolates nothing"
+known_failures: Mapping[tuple[str, str], str] = {
+    ("fake", "test_a_fork_bomb_ends_and_its_neighbour_does_not_notice"): "it would have to be outrun by polling",
+    ("fake", "test_a_child_out_of_memory_is_told_but_not_the_verdict"): "memory is polled and the whole tree ended",
+    ("fake", "test_many_small_files_end_it"): "files are not counted, only their bytes",
+    ("fake", "test_nothing_of_the_network_is_reached"): _NOT_ISOLATED,
+    ("fake", "test_what_is_not_the_workspace_is_read_only"): _NOT_ISOLATED,
+    ("fake", "test_it_is_nobody_seen_from_the_host"): _NOT_ISOLATED,
+    ("fake", "test_nothing_secret_is_readable"): _NOT_ISOLATED,
+    ("fake", "test_the_environment_is_what_was_asked"): "the fake marks its processes by a variable",
+    ("fake", "test_the_kernel_is_small"): _NOT_ISOLATED,
+    ("fake", "test_the_processor_is_shared"): _NOT_ISOLATED,
+    ("fake", "test_the_disk_is_never_promised_twice"): "storage is polled, not set aside",
+    ("fake", "test_a_killed_supervisor_is_a_loss"): "its supervisor is a thread of this process",
+    ("fake", "test_another_process_sees_the_same"): "its state is in memory",
+    ("fake", "test_it_outlives_whoever_launched_it"): "its state is in memory",
+    ("fake", "test_an_interrupted_launch_is_lost_or_done_again"): "its state is in memory",
+    ("fake", "test_reaping_touches_only_its_own"): "its state is in memory",
+    ("fake", "test_an_image_that_is_not_installed_is_refused"): "it has every image",
+    ("fake", "test_a_program_that_relaunches_itself_ends_with_it"): "a program may drop the variable that marks it",
+}
+
+
+def build(adapter: str, state_dir: Path) -> Sandbox:
+    """Return a sandbox of one kind, or fail with what this machine lacks: nothing is skipped silently."""
+    if adapter == "fake":
+        return FakeSandbox(state_dir)
+    lacks = machine.lacks(cgroups.find())
+    if lacks:
+        pytest.fail(" ".join(f"{lack.sentence} {lack.remedy}" for lack in lacks))
+    return LocalSandbox(state_dir, RUN_DIR, {**find(state_dir)})
+
+
+@dataclass
+class Bench:
+    """A sandbox, the folder its test may use, and short words for what tests do with it."""
+
+    adapter: str
+    sandbox: Sandbox
+    folder: Path
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "state"
+
+    def spec(self, *command: str, files: Mapping[str, str | bytes] | None = None, **asked: Any) -> Spec:
+        limits = {"wall_s": 20.0, "memory_mib": 256, "storage_mib": 32, "processes": 64}
+        limits |= {name: asked.pop(name) for name in list(asked) if name in Limits.__slots__}
+        name = asked.pop("name", f"fh-{ULID()}".lower())
+        self.names.append(name)
+        inputs = tuple(self.input(path, text) for path, text in (files or {}).items())
+        asked = {"kind": Kind.RUN, "image": "plain", **asked}
+        return Spec(name=name, command=command, inputs=inputs, limits=Limits(**limits), **asked)
+
+    def input(self, path: str, text: str | bytes) -> Input:
+        data = text.encode() if isinstance(text, str) else text
+        digest = hashlib.sha256(data).hexdigest()
+        source = self.folder / "sources" / digest
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(data)
+        return Input(path=path, sha256=digest, source=str(source))
+
+    def run(self, *command: str, **asked: Any) -> Outcome:
+        return execute(self.sandbox, self.spec(*command, **asked), self.folder / "out")
+
+    def python(self, code: str, **asked: Any) -> Outcome:
+        files = {"work/program.py": code, **asked.pop("files", {})}
+        return self.run("python3", "program.py", files=files, **asked)
+
+    def launch(self, *command: str, **asked: Any) -> str:
+        spec = self.spec(*command, **asked)
+        self.sandbox.launch(spec)
+        return spec.name
+
+    def wait(self, name: str, patience_s: float = 30.0) -> Ended:
+        found: list[Ended] = []
+
+        def ended() -> bool:
+            state = self.sandbox.inspect(name)
+            if not isinstance(state, Running):
+                found.append(state)
+            return bool(found)
+
+        until(ended, patience_s)
+        return found[0]
+
+    def says(self, name: str, text: bytes, patience_s: float = 10.0) -> None:
+        until(lambda: text in self.sandbox.follow(name), patience_s)
+
+
+def until(holds: Callable[[], bool], patience_s: float = 10.0) -> None:
+    """Wait for something, and fail when it does not come."""
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def left(state_dir: Path) -> dict[str, list[str]]:
+    """Return everything of an installation that is on this machine besides its id."""
+    identity = (state_dir / "installation").read_text(encoding="ascii").strip()
+    groups = cgroups.find()
+    places = {
+        "state": [state_dir / "executions", state_dir / "volumes"],
+        "run": [RUN_DIR / identity],
+    }
+    found = {
+        kind: [str(path) for folder in folders if folder.is_dir() for path in folder.iterdir() if path.name != ".lock"]
+        for kind, folders in places.items()
+    }
+    found["mounts"] = [str(mount.target) for mount in kernel.mounts(RUN_DIR / identity)]
+    found["loops"] = [str(device) for device in kernel.loops(state_dir)]
+    found["cgroups"] = sorted(cgroups.names(groups, identity)) if groups else []
+    found["uids"] = sorted(uids.claims(RUN_DIR, identity))
+    found["processes"] = _processes(state_dir)
+    return {kind: things for kind, things in found.items() if things}
+
+
+def _processes(state_dir: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if str(state_dir) in line:
+                    found.append(line)
+    return found
+
+
+@pytest.fixture(params=ADAPTERS)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """A bench on each adapter, in a state folder that only root may enter; nothing may be left of it."""
+    test = request.node.originalname
+    if reason := known_failures.get((request.param, test)):
+        pytest.xfail(reason)
+    state_dir = tmp_path / "state"
+    state_dir.mkdir(mode=0o700)
+    made = Bench(request.param, build(request.param, state_dir), tmp_path)
+    yield made
+    for name in made.names:
+        made.sandbox.remove(name)
+    # A process that was just killed is listed for a moment longer.
+    with suppress(AssertionError):
+        until(lambda: not left(state_dir), 3.0)
+    found = left(state_dir)
+    records_left = records.names(made.sandbox._installation) if isinstance(made.sandbox, LocalSandbox) else []
+    made.sandbox.reap()
+    if isinstance(made.sandbox, LocalSandbox):
+        with suppress(FileNotFoundError):
+            (RUN_DIR / made.sandbox.installation).rmdir()
+    assert (found, records_left) == ({}, [])

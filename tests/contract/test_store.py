@@ -1,0 +1,828 @@
+"""What every store promises, asked of the one in memory and of the one in SQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain.execution import (
+    Artifact,
+    ExecutionState,
+    Kind,
+    Limits,
+    Outcome,
+    Rejection,
+    Usage,
+    Verdict,
+)
+from fumehood.domain.experiment import (
+    Attempt,
+    Execution,
+    Experiment,
+    ExperimentOutcome,
+    ExperimentState,
+    Run,
+    RunResult,
+)
+from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
+from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
+from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.errors import BadInputError, ConflictError, NotFoundError
+from fumehood.ports import Store
+from fumehood.queue.local import LocalQueue, wait_for_change
+from fumehood.store.clock import SystemClock
+from fumehood.store.memory import FixedClock, MemoryStore
+from fumehood.store.sql import SqlStore, open_store
+
+AnyStore = SqlStore | MemoryStore
+DIR, OTHER = DirectionId("dir_1"), DirectionId("dir_2")
+EXP, EXEC = ExperimentId("exp_1"), ExecutionId("exec_1")
+
+DIRECTION = Direction(
+    id=DIR,
+    tenant=TenantId("ten_1"),
+    template="diffusion",
+    text="Wärme \N{SNOWMAN}",
+    model="offline",
+    review_model="offline-2",
+    profile="tiny",
+    ideas=3,
+    runs=5,
+    novelty=False,
+    seed=2**40,
+    sandbox="local",
+    budget_usd=1.5,
+    template_files={"experiment.py": "ab" * 32},
+    state=DirectionState.RUNNING,
+    hold=Hold.APPROVAL,
+    created_at=1.25,
+    ended_at=2.5,
+    error="none to speak of",
+)
+IDEA = Idea(
+    id=IdeaId("idea_1"),
+    direction_id=DIR,
+    index=2,
+    name="wider_net",
+    title="A wider net",
+    experiment="Double the width.",
+    interestingness=Score(value=7, reason="new"),
+    feasibility=Score(value=9, reason="easy"),
+    novelty_score=Score(value=3, reason="old"),
+    scored_by="playbook",
+    kind=IdeaKind.ANALYSIS,
+    hypothesis="Wider is better.",
+    metric="kl",
+    expected="lower",
+    changes=("width", "depth"),
+    novelty=Novelty.NOVEL,
+    novelty_reason="nothing near",
+    evidence=(Evidence(key="W1", title="Wide nets", overlap=0.25, query="wide"),),
+    reflections=2,
+    created_at=3.5,
+    extra={"from": "person"},
+)
+EXPERIMENT = Experiment(
+    id=EXP,
+    direction_id=DIR,
+    idea_id=IDEA.id,
+    name="wider_net",
+    index=1,
+    state=ExperimentState.WRITING,
+    hold=Hold.PAUSED,
+    files={"experiment.py": "cd" * 32},
+    baseline_id=RunId("run_0"),
+    outcome=ExperimentOutcome.REFUTED,
+    label="not_comparable: screen_only",
+    notes="It did not help.",
+    products={"paper.pdf": "ef" * 32},
+    draft={"abstract": "We widen."},
+    limitations=("one seed",),
+    created_at=4.5,
+    ended_at=5.5,
+    error="late",
+)
+RUN = Run(
+    id=RunId("run_1"),
+    direction_id=DIR,
+    experiment_id=EXP,
+    index=1,
+    title="Twice as wide",
+    description="width 2",
+    files={"experiment.py": "01" * 32},
+    attempts=(
+        Attempt(number=1, verdict="failed", error_tail="NameError", execution_id=EXEC),
+        Attempt(number=2, verdict="succeeded"),
+    ),
+    result=RunResult.MEASURED,
+    seeds=(0, 1, 2),
+    outputs={"samples.npz": "23" * 32},
+    final_info="45" * 32,
+    self_reported="67" * 32,
+    record="89" * 32,
+    log="ab" * 32,
+    cache_key="baseline",
+)
+EXECUTION = Execution(
+    id=EXEC,
+    direction_id=DIR,
+    experiment_id=EXP,
+    run_id=RUN.id,
+    kind=Kind.RUN,
+    image="lab",
+    command=("python", "experiment.py", "--out_dir=run_1"),
+    inputs={"work/experiment.py": "01" * 32},
+    key_context="template/screen",
+    collect=("run_1/**",),
+    environment={"FUMEHOOD_SEEDS": "0,1"},
+    limits=Limits(wall_s=60.5, memory_mib=512, processes=32, storage_mib=64, cpus=1.5, output_bytes=4096),
+    sandbox="local",
+    state=ExecutionState.COLLECTED,
+    fence=3,
+    losses=1,
+    outcome=Outcome(
+        name="fh-" + "0" * 26,
+        verdict=Verdict.OUT_OF_MEMORY,
+        exit_code=None,
+        usage=Usage(wall_s=1.5, cpu_s=1.0, peak_memory_mib=512.5, peak_storage_mib=3.0, gpu_s=0.5),
+        output_tail="Killed",
+        truncated=True,
+        artifacts=(Artifact(path="run_1/a.txt", bytes=3, sha256="cd" * 32),),
+        rejected=(Rejection(path="run_1/link", reason="a link"),),
+        image="sha256:1",
+        isolation={"S1": "bubblewrap"},
+        detail="oom_kill 1",
+    ),
+    created_at=6.5,
+    launched_at=7.5,
+)
+CALL = ModelCall(
+    id="call_1",
+    direction_id=DIR,
+    experiment_id=EXP,
+    role="idea",
+    model="offline",
+    upstream="offline",
+    claims='{"role": "idea"}',
+    request="aa" * 32,
+    reply="bb" * 32,
+    status=200,
+    usage=ModelUsage(input_tokens=10, cached_tokens=2, output_tokens=5, usd=0.125),
+    at=8.5,
+    duration_s=0.25,
+)
+STEP = Step(
+    id="step_1",
+    key="exp_1/run/1",
+    name="run.launch",
+    side=Side.RUN,
+    direction_id=DIR,
+    experiment_id=EXP,
+    state=StepState.WAITING,
+    due_at=9.5,
+    payload={"run": 1, "share": 1.0, "again": True, "why": "asked"},
+    waits_for=(EXEC, ExecutionId("exec_2")),
+    fence=4,
+    tries=2,
+    lease_until=10.5,
+    error="once",
+)
+EVENT = Event(
+    direction_id=DIR,
+    experiment_id=EXP,
+    kind="run.measured",
+    text="Run 1 was measured.",
+    data={"kl": 0.5, "run": 1, "better": False, "name": "wider_net", "note": None},
+    at=11.5,
+)
+ENTRY = LedgerEntry(
+    id="evt_1",
+    call_id="call_1",
+    direction_id=DIR,
+    experiment_id=EXP,
+    kind="reserved",
+    role="idea",
+    model="offline",
+    usd=0.5,
+    input_tokens=10,
+    cached_tokens=2,
+    output_tokens=5,
+    at=12.5,
+)
+KINDS: tuple[tuple[str, Any], ...] = (
+    ("directions", DIRECTION),
+    ("ideas", IDEA),
+    ("experiments", EXPERIMENT),
+    ("runs", RUN),
+    ("executions", EXECUTION),
+    ("calls", CALL),
+)
+each_kind = pytest.mark.parametrize(("kind", "sample"), KINDS, ids=[kind for kind, _ in KINDS])
+
+
+def make_direction(**changes: Any) -> Direction:
+    fields: dict[str, Any] = {"state": DirectionState.RUNNING, "hold": Hold.NONE}
+    return dataclasses.replace(DIRECTION, **(fields | changes))
+
+
+def make_step(number: int = 1, **changes: Any) -> Step:
+    fields: dict[str, Any] = {
+        "id": f"step_{number}",
+        "key": f"key_{number}",
+        "name": "ideas.propose",
+        "side": Side.WRITE,
+        "direction_id": DIR,
+    }
+    return Step(**(fields | changes))
+
+
+def make_event(number: int, direction_id: DirectionId = DIR) -> Event:
+    return Event(direction_id=direction_id, kind="test", text=f"event {number}")
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("empty") / "store.db"
+    open_store(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def sql(tmp_path: Path, empty_database: bytes) -> Iterator[SqlStore]:
+    path = tmp_path / "store.db"
+    path.write_bytes(empty_database)
+    store = SqlStore(f"sqlite:///{path}")
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["memory", "sql"])
+def store(request: pytest.FixtureRequest) -> AnyStore:
+    found: AnyStore = MemoryStore() if request.param == "memory" else request.getfixturevalue("sql")
+    with found.begin() as transaction:
+        transaction.directions.save(make_direction())
+    return found
+
+
+def url_of(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+def test_both_stores_are_stores(store: AnyStore) -> None:
+    port: Store = store
+    assert isinstance(port.version(), int)
+
+
+@pytest.mark.parametrize(
+    "sample", [sample for _, sample in KINDS] + [STEP, ENTRY], ids=lambda sample: type(sample).__name__
+)
+def test_the_samples_leave_no_field_at_its_default(sample: Any) -> None:
+    for field in dataclasses.fields(sample):
+        value = getattr(sample, field.name)
+        assert value != field.default, field.name
+        if field.default_factory is not dataclasses.MISSING:
+            assert value != field.default_factory(), field.name
+
+
+class TestCollections:
+    @each_kind
+    def test_a_saved_value_comes_back_equal(self, store: AnyStore, kind: str, sample: Any) -> None:
+        with store.begin() as transaction:
+            getattr(transaction, kind).save(sample)
+            assert getattr(transaction, kind).get(sample.id) == sample
+        with store.begin() as transaction:
+            found = getattr(transaction, kind).get(sample.id)
+        assert found == sample
+        assert type(found) is type(sample)
+        for field in dataclasses.fields(sample):
+            assert type(getattr(found, field.name)) is type(getattr(sample, field.name)), field.name
+
+    @each_kind
+    def test_saving_again_replaces_and_keeps_the_place(self, store: AnyStore, kind: str, sample: Any) -> None:
+        others = [dataclasses.replace(sample, id=f"other_{number}") for number in range(3)]
+        with store.begin() as transaction:
+            collection = getattr(transaction, kind)
+            for value in (sample, *others):
+                collection.save(value)
+            changed = dataclasses.replace(sample, **{"direction_id": DIR} if kind != "directions" else {"text": "new"})
+            collection.save(changed)
+        with store.begin() as transaction:
+            assert getattr(transaction, kind).find() == (changed, *others)
+
+    @pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
+    def test_what_is_not_there_is_not_found(self, store: AnyStore, kind: str) -> None:
+        with store.begin() as transaction:
+            with pytest.raises(NotFoundError, match="nothing_here"):
+                getattr(transaction, kind).get("nothing_here")
+            assert getattr(transaction, kind).find(id="nothing_here") == ()
+
+    def test_find_takes_values_enums_text_and_none(self, store: AnyStore) -> None:
+        shared = dataclasses.replace(RUN, id=RunId("run_2"), experiment_id=None, result=RunResult.PENDING)
+        with store.begin() as transaction:
+            transaction.runs.save(RUN)
+            transaction.runs.save(shared)
+            transaction.executions.save(EXECUTION)
+            transaction.directions.save(make_direction(id=OTHER, novelty=True))
+            assert transaction.runs.find(experiment_id=None) == (shared,)
+            assert transaction.runs.find(result=RunResult.MEASURED) == (RUN,)
+            assert transaction.runs.find(result="measured", index=1) == (RUN,)
+            assert transaction.runs.find(result="measured", index=2) == ()
+            assert transaction.executions.find(outcome=None) == ()
+            assert [direction.id for direction in transaction.directions.find(novelty=True)] == [OTHER]
+
+    @pytest.mark.parametrize("equal", [{"colour": "red"}, {"files": {}}, {"row": 1}])
+    def test_what_has_no_such_column_cannot_be_found_by_it(self, store: AnyStore, equal: dict[str, object]) -> None:
+        with store.begin() as transaction, pytest.raises(TypeError, match="No run can be found by"):
+            transaction.runs.find(**equal)
+
+    def test_absent_nested_values_come_back_absent(self, store: AnyStore) -> None:
+        bare = Execution(id=EXEC, direction_id=DIR, kind=Kind.PLOT, image="lab", command=("true",))
+        with store.begin() as transaction:
+            transaction.executions.save(bare)
+            assert transaction.executions.get(EXEC) == bare
+            assert transaction.executions.find(outcome=None) == (bare,)
+
+    @each_kind
+    def test_a_value_needs_its_direction(self, store: AnyStore, kind: str, sample: Any) -> None:
+        if kind in {"directions", "calls"}:
+            pytest.skip("stands on its own")
+        stray = dataclasses.replace(sample, direction_id="dir_none")
+        with store.begin() as transaction, pytest.raises(ConflictError, match="direction"):
+            getattr(transaction, kind).save(stray)
+
+    @pytest.mark.parametrize("store_of", ["memory", "sql"])
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        text=st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+        numbers=st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)),
+        payload=st.dictionaries(
+            st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+            st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans(),
+        ),
+    )
+    def test_any_text_and_number_comes_back(
+        self,
+        request: pytest.FixtureRequest,
+        store_of: str,
+        text: str,
+        numbers: tuple[int, float],
+        payload: dict[str, Any],
+    ) -> None:
+        store: AnyStore = MemoryStore() if store_of == "memory" else request.getfixturevalue("sql")
+        step = make_step(error=text, tries=numbers[0], due_at=numbers[1], payload={**payload, "text": text})
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(text=text))
+            assert transaction.directions.get(DIR).text == text
+            if not transaction.steps.add(step):
+                assert transaction.steps.finish(step)
+            found = transaction.steps.get(step.id)
+            assert found == step
+            assert [type(value) for value in found.payload.values()] == [type(v) for v in step.payload.values()]
+
+    def test_what_no_database_keeps_is_replaced(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(error="a\0b\udc80c"))
+            transaction.events.append(dataclasses.replace(EVENT, data={"kl": float("nan")}))
+            assert transaction.directions.get(DIR).error == "a\N{REPLACEMENT CHARACTER}b?c"
+            assert transaction.events.since(DIR)[0].data == {"kl": "nan"}
+
+
+class TestTransactions:
+    def test_an_exception_undoes_everything(self, store: AnyStore) -> None:
+        def write_and_fail() -> None:
+            with store.begin() as transaction:
+                for kind, sample in KINDS:
+                    getattr(transaction, kind).save(sample)
+                assert transaction.steps.add(make_step())
+                transaction.events.append(EVENT)
+                transaction.ledger.add(ENTRY)
+                raise ZeroDivisionError
+
+        before = store.version()
+        with pytest.raises(ZeroDivisionError):
+            write_and_fail()
+        assert store.version() == before
+        with store.begin() as transaction:
+            assert transaction.directions.find() == (make_direction(),)
+            for kind, _ in KINDS[1:]:
+                assert getattr(transaction, kind).find() == ()
+            assert transaction.steps.find() == ()
+            assert transaction.events.since(DIR) == ()
+            assert transaction.ledger.entries(DIR) == ()
+
+    def test_transactions_do_not_nest(self, store: AnyStore) -> None:
+        with store.begin(), pytest.raises(ConflictError, match="nest"), store.begin():
+            pass
+        with store.begin() as transaction:
+            assert transaction.directions.get(DIR)
+
+    def test_a_reading_transaction_reads_and_cannot_write(self, store: AnyStore) -> None:
+        with store.begin(write=False) as transaction:
+            assert transaction.directions.get(DIR)
+        with pytest.raises(ConflictError, match="reading only"), store.begin(write=False) as transaction:
+            transaction.events.append(EVENT)
+        with store.begin() as transaction:
+            assert transaction.events.since(DIR) == ()
+            transaction.events.append(EVENT)
+
+    def test_no_update_is_lost_between_threads(self, store: AnyStore) -> None:
+        def raise_by_ten(_: int) -> None:
+            for _ in range(10):
+                with store.begin() as transaction:
+                    direction = transaction.directions.get(DIR)
+                    transaction.directions.save(dataclasses.replace(direction, seed=direction.seed + 1))
+
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(seed=0))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(raise_by_ten, range(8)))
+        with store.begin() as transaction:
+            assert transaction.directions.get(DIR).seed == 80
+
+    def test_the_version_changes_with_a_commit_and_stays_without(self, store: AnyStore) -> None:
+        seen = [store.version()]
+        assert store.version() == seen[0]
+        with store.begin() as transaction:
+            transaction.directions.find()
+            assert transaction.steps.claim(Side.WRITE, now=1.0, lease_s=1.0) is None
+            assert transaction.steps.wake(now=1.0) == 0
+        assert store.version() == seen[0]
+        for number in range(3):
+            with store.begin() as transaction:
+                transaction.events.append(make_event(number))
+            seen.append(store.version())
+        assert len(set(seen)) == 4
+
+
+class TestSteps:
+    def test_a_step_comes_back_equal(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            assert transaction.steps.add(STEP)
+        with store.begin() as transaction:
+            assert transaction.steps.get(STEP.id) == STEP
+            assert transaction.steps.find(key=STEP.key, state=StepState.WAITING) == (STEP,)
+            with pytest.raises(NotFoundError):
+                transaction.steps.get("step_none")
+
+    def test_a_step_asked_for_twice_is_one_step(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            assert transaction.steps.add(make_step(1, key="same"))
+            assert not transaction.steps.add(make_step(2, key="same", name="other"))
+        with store.begin() as transaction:
+            assert not transaction.steps.add(make_step(3, key="same"))
+            assert transaction.steps.find() == (make_step(1, key="same"),)
+
+    def test_a_step_needs_its_direction_and_an_id_of_its_own(self, store: AnyStore) -> None:
+        with store.begin() as transaction, pytest.raises(ConflictError):
+            transaction.steps.add(make_step(direction_id=DirectionId("dir_none")))
+        with store.begin() as transaction:
+            transaction.steps.add(make_step(1))
+            with pytest.raises(ConflictError):
+                transaction.steps.add(make_step(1, key="another"))
+
+    def test_the_oldest_due_step_of_the_side_is_claimed(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.steps.add(make_step(1, due_at=3.0))
+            transaction.steps.add(make_step(2, due_at=2.0))
+            transaction.steps.add(make_step(3, due_at=2.0))
+            transaction.steps.add(make_step(4, due_at=1.0, side=Side.RUN))
+            transaction.steps.add(make_step(5, due_at=100.0))
+            transaction.steps.add(make_step(6, state=StepState.DONE))
+            transaction.steps.add(make_step(7, state=StepState.WAITING))
+            transaction.steps.add(make_step(8, state=StepState.FAILED))
+        with store.begin() as transaction:
+            claimed = [transaction.steps.claim(Side.WRITE, now=10.0, lease_s=5.0) for _ in range(4)]
+        assert [step.id if step else None for step in claimed] == ["step_2", "step_3", "step_1", None]
+        assert claimed[0] == make_step(2, due_at=2.0, state=StepState.CLAIMED, fence=1, tries=1, lease_until=15.0)
+        with store.begin() as transaction:
+            assert transaction.steps.get("step_2") == claimed[0]
+
+    def test_a_lease_that_ran_out_is_claimed_anew_and_its_holder_is_shut_out(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.steps.add(make_step())
+            old = transaction.steps.claim(Side.WRITE, now=10.0, lease_s=5.0)
+            assert old
+            assert transaction.steps.claim(Side.WRITE, now=14.9, lease_s=5.0) is None
+        with store.begin() as transaction:
+            new = transaction.steps.claim(Side.WRITE, now=15.0, lease_s=5.0)
+            assert new
+        assert (new.id, new.fence, new.tries, new.lease_until) == (old.id, 2, 2, 20.0)
+        with store.begin() as transaction:
+            assert not transaction.steps.renew(old, until=99.0)
+            assert not transaction.steps.finish(dataclasses.replace(old, state=StepState.DONE))
+            assert transaction.steps.get(new.id) == new
+            assert transaction.steps.renew(new, until=30.0)
+            assert transaction.steps.claim(Side.WRITE, now=29.0, lease_s=5.0) is None
+            done = dataclasses.replace(new, state=StepState.DONE, error="none")
+            assert transaction.steps.finish(done)
+            assert not transaction.steps.renew(new, until=40.0)
+            assert transaction.steps.get(new.id) == done
+            assert transaction.steps.claim(Side.WRITE, now=1000.0, lease_s=5.0) is None
+
+    def test_a_step_that_is_not_there_is_neither_renewed_nor_finished(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            assert not transaction.steps.renew(make_step(), until=1.0)
+            assert not transaction.steps.finish(make_step())
+            assert transaction.steps.find() == ()
+
+    @pytest.mark.parametrize("hold", [Hold.APPROVAL, Hold.PAUSED, Hold.OVER_BUDGET])
+    @pytest.mark.parametrize("side", list(Side))
+    @pytest.mark.parametrize("held", ["direction", "experiment"])
+    def test_what_is_held_is_not_claimed_until_it_is_let_go(
+        self, store: AnyStore, hold: Hold, side: Side, held: str
+    ) -> None:
+        def set_hold(value: Hold) -> None:
+            with store.begin() as transaction:
+                on_direction = value if held == "direction" else Hold.NONE
+                on_experiment = value if held == "experiment" else Hold.NONE
+                transaction.directions.save(make_direction(hold=on_direction))
+                transaction.experiments.save(dataclasses.replace(EXPERIMENT, hold=on_experiment))
+
+        set_hold(hold)
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(id=OTHER))
+            transaction.steps.add(make_step(1, side=side, experiment_id=EXP))
+            transaction.steps.add(make_step(2, side=side, direction_id=OTHER, due_at=5.0))
+            other = transaction.steps.claim(side, now=10.0, lease_s=60.0)
+            assert other
+            assert other.id == "step_2"
+            assert transaction.steps.claim(side, now=10.0, lease_s=60.0) is None
+        set_hold(Hold.NONE)
+        with store.begin() as transaction:
+            mine = transaction.steps.claim(side, now=10.0, lease_s=60.0)
+            assert mine
+            assert mine.id == "step_1"
+
+    @pytest.mark.parametrize("state", list(DirectionState))
+    @pytest.mark.parametrize("hold", [Hold.NONE, Hold.PAUSED])
+    def test_of_a_stopped_direction_only_the_run_side_goes_on(
+        self, store: AnyStore, state: DirectionState, hold: Hold
+    ) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(state=state, hold=hold))
+            transaction.steps.add(make_step(1, side=Side.WRITE))
+            transaction.steps.add(make_step(2, side=Side.RUN))
+            write = transaction.steps.claim(Side.WRITE, now=1.0, lease_s=1.0)
+            run = transaction.steps.claim(Side.RUN, now=1.0, lease_s=1.0)
+        stopped = state in {DirectionState.CANCELLED, DirectionState.FAILED}
+        assert bool(write) == (not stopped and hold is Hold.NONE)
+        assert bool(run) == (stopped or hold is Hold.NONE)
+
+    def test_a_waiting_step_wakes_when_all_its_executions_are_over(self, store: AnyStore) -> None:
+        def set_states(*states: ExecutionState) -> int:
+            with store.begin() as transaction:
+                for number, state in enumerate(states):
+                    execution = dataclasses.replace(EXECUTION, id=ExecutionId(f"exec_{number}"), state=state)
+                    transaction.executions.save(execution)
+            with store.begin() as transaction:
+                return transaction.steps.wake(now=50.0)
+
+        both = (ExecutionId("exec_0"), ExecutionId("exec_1"))
+        state = ExecutionState
+        with store.begin() as transaction:
+            transaction.steps.add(make_step(1, state=StepState.WAITING, waits_for=both, due_at=7.0))
+            transaction.steps.add(make_step(2, state=StepState.WAITING, waits_for=(ExecutionId("exec_none"),)))
+            transaction.steps.add(make_step(3, state=StepState.DONE, waits_for=both))
+        assert set_states(state.WANTED, state.COLLECTED) == 0
+        assert set_states(state.LAUNCHED, state.COLLECTED) == 0
+        assert set_states(state.ENDED, state.REMOVED) == 0
+        assert set_states(state.COLLECTED, state.REMOVED) == 1
+        assert set_states(state.COLLECTED, state.REMOVED) == 0
+        with store.begin() as transaction:
+            woken = make_step(1, state=StepState.DUE, waits_for=both, due_at=50.0)
+            assert transaction.steps.get("step_1") == woken
+            assert transaction.steps.get("step_2").state is StepState.WAITING
+            assert transaction.steps.get("step_3").state is StepState.DONE
+
+    def test_a_step_that_waits_for_nothing_wakes(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.steps.add(make_step(1, state=StepState.WAITING, side=Side.RUN))
+            assert transaction.steps.wake(now=1.0) == 1
+
+    def test_eight_threads_claim_each_step_once(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(80):
+                transaction.steps.add(make_step(number))
+        start = threading.Barrier(8)
+
+        def work(_: int) -> list[str]:
+            claimed = []
+            start.wait(30)
+            while True:
+                with store.begin() as transaction:
+                    step = transaction.steps.claim(Side.WRITE, now=1.0, lease_s=600.0)
+                if step is None:
+                    return claimed
+                claimed.append(step.id)
+
+        with ThreadPoolExecutor(8) as pool:
+            claimed = [key for keys in pool.map(work, range(8)) for key in keys]
+        assert sorted(claimed) == sorted(f"step_{number}" for number in range(80))
+
+
+class TestEvents:
+    def test_events_come_back_in_order_with_a_growing_number(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.events.append(EVENT)
+        for number in range(6):
+            with store.begin() as transaction:
+                transaction.events.append(make_event(number, OTHER if number % 2 else DIR))
+        with store.begin() as transaction:
+            mine, others = transaction.events.since(DIR), transaction.events.since(OTHER)
+            assert dataclasses.replace(mine[0], seq=0) == EVENT
+            assert [event.text for event in mine[1:]] == ["event 0", "event 2", "event 4"]
+            assert [event.text for event in others] == ["event 1", "event 3", "event 5"]
+            assert transaction.events.since(DIR, mine[1].seq) == mine[2:]
+            assert transaction.events.since(DIR, mine[0].seq, limit=2) == mine[1:3]
+            assert transaction.events.since(DIR, mine[-1].seq) == ()
+        numbers = [event.seq for event in mine]
+        assert numbers == sorted(set(numbers))
+        assert numbers[0] > 0
+        assert not set(numbers) & {event.seq for event in others}
+
+
+class TestLedger:
+    def test_a_reservation_and_its_settlement_sum_to_what_was_spent(self, store: AnyStore) -> None:
+        settled = dataclasses.replace(ENTRY, id="evt_2", kind="settled", usd=-0.375)
+        open_one = dataclasses.replace(ENTRY, id="evt_3", call_id="call_2", usd=2.0, experiment_id=None)
+        other = dataclasses.replace(ENTRY, id="evt_4", direction_id=OTHER, usd=8.0)
+        with store.begin() as transaction:
+            assert transaction.ledger.spent_usd(DIR) == 0.0
+            for entry in (ENTRY, settled, other, open_one):
+                transaction.ledger.add(entry)
+        with store.begin() as transaction:
+            assert transaction.ledger.entries(DIR) == (ENTRY, settled, open_one)
+            assert transaction.ledger.spent_usd(DIR) == pytest.approx(2.125)
+            assert transaction.ledger.spent_usd(DirectionId("dir_none")) == 0.0
+            assert isinstance(transaction.ledger.spent_usd(DIR), float)
+
+    def test_a_line_is_never_changed(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.ledger.add(ENTRY)
+            with pytest.raises(ConflictError):
+                transaction.ledger.add(dataclasses.replace(ENTRY, usd=0.0))
+            assert transaction.ledger.entries(DIR) == (ENTRY,)
+
+
+class TestQueue:
+    def test_a_commit_wakes_who_waits(self, store: AnyStore) -> None:
+        def commit() -> None:
+            with store.begin() as transaction:
+                transaction.events.append(EVENT)
+
+        before = store.version()
+        timer = threading.Timer(0.1, commit)
+        timer.start()
+        assert wait_for_change(store, before, timeout_s=60.0) != before
+        timer.join()
+
+    def test_nothing_new_lets_the_time_run_out(self, store: AnyStore) -> None:
+        version = store.version()
+        assert wait_for_change(store, version, timeout_s=0.05) == version
+
+    def test_a_commit_between_two_waits_is_not_slept_over(self, store: AnyStore) -> None:
+        queue = LocalQueue(store)
+        queue.wait(60.0)
+        with store.begin() as transaction:
+            transaction.events.append(EVENT)
+        queue.wait(60.0)
+        queue.wait(0.01)
+
+    def test_a_stop_ends_the_wait(self, store: AnyStore) -> None:
+        stop = threading.Event()
+        stop.set()
+        wait_for_change(store, store.version(), 60.0, stop)
+
+
+class TestSql:
+    def test_four_processes_claim_each_step_once(self, sql: SqlStore, tmp_path: Path) -> None:
+        script = (
+            "import sys\n"
+            "from fumehood.domain.step import Side\n"
+            "from fumehood.store.sql import SqlStore\n"
+            "store = SqlStore(sys.argv[1])\n"
+            "step = True\n"
+            "while step:\n"
+            "    with store.begin() as transaction:\n"
+            "        step = transaction.steps.claim(Side.WRITE, now=1.0, lease_s=600.0)\n"
+            "    if step:\n"
+            "        print(step.id)\n"
+            "store.close()\n"
+        )
+        with sql.begin() as transaction:
+            transaction.directions.save(make_direction())
+            for number in range(200):
+                transaction.steps.add(make_step(number))
+        workers = [
+            subprocess.Popen([sys.executable, "-c", script, url_of(tmp_path)], stdout=subprocess.PIPE, text=True)
+            for _ in range(4)
+        ]
+        claimed = [key for worker in workers for key in worker.communicate(timeout=120)[0].split()]
+        assert [worker.returncode for worker in workers] == [0] * 4
+        assert sorted(claimed) == sorted(f"step_{number}" for number in range(200))
+
+    def test_the_version_sees_another_store_on_the_same_file(self, sql: SqlStore, tmp_path: Path) -> None:
+        other = SqlStore(url_of(tmp_path))
+        before = sql.version(), other.version()
+        with other.begin() as transaction:
+            transaction.events.append(EVENT)
+        after = sql.version(), other.version()
+        other.close()
+        assert before[0] != after[0]
+        assert before[1] != after[1]
+
+    def test_a_reader_does_not_wait_for_a_writer(self, sql: SqlStore, tmp_path: Path) -> None:
+        other = SqlStore(url_of(tmp_path))
+        with sql.begin() as writing:
+            writing.events.append(EVENT)
+            with other.begin(write=False) as reading:
+                assert reading.events.since(DIR) == ()
+        with other.begin(write=False) as reading:
+            assert len(reading.events.since(DIR)) == 1
+        other.close()
+
+    def test_the_database_is_kept_as_it_should_be(self, sql: SqlStore) -> None:
+        with sql.begin() as transaction:
+            connection = transaction.events._connection  # type: ignore[attr-defined]
+            told = [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+            ]
+        assert told == ["wal", 2, 1, 30_000]
+
+    def test_a_claim_reads_only_the_live_steps_of_its_side(self, sql: SqlStore) -> None:
+        with sql.begin() as transaction:
+            steps: Any = transaction.steps
+            oldest = steps._oldest(Side.WRITE, 1.0)
+            query = str(oldest.compile(steps._connection.engine, compile_kwargs={"literal_binds": True}))
+            plan = steps._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT {query}").all()
+        assert any("ix_steps_side_state_due_at (side=? AND state=?" in row[-1] for row in plan), plan
+
+    @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:"])
+    def test_an_unusable_address_is_refused_in_one_sentence(self, url: str) -> None:
+        with pytest.raises(BadInputError):
+            SqlStore(url)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+    def test_a_user_goes_on_with_a_database_that_root_made(self) -> None:
+        user = 54321
+        with tempfile.TemporaryDirectory(dir="/tmp") as name:
+            folder = Path(name)
+            os.chown(folder, user, user)
+            store = open_store(f"sqlite:///{folder / 'store.db'}")
+            with store.begin() as transaction:
+                transaction.directions.save(make_direction())
+            files = list(folder.iterdir())
+            assert {path.name for path in files} == {"store.db", "store.db-shm", "store.db-wal"}
+            assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in files} == {(user, 0o600)}
+            script = (
+                "import sqlite3,sys\nc=sqlite3.connect(sys.argv[1])\nc.execute('DELETE FROM directions')\nc.commit()"
+            )
+            python = next(path for path in (Path("/usr/bin/python3"), Path(sys.executable)) if path.exists())
+            try:
+                subprocess.run([python, "-c", script, folder / "store.db"], user=user, cwd="/", check=True)
+            except PermissionError:
+                pytest.skip("no Python that another user may start")
+            with store.begin() as transaction:
+                assert transaction.directions.find() == ()
+            store.close()
+
+
+class TestClocks:
+    @pytest.mark.parametrize("clock", [SystemClock(), FixedClock()], ids=["system", "fixed"])
+    def test_ids_grow_and_never_repeat(self, clock: SystemClock | FixedClock) -> None:
+        from fumehood.domain.ids import ID
+
+        with ThreadPoolExecutor(4) as pool:
+            batches = list(pool.map(lambda _: [clock.new_id("dir") for _ in range(500)], range(4)))
+        made = [key for batch in batches for key in batch]
+        assert len(set(made)) == 2000
+        assert all(batch == sorted(batch) for batch in batches)
+        assert all(ID.match(key) for key in made)
+
+    def test_a_fixed_clock_moves_only_when_told(self) -> None:
+        clock = FixedClock(5.0)
+        assert clock.now() == 5.0
+        clock.advance(1.5)
+        assert clock.now() == 6.5
+
+    def test_the_system_clock_tells_the_time(self) -> None:
+        assert SystemClock().now() > 1_700_000_000.0

@@ -1,0 +1,162 @@
+"""Migrations: up, down and up again, by several at once, and no drift from the row classes."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.ids import DirectionId, TenantId
+from fumehood.errors import MachineUnfitError
+from fumehood.store import plain, tables
+from fumehood.store.engine import connect
+from fumehood.store.migrate import downgrade, upgrade
+from fumehood.store.sql import SqlStore, open_store
+from fumehood.store.tables import Base
+
+DIRECTION = Direction(
+    id=DirectionId("dir_1"),
+    tenant=TenantId("ten_1"),
+    template="t",
+    text="",
+    model="m",
+    review_model="m",
+    profile="tiny",
+    ideas=1,
+    runs=1,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "made" / "store.db"
+
+
+@pytest.fixture
+def url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def query(path: Path, sql: str) -> list[str]:
+    connection = sqlite3.connect(path)
+    try:
+        return [str(row[0]) for row in connection.execute(sql)]
+    finally:
+        connection.close()
+
+
+def schema_of(path: Path) -> list[str]:
+    return query(path, "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
+
+
+def test_up_down_and_up_again_ends_where_it_began(url: str, path: Path) -> None:
+    upgrade(url)
+    first = schema_of(path)
+    downgrade(url)
+    assert query(path, "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'") == ["alembic_version"]
+    upgrade(url)
+    assert schema_of(path) == first
+
+
+def test_the_migrated_tables_are_those_of_the_row_classes(url: str) -> None:
+    upgrade(url)
+    engine = connect(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("table", "shape"),
+    [
+        (tables.DIRECTIONS, plain.DIRECTION),
+        (tables.IDEAS, plain.IDEA),
+        (tables.EXPERIMENTS, plain.EXPERIMENT),
+        (tables.RUNS, plain.RUN),
+        (tables.EXECUTIONS, plain.EXECUTION),
+        (tables.CALLS, plain.CALL),
+        (tables.STEPS, plain.STEP),
+        (tables.EVENTS, plain.EVENT),
+        (tables.LEDGER, plain.ENTRY),
+    ],
+    ids=str,
+)
+def test_a_table_has_a_column_for_each_field(table: object, shape: object) -> None:
+    columns = set(table.columns.keys()) - {"row"}  # type: ignore[attr-defined]
+    assert columns == set(shape.columns)  # type: ignore[attr-defined]
+
+
+def test_going_up_again_keeps_what_is_there(url: str) -> None:
+    store = open_store(url)
+    with store.begin() as transaction:
+        transaction.directions.save(DIRECTION)
+    store.close()
+    upgrade(url)
+    store = SqlStore(url)
+    with store.begin() as transaction:
+        assert transaction.directions.find() == (DIRECTION,)
+    store.close()
+
+
+def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from fumehood.store.sql import open_store\n"
+        "sys.stdin.readline()\n"
+        "store = open_store(sys.argv[1])\n"
+        "with store.begin() as transaction:\n"
+        "    print(transaction.directions.find())\n"
+        "store.close()\n"
+    )
+    starters = [
+        subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    for starter in starters:
+        assert starter.stdin
+        starter.stdin.write("go\n")
+        starter.stdin.flush()
+    assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
+    assert [starter.returncode for starter in starters] == [0] * 6
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0001"]
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
+    upgrade(url)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    before = schema_of(path)
+    with pytest.raises(MachineUnfitError, match="newer"):
+        upgrade(url)
+    assert schema_of(path) == before
+
+
+def test_a_migration_that_would_leave_orphans_changes_nothing(url: str, path: Path) -> None:
+    store = open_store(url)
+    with store.begin() as transaction:
+        transaction.directions.save(DIRECTION)
+    store.close()
+    connection = sqlite3.connect(path)
+    row = "1, 'step_1', 'k', 'n', 'run', 'dir_none', '', '', 0, '{}', '[]', 0, 0, 0, ''"
+    connection.execute(f"INSERT INTO steps SELECT {row}")
+    connection.commit()
+    connection.close()
+    with pytest.raises(MachineUnfitError, match="nothing was changed"):
+        upgrade(url)
+
+
+def test_a_refused_migration_leaves_the_tables_as_they_were(url: str, path: Path) -> None:
+    upgrade(url)
+    before = schema_of(path)
+    with pytest.raises(MachineUnfitError):
+        downgrade(url, "nowhere")
+    assert schema_of(path) == before
