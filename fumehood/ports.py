@@ -165,8 +165,11 @@ class Transaction(Protocol):
 class Store(Protocol):
     """The database."""
 
-    def begin(self) -> AbstractContextManager[Transaction]:
-        """Open a transaction: committed when the block ends well, rolled back when it raises."""
+    def begin(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
+        """Open a transaction: committed when the block ends well, rolled back when it raises.
+
+        With `write=False` it reads a snapshot and waits for nobody; a write in it raises `ConflictError`.
+        """
 
     def version(self) -> int:
         """Return a number that changes whenever another process may have committed; cheap enough to poll."""
@@ -209,6 +212,13 @@ class Edit:
     """Paths whose bytes differ from before; empty when nothing was applied."""
     problems: tuple[str, ...] = ()
     """Blocks that did not apply, each with its reason."""
+
+
+class Queue(Protocol):
+    """Carries hints. A lost or doubled hint changes nothing: the table of steps is the truth."""
+
+    def hint(self, side: Side) -> None:
+        """Tell the workers of a side that something may be due."""
 
 
 class Coder(Protocol):

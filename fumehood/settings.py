@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Broker of the Celery workers; not used by `fumehood run`."""
     anthropic_base_url: str = "https://api.anthropic.com"
     """Where the gateway's Anthropic upstream sends calls."""
+    gateway_url: str = ""
+    """Where the write workers find the gateway; `fumehood run` starts its own."""
     lab_dir: Path | None = None
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None
@@ -38,7 +40,7 @@ class Settings(BaseSettings):
     url: str = "http://127.0.0.1:8000"
     """The server that the client commands talk to."""
     api_key: str = ""
-    """The key that the client commands send."""
+    """The key that the client commands send, and that the API asks for."""
 
     @property
     def resolved_database_url(self) -> str:

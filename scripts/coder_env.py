@@ -27,7 +27,18 @@ def ensure() -> None:
     program = uv()
     make = [program, "venv", "--quiet", "--clear", "--python", found[0], FOLDER]
     constraints = ROOT / "constraints-coder.txt"
-    fill = [program, "pip", "install", "--quiet", "--python", python, *sources.options(), "--constraints", constraints, *wanted]
+    fill = [
+        program,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        python,
+        *sources.options(),
+        "--constraints",
+        constraints,
+        *wanted,
+    ]
     with timed("Aider, the model's code editor, into .venv-coder"):
         if run(make, env=sources.environment(), quiet=True) or run(fill, env=sources.environment(), quiet=True):
             say(f"Aider could not be installed (what uv said stands above); {INSTEAD}")

@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / ".setup"
@@ -55,7 +55,7 @@ def must_run(command: list[str | Path], what: str, *, env: dict[str, str] | None
         raise SystemExit(1)
 
 
-# ---- root ------------------------------------------------------------------------------------------------------
+# root
 
 
 def as_root(command: list[str]) -> list[str] | None:
@@ -67,7 +67,7 @@ def as_root(command: list[str]) -> list[str] | None:
     return None
 
 
-# ---- stamps: a step whose inputs have not changed is not done again ----------------------------------------------
+# stamps: a step whose inputs have not changed is not done again
 
 
 def key_of(**inputs: object) -> str:
@@ -112,19 +112,17 @@ def timed(what: str) -> Iterator[None]:
     say(f"{what}: done in {time.monotonic() - start:.0f} s")
 
 
-# ---- what pyproject.toml says -------------------------------------------------------------------------------------
+# what pyproject.toml says
 
 
-def pyproject() -> dict[str, object]:
+def pyproject() -> dict[str, Any]:
     """Return the project's own description."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def group(name: str) -> list[str]:
     """Return the requirements of a dependency group."""
-    groups = pyproject()["dependency-groups"]
-    assert isinstance(groups, dict)
-    return [entry for entry in groups[name] if isinstance(entry, str)]
+    return [entry for entry in pyproject()["dependency-groups"][name] if isinstance(entry, str)]
 
 
 def state_dir() -> Path:
@@ -137,7 +135,7 @@ def state_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "fumehood"
 
 
-# ---- pip's settings, handed on to uv, which does not read them -----------------------------------------------------
+# pip's settings, handed on to uv, which does not read them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +192,8 @@ def package_sources() -> PackageSources:
         for section in ("global", "install"):
             if parser.has_section(section):
                 told |= {name.replace("_", "-"): value for name, value in parser.items(section)}
-    told |= {name[4:].lower().replace("_", "-"): value for name, value in os.environ.items() if name.startswith("PIP_") and value}
+    given = {name: value for name, value in os.environ.items() if name.startswith("PIP_") and value}
+    told |= {name.removeprefix("PIP_").lower().replace("_", "-"): value for name, value in given.items()}
     return PackageSources(
         index=told.get("index-url", ""),
         extra_indexes=tuple(told.get("extra-index-url", "").split()),
@@ -224,9 +223,11 @@ def uv() -> Path:
 
 def version_of(interpreter: Path) -> tuple[int, int] | None:
     """Return the version of an interpreter, or None where it does not start."""
-    told = subprocess.run(
-        [interpreter, "-Ic", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    asked = [interpreter, "-Ic", "import sys; print(*sys.version_info[:2])"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError:
+        return None
     if told.returncode:
         return None
     major, minor = told.stdout.split()

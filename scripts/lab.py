@@ -41,8 +41,8 @@ VERSIONS = ((3, 11), (3, 12))
 CONSTRAINTS = ROOT / "constraints-lab.txt"
 CHOICES = ("auto", "cpu", "cuda")
 
-TRIMMED = ("numpy", "scipy", "sklearn", "pandas", "matplotlib", "mpl_toolkits", "networkx", "sympy", "mpmath", "joblib", "fsspec", "torch")
-"""Packages whose own test suites are left out: a third of their files, and no experiment imports them."""
+TRIMMED = "fsspec joblib matplotlib mpl_toolkits mpmath networkx numpy pandas scipy sklearn sympy torch".split()  # noqa: SIM905
+"""Packages whose own test suites are left out: many files, and no experiment imports them."""
 BUILD_PARTS = ("torch/test", "torch/share", "torch/bin/protoc*", "torch/lib/*.a", "bin")
 HEADERS = "torch/include"
 """Used to compile extensions; kept where there is a GPU, since kernels are compiled there."""
@@ -94,7 +94,9 @@ def ensure() -> None:
         with alone(labs / ".lock"):
             name = _build(labs, choose(choice, sources), sources)
     except PermissionError as error:
-        give_up(f"the lab goes to {labs}, which cannot be written to ({error}); set FUMEHOOD_STATE_DIR to a folder of yours")
+        give_up(
+            f"the lab goes to {labs}, which cannot be written to ({error}); set FUMEHOOD_STATE_DIR to a folder of yours"
+        )
     set_stamp("lab", f"{inputs} {name}")
 
 
@@ -115,14 +117,16 @@ def torch_version() -> str:
     return next(entry.partition("==")[2] for entry in group("lab") if entry.startswith("torch=="))
 
 
-# ---- which torch -----------------------------------------------------------------------------------------------------
+# which torch
 
 
 def choose(choice: str, sources: PackageSources) -> Torch:
     """Return the build of torch that fits this machine: the CPU's where there is no GPU, from the nearest place that has it."""
     found = interpreters(VERSIONS)
     if not found:
-        give_up("the lab needs Python 3.11 or 3.12, and neither is here; on Debian and Ubuntu: sudo apt-get install python3")
+        give_up(
+            "the lab needs Python 3.11 or 3.12, and neither is here; on Debian and Ubuntu: sudo apt-get install python3"
+        )
     version = torch_version()
     if choice == "cuda" or (choice == "auto" and has_gpu()):
         return _cuda(found[0], version, sources)
@@ -164,22 +168,32 @@ def resolves(interpreter: Path, wanted: list[str], sources: PackageSources, *opt
 
 def resolution(interpreter: Path, wanted: list[str], sources: PackageSources, *options: str) -> str | None:
     """Return what uv would install, or None."""
-    command = [uv(), "pip", "compile", "--quiet", "--no-header", "--python", interpreter, *sources.options(), *options, "-"]
+    command = [
+        uv(),
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-header",
+        "--python",
+        interpreter,
+        *sources.options(),
+        *options,
+        "-",
+    ]
     environment = {"UV_HTTP_RETRIES": "1", **sources.environment()}
-    ended = subprocess.run(command, input="\n".join(wanted), env=environment, capture_output=True, text=True, errors="replace")
+    ended = subprocess.run(
+        command, input="\n".join(wanted), env=environment, capture_output=True, text=True, errors="replace"
+    )
     return ended.stdout if ended.returncode == 0 else None
 
 
-# ---- building ----------------------------------------------------------------------------------------------------------
+# building
 
 
 def _build(labs: Path, torch: Torch, sources: PackageSources) -> str:
-    version = version_of(torch.interpreter)
-    assert version is not None
-    minor = f"{version[0]}.{version[1]}"
-    name = key_of(
-        constraints=CONSTRAINTS.read_text(encoding="utf-8"), wanted=group("lab"), python=minor, torch=torch.build, format=FORMAT
-    )
+    minor = ".".join(str(part) for part in version_of(torch.interpreter) or ())
+    constraints = CONSTRAINTS.read_text(encoding="utf-8")
+    name = key_of(constraints=constraints, wanted=group("lab"), python=minor, torch=torch.build, format=FORMAT)
     if not is_whole(labs / name):
         for left in labs.glob(".building-*"):
             shutil.rmtree(left)
@@ -187,7 +201,8 @@ def _build(labs: Path, torch: Torch, sources: PackageSources) -> str:
         with timed(f"the lab (torch {torch_version()}, {torch.build} build, Python {minor}), into {labs / name}"):
             _install(fresh / "site-packages", torch, sources)
             trim(fresh / "site-packages", keep_headers=torch.build != "cpu")
-            must_run([torch.interpreter, "-m", "compileall", "-q", "-j", "0", fresh / "site-packages"], "compiling the lab's modules")
+            # Some packages carry a module for newer Pythons, which does not compile here and is never imported.
+            run([torch.interpreter, "-m", "compileall", "-qq", "-j", "0", fresh / "site-packages"])
             _check(fresh / "site-packages", torch.interpreter)
             described = {"python": str(torch.interpreter), "version": minor, "hash": name, "torch": torch.build}
             described |= {"packages": packages_in(fresh / "site-packages")}
@@ -195,6 +210,7 @@ def _build(labs: Path, torch: Torch, sources: PackageSources) -> str:
             readable_by_all(fresh)
             shutil.rmtree(labs / name, ignore_errors=True)
             fresh.replace(labs / name)
+            say(f"the lab takes {size_mib(labs / name)} MiB")
     point_to(labs, name)
     return name
 
@@ -202,7 +218,18 @@ def _build(labs: Path, torch: Torch, sources: PackageSources) -> str:
 def _install(folder: Path, torch: Torch, sources: PackageSources) -> None:
     must_run(
         [
-            *(uv(), "pip", "install", "--quiet", "--target", folder, "--python", torch.interpreter, *sources.options(), *torch.options),
+            *(
+                uv(),
+                "pip",
+                "install",
+                "--quiet",
+                "--target",
+                folder,
+                "--python",
+                torch.interpreter,
+                *sources.options(),
+                *torch.options,
+            ),
             # Copies: a lab whose files were links into uv's cache would change with it.
             *("--link-mode", "copy", "--constraints", CONSTRAINTS, *group("lab"), *torch.extra),
         ],
@@ -222,8 +249,8 @@ def trim(site: Path, *, keep_headers: bool) -> None:
 
 
 def _check(site: Path, interpreter: Path) -> None:
-    environment = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(site.parent / "mpl"), "PYTHONDONTWRITEBYTECODE": "1"}
-    failed = run([interpreter, "-c", IMPORTS], env=environment, quiet=True)
+    environment = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(site.parent / "mpl")}
+    failed = run([interpreter, "-c", IMPORTS], env=environment | {"PATH": "/usr/bin:/bin"}, quiet=True)
     shutil.rmtree(site.parent / "mpl", ignore_errors=True)
     if failed:
         shutil.rmtree(site.parent)
@@ -241,17 +268,22 @@ def packages_in(site: Path) -> list[str]:
 def readable_by_all(folder: Path) -> None:
     """Let every user read what lies below: a sandbox has a user of its own."""
     for parent, _, files in os.walk(folder):
-        os.chmod(parent, 0o755)
+        Path(parent).chmod(0o755)
         for file in files:
             place = Path(parent, file)
             if not place.is_symlink():
                 place.chmod(0o755 if place.stat().st_mode & 0o100 else 0o644)
 
 
+def size_mib(folder: Path) -> int:
+    """Return what a folder takes on disk."""
+    return sum(place.lstat().st_blocks * 512 for place in folder.rglob("*")) >> 20
+
+
 def point_to(labs: Path, name: str) -> None:
     """Make one lab the current one, at once and never half."""
     current = labs / "current"
-    if current.is_symlink() and os.readlink(current) == name:
+    if current.is_symlink() and current.readlink() == Path(name):
         return
     fresh = labs / f".current-{os.getpid()}"
     fresh.unlink(missing_ok=True)

@@ -33,8 +33,14 @@ def lock(name: str, sources: PackageSources) -> None:
     if name == "platform":
         (build := ROOT / ".setup/build.txt").write_text("hatchling\neditables\n", encoding="utf-8")
         command.append(build)
-    told = subprocess.run(command, cwd=ROOT, env=sources.environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
-    kept = [line for line in told.splitlines() if not line.endswith(ELSEWHERE) and not (name == "lab" and line.startswith(CUDA))]
+    told = subprocess.run(
+        command, cwd=ROOT, env=sources.environment(), stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    kept = [
+        line
+        for line in told.splitlines()
+        if not line.endswith(ELSEWHERE) and not (name == "lab" and line.startswith(CUDA))
+    ]
     (ROOT / target).write_text("\n".join([f"# {HEADS[name]}", *kept, ""]), encoding="utf-8")
     say(f"{target}: {len(kept)} packages")
 

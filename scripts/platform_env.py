@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import ROOT, give_up, interpreters, key_of, must_run, package_sources, pyproject, set_stamp, stamp, timed, uv
+from common import (
+    ROOT,
+    give_up,
+    interpreters,
+    key_of,
+    must_run,
+    package_sources,
+    pyproject,
+    set_stamp,
+    stamp,
+    timed,
+    uv,
+    version_of,
+)
 
 VERSIONS = ((3, 12), (3, 11), (3, 13))
 FOLDER = ROOT / ".venv"
+CONSTRAINTS = ROOT / "constraints.txt"
 
 
 def ensure() -> None:
@@ -16,8 +30,8 @@ def ensure() -> None:
     parts = {name: described.get(name) for name in ("project", "dependency-groups", "build-system")}
     key = key_of(
         parts=parts,
-        packages=_packages(described),
-        constraints=(ROOT / "constraints.txt").read_text(encoding="utf-8"),
+        packages=described["tool"]["hatch"],
+        constraints=CONSTRAINTS.read_text(encoding="utf-8"),
         root=ROOT,
     )
     python = FOLDER / "bin/python"
@@ -26,24 +40,21 @@ def ensure() -> None:
     sources = package_sources()
     program = uv()
     with timed("the platform's Python packages, into .venv"):
-        if not python.exists():
-            must_run([program, "venv", "--quiet", "--clear", "--python", _interpreter(), FOLDER], "making .venv", env=sources.environment())
-        must_run(
-            [
-                *(program, "pip", "install", "--quiet", "--python", python, *sources.options()),
-                *("--constraints", ROOT / "constraints.txt", "--build-constraints", ROOT / "constraints.txt"),
-                *("--group", f"{ROOT / 'pyproject.toml'}:dev", "--reinstall-package", "fumehood", "--editable", f"{ROOT}[all]"),
-            ],
-            "installing the platform's packages",
-            env=sources.environment(),
-        )
+        if version_of(python) not in VERSIONS:
+            make = [program, "venv", "--quiet", "--clear", "--python", _interpreter(), FOLDER]
+            must_run(make, "making .venv", env=sources.environment())
+        fill = [program, "pip", "install", "--quiet", "--python", python, *sources.options()]
+        fill += ["--constraints", CONSTRAINTS, "--build-constraints", CONSTRAINTS]
+        fill += [
+            "--group",
+            f"{ROOT / 'pyproject.toml'}:dev",
+            "--reinstall-package",
+            "fumehood",
+            "--editable",
+            f"{ROOT}[all]",
+        ]
+        must_run(fill, "installing the platform's packages", env=sources.environment())
     set_stamp("platform", key)
-
-
-def _packages(described: dict[str, object]) -> object:
-    tools = described["tool"]
-    assert isinstance(tools, dict)
-    return tools["hatch"]["build"]["targets"]["wheel"]["packages"]
 
 
 def _interpreter() -> Path:

@@ -31,9 +31,11 @@ DEMO = {
 TEST = DEMO | {"redis-server": "redis-server", "docker.io": "dockerd", "debootstrap": "debootstrap"}
 SETS = {"demo": DEMO, "test": TEST}
 
+TEX_FILES = (".cls", ".sty", ".tfm")
 LISTS = Path("/var/lib/apt/lists")
 LISTS_AGE_S = 24 * 3600
 PROGRAM_PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+WAIT = ["-o", "DPkg::Lock::Timeout=300"]
 
 
 def missing(packages: dict[str, str]) -> list[str]:
@@ -43,57 +45,61 @@ def missing(packages: dict[str, str]) -> list[str]:
         query = ["dpkg-query", "-W", "-f=${Package} ${db:Status-Status}\n", *packages]
         told = subprocess.run(query, capture_output=True, text=True).stdout
     installed = {line.split()[0] for line in told.splitlines() if line.endswith(" installed")}
-    return [package for package, proof in packages.items() if package not in installed and not at_hand(proof)]
+    return [package for package, proof in packages.items() if package not in installed and not is_here(proof)]
 
 
-def at_hand(proof: str) -> bool:
+def is_here(proof: str) -> bool:
     """Tell whether a program, or a file that TeX finds, is here although its package is not."""
-    if "." in proof and shutil.which("kpsewhich"):
-        return bool(subprocess.run(["kpsewhich", proof], capture_output=True, text=True).stdout.strip()) or on_path(proof)
-    return bool(proof) and on_path(proof)
+    if proof.endswith(TEX_FILES):
+        found = shutil.which("kpsewhich") and subprocess.run(["kpsewhich", proof], capture_output=True).stdout.strip()
+        return bool(found)
+    # Programs for root lie where an ordinary user's PATH does not look.
+    return bool(proof) and any(shutil.which(proof, path=path) for path in (None, PROGRAM_PLACES))
 
 
-def on_path(program: str) -> bool:
-    """Tell whether a program is here; those for root lie where an ordinary user's PATH does not look."""
-    return shutil.which(program) is not None or shutil.which(program, path=PROGRAM_PLACES) is not None
+def check_rights(packages: list[str], why: str) -> None:
+    """End with the line that a person can type, where packages are missing and this user cannot install them."""
+    if not packages:
+        return
+    if not shutil.which("apt-get"):
+        give_up(
+            f"{why} needs {', '.join(packages)}; there is no apt-get here: please install the like with this system's tool"
+        )
+    if as_root(["true"]) is None:
+        install_line = shlex.join(["apt-get", "install", "--no-install-recommends", *packages])
+        give_up(
+            f"{why} needs system packages, and there is neither root nor password-free sudo here; please run:",
+            f"  sudo apt-get update && sudo {install_line}",
+        )
 
 
 def install(packages: list[str], why: str) -> None:
-    """Install packages, or end with the line that a person can type."""
-    if not shutil.which("apt-get"):
-        give_up(f"{why} needs {', '.join(packages)}: this machine has no apt-get, please install them with its own tool")
-    update = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-q", "update"]
-    options = ["-o", "DPkg::Lock::Timeout=300", "-q", "-y", "--no-install-recommends"]
-    command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *options, "install", *packages]
-    root_command, root_update = as_root(command), as_root(update)
-    if root_command is None or root_update is None:
-        typed = shlex.join(["apt-get", "install", "--no-install-recommends", *packages])
-        give_up(f"{why} needs system packages, and there is no root or password-free sudo here. Please run:", f"  sudo apt-get update && sudo {typed}")
-    say(f"installing system packages by apt for {why}: {' '.join(packages)}")
-    fresh = lists_are_fresh()
-    if not fresh:
-        run(root_update, quiet=True)
-    if run(root_command, quiet=True) == 0:
+    """Install packages, with the lists of what there is brought up to date at most once."""
+    if not packages:
         return
-    if fresh:
-        say("apt failed; trying again with fresh package lists")
-        run(root_update, quiet=True)
-        if run(root_command, quiet=True) == 0:
+    check_rights(packages, why)
+    say(f"installing system packages by apt for {why}: {' '.join(packages)}")
+    tries = [True] if not lists_are_fresh() else [False, True]
+    for update_first in tries:
+        if update_first:
+            run(as_root(["apt-get", *WAIT, "-q", "update"]) or [], quiet=True)
+        options = [*WAIT, "-q", "-y", "--no-install-recommends"]
+        if (
+            run(
+                as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *options, "install", *packages]) or [],
+                quiet=True,
+            )
+            == 0
+        ):
+            say("system packages: done")
             return
     give_up(f"apt could not install {' '.join(packages)}; what it said stands above")
 
 
 def lists_are_fresh() -> bool:
     """Tell whether apt's package lists are there and not old."""
-    lists = [place for place in LISTS.glob("*Packages*") if place.is_file()] if LISTS.is_dir() else []
-    return any(time.time() - place.stat().st_mtime < LISTS_AGE_S for place in [*lists, *LISTS.glob("*InRelease")]) if lists else False
-
-
-def ensure(set_name: str) -> None:
-    """Bring in what a demo, or the tests, need."""
-    lacking = missing(SETS[set_name])
-    if lacking:
-        install(lacking, f"`make {set_name}`")
+    lists = list(LISTS.glob("*_Packages*"))
+    return bool(lists) and any(time.time() - place.stat().st_mtime < LISTS_AGE_S for place in [LISTS, *lists])
 
 
 def ensure_venv_module() -> None:
@@ -103,4 +109,5 @@ def ensure_venv_module() -> None:
 
 
 if __name__ == "__main__":
-    ensure(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    target = sys.argv[1] if len(sys.argv) > 1 else "demo"
+    install(missing(SETS[target]), f"`make {target}`")

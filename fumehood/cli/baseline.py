@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fumehood.cli import worlds
 from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow, raise_for
@@ -15,6 +14,7 @@ from fumehood.ports import Artifacts
 from fumehood.services import directions, final_info, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
+from worker import worlds
 
 SEEDS_OF_A_CONFIRMATION = 9
 
@@ -31,7 +31,7 @@ def measure(
         direction = directions.submit(store, artifacts, SystemClock(), asked, worlds.SHIPPED, baseline_only=True)
         progress.start(f"measuring the baseline of {direction.template}")
         follow(settings, store, direction, str(told["adapter"]), progress)
-        with store.begin() as tx:
+        with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
             run = tx.runs.find(direction_id=direction.id, index=0)[0]
         raise_for(direction, store)

@@ -102,7 +102,7 @@ class Children:
             ) from error
 
     def _start(self, side: str) -> None:
-        command = [sys.executable, "-m", "fumehood.cli.work", "--side", side, "--sandbox", self._sandbox]
+        command = [sys.executable, "-m", "worker.local", "--side", side, "--sandbox", self._sandbox]
         if side == "write":
             command += ["--gateway", self.gateway_url]
         else:
@@ -154,14 +154,14 @@ class Children:
 
 def halt(settings: Settings, sandbox: str, direction_id: str) -> None:
     """Stop and remove a direction's containers, so that an interrupted command leaves nothing running."""
-    command = [sys.executable, "-m", "fumehood.cli.work", "--side", "halt", "--sandbox", sandbox]
+    command = [sys.executable, "-m", "worker.local", "--side", "halt", "--sandbox", sandbox]
     command = as_root([*command, "--direction", direction_id], settings)
     subprocess.run(command, stdin=subprocess.DEVNULL, env=_clean(settings), timeout=60)
 
 
 def check_machine(settings: Settings, sandbox: str) -> dict[str, object]:
     """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing."""
-    command = [sys.executable, "-m", "fumehood.cli.work", "--side", "check", "--sandbox", sandbox]
+    command = [sys.executable, "-m", "worker.local", "--side", "check", "--sandbox", sandbox]
     done = subprocess.run(
         as_root(command, settings), stdin=subprocess.DEVNULL, capture_output=True, env=_clean(settings), timeout=1800
     )

@@ -2,72 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fumehood.cli import worlds
 from fumehood.cli.children import check_machine
-from fumehood.domain.execution import Kind, Limits, Spec, Verdict
-from fumehood.domain.ids import ExecutionId, container_name
-from fumehood.errors import FumehoodError, MachineUnfitError
+from fumehood.errors import FumehoodError
 from fumehood.gateway.keys import Keys
-from fumehood.ports import Sandbox
 from fumehood.settings import Settings
-from fumehood.store.clock import SystemClock
-from sandbox.choose import choose
-from sandbox.execute import execute
-
-PROBES = {"lab": ("python", "-c", "import numpy"), "latex": ("pdflatex", "--version")}
-REMEDIES = {
-    "lab": "Run `make setup`, which builds the lab.",
-    "latex": (
-        "Install LaTeX: apt-get install -y --no-install-recommends "
-        "texlive-latex-base texlive-latex-recommended texlive-fonts-recommended lmodern"
-    ),
-}
-PROBE_LIMITS = Limits(wall_s=60, memory_mib=512, storage_mib=16, processes=64, cpus=1.0, output_bytes=64 * 1024)
-
-
-def probe(settings: Settings, adapter: str) -> dict[str, object]:
-    """Try one small execution of each image; the answer holds `error` where this machine cannot do the work.
-
-    Needs root's rights where the adapter does, so commands ask for it in a process of its own.
-    """
-    try:
-        sandbox = choose(adapter, settings)
-        name = type(sandbox).__name__.removesuffix("Sandbox").lower()
-        for image, command in PROBES.items():
-            _try(sandbox, image, command)
-        promises = [dataclasses.asdict(one) for one in sandbox.capabilities()]
-    except FumehoodError as error:
-        return {"error": str(error), "adapter": adapter, "promises": []}
-    held = sum(bool(one["held"]) for one in promises)
-    return {
-        "adapter": name,
-        "promises": promises,
-        "text": f"sandbox: {name}, {held} of {len(promises)} promises held here; the lab and LaTeX answer",
-    }
-
-
-def _try(sandbox: Sandbox, image: str, command: tuple[str, ...]) -> None:
-    spec = Spec(
-        name=container_name(ExecutionId(SystemClock().new_id("exec"))),
-        kind=Kind.RUN,
-        command=command,
-        image=image,
-        limits=PROBE_LIMITS,
-    )
-    with tempfile.TemporaryDirectory(prefix="fumehood-probe-") as folder:
-        outcome = execute(sandbox, spec, Path(folder))
-    if outcome.verdict is not Verdict.SUCCEEDED:
-        last = (outcome.output_tail.strip().splitlines() or [outcome.detail])[-1]
-        raise MachineUnfitError(
-            f"The {image} does not answer in the sandbox ({outcome.verdict}: {last}).", remedy=REMEDIES[image]
-        )
+from worker import worlds
 
 
 def examine(settings: Settings, adapter: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
-from fumehood.cli import worlds
 from fumehood.cli.children import Children, check_machine, halt
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction, DirectionState, Hold
@@ -24,6 +23,7 @@ from fumehood.ports import Store
 from fumehood.services import directions, export, steps, verification
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
+from worker import worlds
 
 POLL_S = 0.1
 MIN_FREE_BYTES = 512 * 1024 * 1024
@@ -66,7 +66,7 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
             progress.say(f"going on with {direction.id}")
             direction = _lifted(store, direction, asked)
         follow(settings, store, direction, str(told["adapter"]), progress)
-        with store.begin() as tx:
+        with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
         raise_for(direction, store)
         progress.say(f"writing {out}")
@@ -126,7 +126,7 @@ def _room(settings: Settings) -> None:
 
 def _find(store: Store, known: DirectionId, out: Path) -> Direction:
     try:
-        with store.begin() as tx:
+        with store.begin(write=False) as tx:
             return tx.directions.get(known)
     except NotFoundError as error:
         raise BadInputError(f"--resume: {out} belongs to {known}, which this state folder does not know.") from error
@@ -147,13 +147,13 @@ def _lifted(store: Store, direction: Direction, asked: directions.Submission) ->
 
 def follow(settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress) -> None:
     """Start the workers and show events until a direction needs no more work."""
-    with store.begin() as tx:
+    with store.begin(write=False) as tx:
         past = tx.events.since(direction.id, 0, 1_000_000)
     seen = past[-1].seq if past else 0
     try:
         with Children(settings, sandbox) as children:
             while True:
-                with store.begin() as tx:
+                with store.begin(write=False) as tx:
                     events = tx.events.since(direction.id, seen)
                 for event in events:
                     progress.event(event)
@@ -170,7 +170,7 @@ def follow(settings: Settings, store: Store, direction: Direction, sandbox: str,
 
 def raise_for(direction: Direction, store: Store) -> None:
     """Raise what a direction's end means for the command's exit status."""
-    with store.begin() as tx:
+    with store.begin(write=False) as tx:
         held = [one for one in tx.experiments.find(direction_id=direction.id) if one.hold is Hold.OVER_BUDGET]
         last = [event.text for event in tx.events.since(direction.id, 0, 1_000_000) if event.kind == "over_budget"]
     if held or direction.hold is Hold.OVER_BUDGET:

@@ -10,12 +10,12 @@ from typing import Any
 
 from pypdf import PdfReader
 
-from fumehood.cli import worlds
 from fumehood.cli.output import Progress
 from fumehood.cli.run import Finished, run
 from fumehood.errors import FumehoodError
 from fumehood.services import directions, templates
 from fumehood.settings import Settings
+from worker import worlds
 
 IDEAS = 3
 RUNS = 2

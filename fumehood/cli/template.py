@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from fumehood.artifacts.local import LocalArtifacts
-from fumehood.cli import output, worlds
+from fumehood.cli import output
 from fumehood.errors import BadInputError
 from fumehood.services import templates
 from fumehood.settings import Settings
+from worker import worlds
 
 app = typer.Typer(help="Research templates.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from fumehood.errors import BadInputError
 
-NAME = re.compile(r"^fh-[0-9a-hjkmnp-tv-z]{26}$")
+NAME = re.compile(r"fh-[0-9a-hjkmnp-tv-z]{26}\Z")
 """`fh-` and the 26 lower-case Crockford characters of the execution's ULID."""
 
 MIB = 1024 * 1024
@@ -131,7 +131,7 @@ class Spec:
 
     def __post_init__(self) -> None:
         """Refuse what could name a foreign thing."""
-        if not NAME.match(self.name):
+        if not NAME.fullmatch(self.name):
             raise BadInputError(f"An execution's name is fh- and 26 characters of a ULID, not {self.name!r}.")
         if not self.command:
             raise BadInputError("An execution needs a command.")

@@ -14,8 +14,8 @@ TenantId = NewType("TenantId", str)
 
 ULID = r"[0-9a-hjkmnp-tv-z]{26}"
 PREFIXES = ("dir", "idea", "exp", "run", "exec", "ten", "key", "step", "evt", "call")
-ID = re.compile(rf"^(?:{'|'.join(PREFIXES)})_{ULID}$")
-IDEA_NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
+ID = re.compile(rf"(?:{'|'.join(PREFIXES)})_{ULID}\Z")
+IDEA_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
 
 def container_name(execution: ExecutionId) -> str:

@@ -62,6 +62,10 @@ class GatewayModel:
             messages += _repair(reply, fault)
         raise ModelUnavailableError(f"The model's answer does not have the shape asked for: {fault}")
 
+    def close(self) -> None:
+        """Close the connections to the gateway."""
+        self._client.close()
+
     def _ask(self, call: Call, messages: list[dict[str, Any]], **extra: Any) -> Message:
         import anthropic
 

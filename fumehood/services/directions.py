@@ -43,9 +43,21 @@ class Submission:
 
 
 def submit(
-    store: Store, artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path, *, baseline_only: bool = False
+    store: Store,
+    artifacts: Artifacts,
+    clock: Clock,
+    asked: Submission,
+    shipped: Path,
+    *,
+    baseline_only: bool = False,
+    shipped_only: bool = False,
 ) -> Direction:
-    """Check what is asked, keep a snapshot of the template, and make the first step due."""
+    """Check what is asked, keep a snapshot of the template, and make the first step due.
+
+    With `shipped_only` a template is a shipped one's name and never a path, as for callers on the network.
+    """
+    if shipped_only and asked.template not in templates.names(shipped):
+        raise BadInputError(f"There is no template {asked.template!r}.")
     direction = draft(artifacts, clock, asked, shipped)
     if baseline_only:
         direction = dataclasses.replace(direction, ideas=0)
@@ -103,7 +115,7 @@ def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) 
 
 def begin(world: WriteWorld, step: Step) -> Change:
     """Open a direction: data first, so that a broken template shows before anything is spent on a model."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
     return Change(
         directions=(direction.to(DirectionState.IDEATING),),
@@ -113,7 +125,7 @@ def begin(world: WriteWorld, step: Step) -> Change:
 
 def schedule(world: WriteWorld, step: Step) -> Change:
     """Turn the ideas that go on into experiments and start the first; close the direction when none does."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         ideas = tx.ideas.find(direction_id=direction.id)
         baselines = tx.runs.find(direction_id=direction.id, index=0)
@@ -146,7 +158,7 @@ def schedule(world: WriteWorld, step: Step) -> Change:
 
 def next_experiment(world: WriteWorld, step: Step) -> Change:
     """Start the first experiment that has not begun, or close the direction when all have ended."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         experiments = sorted(tx.experiments.find(direction_id=direction.id), key=lambda one: one.index)
     if direction.is_final:

@@ -151,7 +151,7 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
 
     Returns how many are still running.
     """
-    with store.begin() as tx:
+    with store.begin(write=False) as tx:
         launched = tx.executions.find(state=ExecutionState.LAUNCHED)
         cancelled = {one.id for one in tx.directions.find(state=DirectionState.CANCELLED)}
     running = 0
@@ -189,6 +189,6 @@ def _waiting(execution: Execution, waits: int) -> Next:
 
 
 def _subject(world: RunWorld, step: Step) -> tuple[Direction, Execution]:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         execution = tx.executions.get(ExecutionId(str(step.payload["execution"])))
         return tx.directions.get(execution.direction_id), execution

@@ -186,7 +186,7 @@ def _kept_attempt(
 def attempt_failed(world: WriteWorld, step: Step) -> Change:
     """Try again with the error in sight, or give the run up; the idea goes on if any run succeeded."""
     _, experiment, _ = _subject(world, step)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         run = tx.runs.get(str(step.payload["run"]))
     attempt = int(step.payload["attempt"])
     if attempt < ATTEMPTS:
@@ -209,7 +209,7 @@ def _run_given_up(world: WriteWorld, experiment: Experiment, run: Run) -> Change
 def run_done(world: WriteWorld, step: Step) -> Change:
     """Add the run to the notes and go on to the next, or to the plots."""
     direction, experiment, idea = _subject(world, step)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         run = tx.runs.get(str(step.payload["run"]))
     line = results_line(world, run)
     prompt = world.prompts.render(
@@ -266,7 +266,7 @@ def _to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
 
 def measured_runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
     """Return the idea's runs that gave numbers, in order."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         runs = tx.runs.find(experiment_id=experiment.id)
     return tuple(sorted((run for run in runs if run.result is RunResult.MEASURED), key=lambda run: run.index))
 
@@ -278,18 +278,18 @@ def results_line(world: WriteWorld, run: Run) -> str:
 
 
 def _baseline(world: WriteWorld, experiment: Experiment) -> Run:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         return tx.runs.get(str(experiment.baseline_id))
 
 
 def _run(world: WriteWorld, experiment: Experiment, index: int) -> Run | None:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         found = tx.runs.find(experiment_id=experiment.id, index=index)
     return found[0] if found else None
 
 
 def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)
 

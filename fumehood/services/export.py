@@ -92,7 +92,7 @@ def _body(artifacts: Artifacts, sha: str) -> object:
 
 def direction_files(store: Store, artifacts: Artifacts, direction_id: DirectionId, signer: Signer) -> dict[str, str]:
     """Return every file of a direction's folder but the manifest, path to SHA-256."""
-    with store.begin() as tx:
+    with store.begin(write=False) as tx:
         direction = tx.directions.get(direction_id)
         ideas = tx.ideas.find(direction_id=direction_id)
         files = {

@@ -53,7 +53,7 @@ class IdeaAnswer(BaseModel):
 
 def propose(world: WriteWorld, step: Step) -> Change:
     """Ask for the next idea, have it thought over, and refuse it when the archive has it already."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         archive = tx.ideas.find(direction_id=direction.id)
     index = int(step.payload["index"])

@@ -86,7 +86,7 @@ def prepare(world: WriteWorld, step: Step) -> Change:
 
 def prepared(world: WriteWorld, step: Step) -> Change:
     """Go on to the baseline, or end the direction when the data could not be drawn."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         parts = [tx.executions.get(one) for one in step.waits_for]
     for part in parts:
@@ -112,7 +112,7 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     """Measure the template as it is, or take over the same measurement of an earlier direction."""
     direction = _direction(world, step)
     _, profile = read(world, direction)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
         image = drawn[0].outcome.image if drawn and drawn[0].outcome else ""
         key = _cache_key(direction, image)
@@ -146,7 +146,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
     """Want the run itself."""
     direction, experiment, run, attempt = _subject(world, step)
     template, profile = read(world, direction)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         train = data_of(tx, direction).get("train", {})
     folder = run.folder
     environment = {"OMP_NUM_THREADS": str(max(1, int(profile.limits_of(Kind.RUN).cpus))), "MPLBACKEND": "Agg"}
@@ -242,7 +242,7 @@ def _evaluate(
     answers: Mapping[str, str],
 ) -> Change:
     template, profile = read(world, direction)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         data = data_of(tx, direction)
     frozen = {
         path: sha
@@ -288,7 +288,7 @@ def evaluated(world: WriteWorld, step: Step) -> Change:
 def no_result(world: WriteWorld, step: Step) -> Change:
     """Feed back that a run ended well but its numbers cannot be used."""
     direction, experiment, run, attempt = _subject(world, step)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         execution = tx.executions.get(ExecutionId(str(step.payload["execution"])))
     return attempt_ended(world, direction, experiment, run, attempt, execution, str(step.payload["reason"]))
 
@@ -346,7 +346,7 @@ def _verdict(execution: Execution) -> str:
 
 
 def _broken(world: WriteWorld, direction: Direction, error: str) -> Change:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         open_experiments = [one for one in tx.experiments.find(direction_id=direction.id) if not one.is_final]
     now = world.clock.now()
     return Change(
@@ -395,12 +395,12 @@ def _below(folder: str, files: Mapping[str, str]) -> dict[str, str]:
 
 
 def _direction(world: WriteWorld, step: Step) -> Direction:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         return tx.directions.get(step.direction_id)
 
 
 def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment | None, Run, int]:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         run = tx.runs.get(str(step.payload["run"]))
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         return tx.directions.get(step.direction_id), experiment, run, int(step.payload["attempt"])
@@ -409,7 +409,7 @@ def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment | Non
 def _waited(world: WriteWorld, step: Step) -> Execution:
     if len(step.waits_for) != 1:
         raise BadInputError(f"The step {step.name} waits for exactly one execution.")
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         return tx.executions.get(step.waits_for[0])
 
 

@@ -39,7 +39,7 @@ class DecisionAnswer(BaseModel):
 
 def check_novelty(world: WriteWorld, step: Step) -> Change:
     """Search, decide, and keep what was seen; nothing near proves nothing, and is `unknown`."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         idea = tx.ideas.get(str(step.payload["idea"]))
     system, task = templates.prompt_of(direction.template_files, world.artifacts)

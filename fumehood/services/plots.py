@@ -96,7 +96,7 @@ def _fitted(
 def plotted(world: WriteWorld, step: Step) -> Change:
     """Keep the figures and start writing, or try again with the error in sight."""
     _, experiment, _ = _subject(world, step)
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         execution = tx.executions.get(step.waits_for[0])
     attempt = int(step.payload["attempt"])
     figures = {path: item.sha256 for path, item in execution.artifacts.items() if path.endswith(".png")}
@@ -134,12 +134,12 @@ def plotted(world: WriteWorld, step: Step) -> Change:
 
 
 def _runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         baseline = tx.runs.get(str(experiment.baseline_id))
     return (baseline, *experiments.measured_runs(world, experiment))
 
 
 def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)

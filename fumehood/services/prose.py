@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 
 ENVIRONMENT = re.compile(r"\\begin\{([A-Za-z]+\*?)\}.*?\\end\{\1\}", re.DOTALL)
-_ENDS = re.compile(r"(?<=[.!?])(?:\}|''|\")?\s+(?=[A-Z\\$`\[(])")
+_ENDS = re.compile(r"[.!?](?:\}|''|\")?(\s+)(?=[A-Z\\$`\[(\x00])")
+_HEADING = re.compile(r"\\(?:sub)*(?:paragraph|section)\*?\{[^{}]*\}$")
 _NOT_ENDS = ("e.g.", "i.e.", "et al.", "cf.", "vs.", "Fig.", "Eq.", "Sec.", "Tab.", "No.", "approx.", "resp.", "Dr.")
 _DROPPED = re.compile(r"\\(?:cite[pt]?|citealp|label|ref|eqref|footnote|hspace|vspace)\*?(?:\[[^\]]*\])*\{[^{}]*\}")
 _COMMAND = re.compile(r"\\[a-zA-Z]+\*?(?:\[[^\]]*\])?")
@@ -38,8 +39,11 @@ def sentences(block: str) -> list[str]:
     covered = re.sub(r"\[\[.*?\]\]", hold, covered, flags=re.DOTALL)
     covered = re.sub(r"\$[^$]*\$", hold, covered)
     found: list[str] = []
-    for part in _ENDS.split(re.sub(r"[ \t]*\n[ \t]*", "\n", covered)):
-        if found and found[-1].endswith(_NOT_ENDS):
+    at = 0
+    cuts = [match.span(1) for match in _ENDS.finditer(covered)]
+    for start, end in [*cuts, (len(covered), len(covered))]:
+        part, at = covered[at:start], end
+        if found and (found[-1].endswith(_NOT_ENDS) or _HEADING.search(found[-1])):
             found[-1] = f"{found[-1]} {part}"
         else:
             found.append(part)

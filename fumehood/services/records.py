@@ -25,7 +25,7 @@ PREDICATE = "urn:fumehood:run:v1"
 
 def record(world: RunWorld, step: Step) -> Change:
     """Merge the evaluator's numbers with the experiment's own, and sign what was measured."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         run = tx.runs.get(str(step.payload["run"]))
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None

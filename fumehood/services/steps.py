@@ -153,7 +153,7 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
 
 
 def _subject(store: Store, step: Step) -> tuple[Direction, Experiment | None]:
-    with store.begin() as tx:
+    with store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         return direction, tx.experiments.get(step.experiment_id) if step.experiment_id else None
 
@@ -172,7 +172,7 @@ def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
     if step.name == "remove":
         return Change(events=(_event(step, clock, "cleanup.failed", reason),))
     if step.side is Side.RUN and "execution" in step.payload:
-        with store.begin() as tx:
+        with store.begin(write=False) as tx:
             execution = tx.executions.get(str(step.payload["execution"]))
         if execution.state in {ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED}:
             return executions.gave_up(clock, execution, reason)
@@ -211,7 +211,7 @@ def _heartbeat(store: Store, clock: Clock, step: Step) -> Iterator[None]:
 
 def nothing_left(store: Store, direction: Direction) -> bool:
     """Whether a direction needs no more work: it is final or held, and none of its containers is left."""
-    with store.begin() as tx:
+    with store.begin(write=False) as tx:
         now = tx.directions.get(direction.id)
         steps = tx.steps.find(direction_id=direction.id)
         left = [one for one in tx.executions.find(direction_id=direction.id) if one.state in _ON_MACHINE]

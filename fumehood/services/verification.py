@@ -226,7 +226,7 @@ def _metrics(predicate: Mapping[str, Any]) -> dict[str, Metric]:
 
 def verify(world: WriteWorld, step: Step) -> Change:
     """Check an experiment before it is called done; what does not hold fails it, with the places named."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         subject = tx.experiments.get(str(step.experiment_id))
         files = export.experiment_files(tx, world.artifacts, subject)
     report = Report()

@@ -2,8 +2,8 @@
 
     python experiment.py --out_dir=run_0
 
-Small machine: add `--num_train_steps=600 --train_batch_size=128 --hidden_size=128 --embedding_dim=64
---learning_rate=3e-3 --ema_update_every=1` (about ten seconds on two cores).
+Small machine: add `--num_train_steps=500 --train_batch_size=128 --hidden_size=128 --embedding_dim=64
+--learning_rate=3e-3 --ema_update_every=1 --threads=1` (about ten seconds on one core).
 
 One model is trained for each data set and seed. They are trained together: `train` stacks the weights of all models
 and `torch.func.vmap` runs `Denoiser`, which is written for one model, over the stack. A model's random numbers come
@@ -36,6 +36,7 @@ from torch.nn import functional as F
 DATASETS = ("circle", "dino", "line", "moons")
 STEPS_PER_DRAW = 100  # batches are drawn this many steps at a time
 CURVE_POINTS = 200  # points kept of each loss curve
+Stack = dict[str, Tensor]  # {name: (E, ...)}, the weights of all E models
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Config:
     ema_update_every: int = 10
     ema_start: int = 100
     """Until this step the averaged weights are a plain copy."""
+    threads: int = 0
+    """CPU threads of training and sampling; zero leaves the number to torch."""
 
 
 class Member(NamedTuple):
@@ -71,9 +74,8 @@ class Member(NamedTuple):
     def name(self) -> str:
         return f"{self.dataset}_{self.seed}"
 
-    @property
-    def random_seed(self) -> int:
-        return zlib.crc32(self.name.encode())
+    def random_seed(self, purpose: str) -> int:
+        return zlib.crc32(f"{self.name} {purpose}".encode())
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -181,8 +183,8 @@ def clip_gradients(weights: list[Tensor], limit: float) -> None:
 
 
 @torch.no_grad()
-def update_average(average: dict[str, Tensor], weights: dict[str, Tensor], step: int, config: Config) -> None:
-    """Move the averaged weights towards the current ones; early on the average forgets faster."""
+def update_average(average: Stack, weights: Stack, step: int, config: Config) -> None:
+    """Move the averaged weights towards the current ones, in large steps early on."""
     since = step - config.ema_start - 1
     decay = min(config.ema_decay, 1 - (1 + since) ** (-2 / 3)) if since > 0 else 0.0
     for name, value in weights.items():
@@ -202,14 +204,12 @@ def draw_batches(
     return tuple(torch.stack(parts, dim=1).to(device) for parts in (batches, noises, timesteps))
 
 
-def train(
-    config: Config, members: list[Member], data: dict[str, Tensor], device: str
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Train all members together; returns their state with averaged weights, stacked, and their losses (steps, E)."""
+def train(config: Config, members: list[Member], data: dict[str, Tensor], device: str) -> tuple[Stack, Tensor]:
+    """Train all members together; returns their state with averaged weights, and their losses (steps, E)."""
     schedule = NoiseSchedule(config, device)
     models = []
     for member in members:
-        torch.manual_seed(member.random_seed)
+        torch.manual_seed(member.random_seed("weights"))
         models.append(Denoiser(config).to(device))
     model = models[0]  # lends its code to every member
     weights, buffers = stack_module_state(models)  # {name: (E, ...)}
@@ -225,7 +225,7 @@ def train(
     optimiser = torch.optim.AdamW(weights.values(), lr=config.learning_rate, fused=True)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.num_train_steps)
     points = [data[member.dataset] for member in members]
-    generators = [torch.Generator().manual_seed(member.random_seed + 1) for member in members]
+    generators = [torch.Generator().manual_seed(member.random_seed("batches")) for member in members]
     history = torch.empty(config.num_train_steps, len(members), device=device)  # (steps, E)
     for step in range(config.num_train_steps):
         if step % STEPS_PER_DRAW == 0:
@@ -249,15 +249,23 @@ def train(
     return average | constants, history.cpu()
 
 
+def choose_device(config: Config) -> str:
+    """Take the accelerator where there is one, else the asked number of CPU threads."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def save_model(path: Path, config: Config, state: dict[str, Tensor]) -> None:
     """Write one model's weights with what is needed to build it again; tensors and plain values only."""
     torch.save({"config": asdict(config), "state": {name: value.clone().cpu() for name, value in state.items()}}, path)
 
 
-def load_model(path: Path, device: str = "cpu") -> tuple[Denoiser, NoiseSchedule]:
+def load_model(path: Path) -> tuple[Denoiser, NoiseSchedule]:
     """Build a saved model again, ready for `sample`."""
-    saved = torch.load(path, map_location=device, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     config = Config(**saved["config"])
+    device = choose_device(config)
     model = Denoiser(config).to(device)
     model.load_state_dict(saved["state"])
     return model.eval(), NoiseSchedule(config, device)
@@ -277,7 +285,7 @@ def load_points(dataset: str) -> Tensor:
 
 
 def write_results(
-    out_dir: Path, config: Config, members: list[Member], state: dict[str, Tensor], losses: Tensor, seconds: float
+    out_dir: Path, config: Config, members: list[Member], state: Stack, losses: Tensor, seconds: float
 ) -> None:
     """Write the models, the loss curves, the counts and, last, final_info.json."""
     steps, smooth = config.num_train_steps, max(1, config.num_train_steps // 10)
@@ -312,13 +320,12 @@ def parse_arguments() -> tuple[Config, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("run_0"))
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     for item in fields(Config):
         choices = item.metadata.get("choices")
         parser.add_argument(f"--{item.name}", type=type(item.default), default=item.default, choices=choices)
     args = parser.parse_args()
     for name, value in vars(args).items():
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and value <= 0 and name != "threads":
             parser.error(f"--{name} must be above zero")
     return Config(**{item.name: getattr(args, item.name) for item in fields(Config)}), args
 
@@ -330,10 +337,9 @@ def main() -> None:
         print(f"{args.out_dir} is finished")
         return
     started = time.perf_counter()
-    torch.set_num_threads(args.threads)
+    device = choose_device(config)
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     members = [Member(dataset, seed) for dataset in args.datasets for seed in seeds]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"training {len(members)} models on {device}: {config}", flush=True)
     state, losses = train(config, members, {dataset: load_points(dataset) for dataset in args.datasets}, device)
     args.out_dir.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ labels = {
 }
 
 COLOURS = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart without red-green
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # so that curves on top of each other can be seen
 SMOOTHING = 9  # points of a loss curve averaged under a Hann window
 SHOWN_POINTS = 2000  # samples drawn in one panel
 
@@ -76,11 +77,14 @@ def plot_losses(runs: list[Path], info: dict[Path, dict], datasets: list[str]) -
                 names = [name for name in curves.files if name.rpartition("_")[0] == dataset]
                 seeds = np.stack([smooth(curves[name]) for name in names])  # (seeds, points)
                 steps = curves["steps"]
-            axis.plot(steps, seeds.mean(axis=0), color=colour(index), linewidth=1.4, label=label(run, 40))
+            style = {"color": colour(index), "linestyle": DASHES[index % len(DASHES)], "label": label(run, 40)}
+            axis.plot(steps, seeds.mean(axis=0), linewidth=1.4, **style)
             axis.fill_between(steps, seeds.min(axis=0), seeds.max(axis=0), color=colour(index), alpha=0.2, linewidth=0)
         axis.set_title(dataset)
-    figure.supxlabel("training step", fontsize=10)
-    figure.supylabel("training loss", fontsize=10)
+    for axis in grid[:, 0]:
+        axis.set_ylabel("training loss")
+    for axis in grid[-1]:
+        axis.set_xlabel("training step")
     handles, names = grid.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(2, max(1, len(names))))
     figure.savefig("train_loss.png")
@@ -103,20 +107,26 @@ def plot_samples(runs: list[Path], datasets: list[str]) -> None:
     figure, grid = plt.subplots(len(runs), len(datasets), figsize=size, squeeze=False)
     for column, dataset in enumerate(datasets):
         present = [drawn[run, dataset] for run in runs if drawn[run, dataset] is not None]
-        low, high = np.percentile(np.concatenate(present), [0.2, 99.8], axis=0) if present else ([-4, -4], [4, 4])
-        margin = 0.08 * np.max(np.subtract(high, low))
+        low, high = np.percentile(np.concatenate(present), [1, 99], axis=0) if present else np.array([[-4], [4.0]])
+        middle, reach = (low + high) / 2, 0.62 * np.max(high - low)
         for row, run in enumerate(runs):
             axis: Axes = grid[row, column]
             path = Path(data_folder or ".") / f"{dataset}.npz"
             if data_folder and path.exists():
                 with np.load(path, allow_pickle=False) as archive:
-                    axis.scatter(*archive["points"][:SHOWN_POINTS].T, s=1, color="#c8c8c8", linewidths=0, rasterized=True)
+                    axis.scatter(
+                        *archive["points"][:SHOWN_POINTS].T, s=1, color="#d9d9d9", linewidths=0, rasterized=True
+                    )
             points = drawn[run, dataset]
             if points is not None:
                 axis.scatter(*points.T, s=1.5, color=colour(row), alpha=0.7, linewidths=0, rasterized=True)
-            axis.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin))
-            axis.set_aspect("equal", adjustable="datalim")
-            axis.set(xticks=[], yticks=[])
+            axis.set(
+                xlim=middle[0] + np.array([-reach, reach]),
+                ylim=middle[-1] + np.array([-reach, reach]),
+                xticks=[],
+                yticks=[],
+            )
+            axis.set_aspect("equal")
             axis.spines[["top", "right"]].set_visible(True)
             if row == 0:
                 axis.set_title(dataset)

@@ -18,8 +18,7 @@ import torch
 
 def load(path: str | Path, dataset: str, seed: int) -> object:
     """Load the model of a data set and seed from the folder of checkpoints."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return experiment.load_model(Path(path) / f"model_{dataset}_{seed}.pt", device)
+    return experiment.load_model(Path(path) / f"model_{dataset}_{seed}.pt")
 
 
 def sample(model: object, n: int, seed: int) -> np.ndarray:

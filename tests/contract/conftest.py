@@ -72,6 +72,15 @@ class Bench:
     folder: Path
     names: list[str] = field(default_factory=list)
 
+    def build(self, state_dir: Path) -> Sandbox:
+        return build(self.adapter, state_dir)
+
+    def left(self, state_dir: Path) -> dict[str, list[str]]:
+        return left(state_dir)
+
+    def until(self, holds: Callable[[], bool], patience_s: float = 10.0) -> None:
+        until(holds, patience_s)
+
     @property
     def state_dir(self) -> Path:
         return self.folder / "state"

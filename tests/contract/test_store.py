@@ -624,7 +624,7 @@ class TestSteps:
         start = threading.Barrier(8)
 
         def work(_: int) -> list[str]:
-            claimed = []
+            claimed: list[str] = []
             start.wait(30)
             while True:
                 with store.begin() as transaction:

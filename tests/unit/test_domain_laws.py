@@ -115,7 +115,8 @@ TestExecutionLife = ExecutionLife.TestCase
 class TestMoves:
     @each_life
     def test_the_table_speaks_of_every_state_and_no_other(self, start: Any, moves: Mapping[Any, Any]) -> None:
-        assert set(moves) == set(type(start.state))
+        states: type[StrEnum] = type(start.state)
+        assert set(moves) == set(states)
         assert all(target in moves for targets in moves.values() for target in targets)
 
     @each_life
@@ -196,7 +197,7 @@ class TestLimits:
     @given(data=st.data())
     def test_what_lies_in_the_ranges_is_taken(self, data: st.DataObject) -> None:
         values = {name: data.draw(st.integers(math.ceil(low), math.floor(high))) for name, low, high in _RANGES}
-        assert Limits(**values).wall_s == values["wall_s"]  # type: ignore[arg-type]
+        assert Limits(**values).wall_s == values["wall_s"]
 
     @pytest.mark.parametrize(("name", "low", "high"), _RANGES)
     def test_what_lies_outside_is_refused_and_named(self, name: str, low: float, high: float) -> None:

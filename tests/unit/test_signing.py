@@ -209,7 +209,11 @@ class TestKeys:
             )
             for _ in range(4)
         ]
-        told = {maker.communicate("go\n", timeout=60)[0] for maker in makers}
+        for maker in makers:
+            assert maker.stdin
+            maker.stdin.write("go\n")
+            maker.stdin.flush()
+        told = {maker.communicate(timeout=60)[0] for maker in makers}
         assert told == {f"{Ed25519Signer(tmp_path).key_id} {installation_secret(tmp_path).hex()}\n"}
         assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["installation.secret", "signing.key"]
 

@@ -96,6 +96,10 @@ class AnthropicUpstream:
         reply = self._json(self._post("/v1/messages/count_tokens", {key: body[key] for key in fields if key in body}))
         return int(reply.get("input_tokens", 0))
 
+    def close(self) -> None:
+        """Close the connections to the provider."""
+        self._client.close()
+
     def _events(self, response: httpx.Response) -> Iterator[Event]:
         import httpx
 

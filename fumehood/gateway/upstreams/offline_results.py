@@ -79,7 +79,7 @@ def _baseline(facts: Facts) -> str:
     if parts[noisy]["stderr"]:
         said += (
             f" Seeds disagree most on {w.tex(noisy)}, where the standard error is "
-            f"{w.num(facts, f'run_0.{metric}.{noisy}.stderr')}{w.unit(facts)}; a difference of that size on this data set "
+            f"{w.num(f'run_0.{metric}.{noisy}.stderr')}{w.unit(facts)}; a difference of that size on this data set "
             "is what one should expect from a change of seed alone."
         )
     return said
@@ -173,9 +173,9 @@ def _numbers(facts: Facts, run: Run, at: int) -> str:
     )
     if entry["word"] == "equal":
         return f"{said}: no difference at all, which after a change of code deserves a look at whether the change took effect."
-    change = f"{w.num(facts, f'{stem}.change')}{w.unit(facts)} {entry['word']}"
+    change = f"{w.num(f'{stem}.change')}{w.unit(facts)} {entry['word']}"
     if w.has(facts, f"{stem}.relative_change"):
-        change += f", or {w.num(facts, f'{stem}.relative_change')} per cent"
+        change += f", or {w.num(f'{stem}.relative_change')} per cent"
     side = {"better": ", on the wanted side", "worse": ", on the unwanted side"}.get(entry["judgement"], "")
     return f"{said}: {change}{side}. {_noise(facts, run, entry, at)}".strip()
 
@@ -220,6 +220,7 @@ def _noise(facts: Facts, run: Run, entry: Mapping[str, Any], at: int) -> str:
 
 def _datasets(facts: Facts, run: Run, at: int) -> str:
     metric = facts["metric"]
+    stem = f"{run['name']}.{metric}"
     entry = run["metrics"].get(metric)
     if entry is None or len(entry["datasets"]) < 2 or not w.metric_words(facts)["direction"]:
         return ""
@@ -232,7 +233,7 @@ def _datasets(facts: Facts, run: Run, at: int) -> str:
     }
 
     def tell(names: list[str]) -> str:
-        return w.listed([f"{w.tex(one)} ({w.num(facts, f'{run['name']}.{metric}.{one}.change')})" for one in names])
+        return w.listed([f"{w.tex(one)} ({w.num(f'{stem}.{one}.change')})" for one in names])
 
     word = str(w.metric_words(facts)["direction"])
     other = "higher" if word == "lower" else "lower"
@@ -283,11 +284,11 @@ def _label(facts: Facts, run: Run, at: int) -> str:
     found, stem = run["contrast"], f"{run['name']}.{facts['metric']}"
     if found is None:
         return f"No contrast can be formed for {w.name_of(run)}, so its label is \\emph{{not shown}}." if run["label"] else ""
-    said = f"The contrast is $C = {w.num(facts, f'{stem}.contrast')}$ baseline standard deviations"
+    said = f"The contrast is $C = {w.num(f'{stem}.contrast')}$ baseline standard deviations"
     if w.has(facts, f"{stem}.contrast_se", f"{stem}.p", f"{stem}.df"):
         said += (
-            f" with a standard error of {w.num(facts, f'{stem}.contrast_se')}"
-            f" ($p = {w.num(facts, f'{stem}.p')}$ on {w.num(facts, f'{stem}.df')} degrees of freedom)"
+            f" with a standard error of {w.num(f'{stem}.contrast_se')}"
+            f" ($p = {w.num(f'{stem}.p')}$ on {w.num(f'{stem}.df')} degrees of freedom)"
         )
     if run["budget"]:
         return f"{said}, but {w.name_of(run)} does not share the baseline's budget: {' '.join(run['budget'])} It is therefore labelled \\emph{{not shown}}."

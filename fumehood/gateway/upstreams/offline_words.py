@@ -50,8 +50,8 @@ def pick(options: Sequence[str], at: int) -> str:
     return options[at % len(options)]
 
 
-def num(facts: Facts, name: str) -> str:
-    """Return a number's placeholder; `BadName` never reaches a paper, since callers ask `has` first."""
+def num(name: str) -> str:
+    """Return a number's placeholder; callers whose number may be absent ask `has` first."""
     return f"[[num: {name}]]"
 
 
@@ -62,9 +62,9 @@ def has(facts: Facts, *names: str) -> bool:
 
 def value(facts: Facts, stem: str) -> str:
     """Return `mean ± standard error` as placeholders; the mean alone where there is no error or it is zero."""
-    mean = num(facts, f"{stem}.mean")
+    mean = num(f"{stem}.mean")
     error = facts["numbers"].get(f"{stem}.stderr")
-    return f"{mean} $\\pm$ {num(facts, f'{stem}.stderr')}" if error and error["value"] else mean
+    return f"{mean} $\\pm$ {num(f'{stem}.stderr')}" if error and error["value"] else mean
 
 
 def paragraphs(playbook: Mapping[str, Any], *path: str) -> list[str]:
@@ -79,6 +79,8 @@ def paragraphs(playbook: Mapping[str, Any], *path: str) -> list[str]:
 
 def idea_of(facts: Facts, playbook: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the playbook's entry of the idea that the paper is about; empty for an idea of somebody else."""
+    if isinstance(playbook.get("idea"), Mapping):
+        return dict(playbook["idea"])
     for entry in playbook.get("ideas", ()):
         if isinstance(entry, Mapping) and facts["idea"]["name"] in {entry.get("name"), entry.get("Name")}:
             return entry

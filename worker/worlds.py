@@ -25,7 +25,7 @@ from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore
 from sandbox.choose import choose
 
-SHIPPED = Path(__file__).resolve().parents[2] / "templates"
+SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 """The templates that come with Fumehood."""
 
 
@@ -75,7 +75,7 @@ def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder
     if python is not None and python.is_file():
         from fumehood.llm.aider import AiderCoder
 
-        return AiderCoder(python, gateway_url, tokens.secret(settings.state_dir))
+        return AiderCoder(python, gateway_url, tokens.secret(settings.state_dir), SystemClock())
     return SearchReplaceCoder(model)
 
 

@@ -1,4 +1,4 @@
-"""The worker processes that `fumehood run` starts: `python -m fumehood.cli.work --side write --gateway URL`.
+"""The worker processes that `fumehood run` starts: `python -m worker.local --side write --gateway URL`.
 
 Each ends by itself when its standard input closes, so none outlives the command that started it.
 """
@@ -6,13 +6,13 @@ Each ends by itself when its standard input closes, so none outlives the command
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 import threading
 import time
 
-from fumehood.cli import machine, output, worlds
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, container_name
@@ -21,6 +21,8 @@ from fumehood.services import executions, steps
 from fumehood.services.change import Change
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
+from worker import worlds
+from worker.probe import probe
 
 WATCH_EVERY_S = 0.1
 REAP_EVERY_S = 30.0
@@ -37,7 +39,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = Settings()
     if asked.side == "check":
-        output.print_json(machine.probe(settings, asked.sandbox))
+        sys.stdout.write(json.dumps(probe(settings, asked.sandbox)))
         return 0
     if asked.side == "halt":
         halt(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
@@ -87,7 +89,7 @@ def _watch_alone(world: RunWorld) -> None:
 def reap(world: RunWorld) -> tuple[str, ...]:
     """Remove what lies on this machine and no row speaks of."""
     live: list[str] = []
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         for state in (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED):
             live += [container_name(one.id) for one in tx.executions.find(state=state)]
     return world.sandbox.reap(older_than_s=60.0, keep=live)
@@ -95,7 +97,7 @@ def reap(world: RunWorld) -> tuple[str, ...]:
 
 def halt(world: RunWorld, direction_id: DirectionId) -> None:
     """Stop and remove a direction's containers; each is wanted again, so that `--resume` goes on."""
-    with world.store.begin() as tx:
+    with world.store.begin(write=False) as tx:
         found = tx.executions.find(direction_id=direction_id, state=ExecutionState.LAUNCHED)
     for execution in found:
         name = container_name(execution.id)

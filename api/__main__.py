@@ -1,0 +1,68 @@
+"""Serves the API: `FUMEHOOD_API_KEY=... python -m api --host 127.0.0.1 --port 8000`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import uvicorn
+from kombu.exceptions import OperationalError
+
+from api.app import create_app
+from fumehood.artifacts.local import LocalArtifacts
+from fumehood.domain.step import Side
+from fumehood.ports import Queue
+from fumehood.queue.celery import CeleryQueue
+from fumehood.queue.celery import create_app as create_celery
+from fumehood.settings import Settings
+from fumehood.store import migrate
+from fumehood.store.clock import SystemClock
+from fumehood.store.sql import SqlStore
+
+LOG = logging.getLogger("fumehood.api")
+SHIPPED = Path(__file__).resolve().parents[1] / "templates"
+SHORTEST_KEY = 16
+
+
+class PatientQueue:
+    """Passes hints on; one that cannot be sent is no error, since the workers also look for themselves."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def hint(self, side: Side) -> None:
+        """Try to tell the workers of a side."""
+        try:
+            self._queue.hint(side)
+        except (OperationalError, OSError) as error:
+            LOG.warning("no hint was sent, the workers will find the work themselves: %s", error)
+
+
+def main() -> int:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m api")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    asked = parser.parse_args()
+    settings = Settings()
+    if len(settings.api_key) < SHORTEST_KEY:
+        sys.stderr.write(f"api: FUMEHOOD_API_KEY must be set to a key of at least {SHORTEST_KEY} characters.\n")
+        return 2
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    migrate.upgrade(settings.resolved_database_url)
+    app = create_app(
+        SqlStore(settings.resolved_database_url),
+        LocalArtifacts(settings.state_dir / "artifacts"),
+        SystemClock(),
+        PatientQueue(CeleryQueue(create_celery(settings.redis_url))),
+        shipped=SHIPPED,
+        api_key=settings.api_key,
+    )
+    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Errors as `application/problem+json` (RFC 9457), each with a stable type."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from fumehood.errors import (
+    BadInputError,
+    ConflictError,
+    FumehoodError,
+    MachineUnfitError,
+    NotFoundError,
+    OverBudgetError,
+)
+
+STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
+    BadInputError: (422, "bad-input"),
+    NotFoundError: (404, "not-found"),
+    ConflictError: (409, "conflict"),
+    OverBudgetError: (402, "over-budget"),
+    MachineUnfitError: (503, "machine-unfit"),
+}
+NAMES = {400: "bad-request", 401: "unauthorised", 404: "not-found", 405: "method-not-allowed", 422: "bad-input"}
+
+
+def problem(status: int, name: str, detail: str) -> JSONResponse:
+    """Return one problem document."""
+    return JSONResponse(
+        {"type": f"urn:fumehood:problem:{name}", "title": name.replace("-", " "), "status": status, "detail": detail},
+        status_code=status,
+        media_type="application/problem+json",
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the application answered as a problem document."""
+
+    def expected(_: Request, error: Exception) -> JSONResponse:
+        for kind in type(error).__mro__:
+            if kind in STATUSES:
+                status, name = STATUSES[kind]
+                return problem(status, name, str(error))
+        return problem(500, "internal", "The work ended badly.")
+
+    def invalid(_: Request, error: Exception) -> JSONResponse:
+        first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return problem(422, "bad-input", f"{where}: {first['msg']}" if where else str(first["msg"]))
+
+    def http(_: Request, error: Exception) -> JSONResponse:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        detail = str(error.detail) if isinstance(error, HTTPException) else "The request failed."
+        return problem(status, NAMES.get(status, "http"), detail)
+
+    app.add_exception_handler(FumehoodError, expected)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)

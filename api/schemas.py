@@ -1,0 +1,89 @@
+"""What crosses the wire."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fumehood.domain.direction import Direction
+
+
+class Budget(BaseModel):
+    """The most that a direction may cost."""
+
+    model_config = ConfigDict(extra="forbid")
+    usd: float | None = Field(default=None, ge=0)
+
+
+class DirectionCreate(BaseModel):
+    """A research direction as it is submitted."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "template": "2d_diffusion",
+                    "text": "Does a smoother noise schedule help on thin shapes?",
+                    "model": "offline",
+                    "ideas": 3,
+                    "runs": 2,
+                    "profile": "tiny",
+                }
+            ]
+        },
+    )
+    template: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """The name of a shipped template; a path is never accepted from the wire."""
+    text: str | None = Field(default=None, max_length=20_000)
+    model: str = Field(default="offline", min_length=1, max_length=200)
+    review_model: str | None = Field(default=None, max_length=200)
+    ideas: int = Field(default=50, ge=1, le=500)
+    runs: int = Field(default=5, ge=1, le=20)
+    profile: str = Field(default="cpu", max_length=40)
+    novelty: bool = True
+    seed: int = Field(default=0, ge=0, le=1_000_000)
+    sandbox: Literal["auto", "docker", "local"] = "auto"
+    budget: Budget = Budget()
+
+
+class DirectionRead(BaseModel):
+    """A research direction and where it stands."""
+
+    id: str
+    template: str
+    text: str
+    model: str
+    profile: str
+    ideas: int
+    runs: int
+    state: str
+    hold: str
+    error: str
+    created_at: float
+    ended_at: float | None
+
+    @classmethod
+    def of(cls, direction: Direction) -> DirectionRead:
+        """Return a direction as it is shown."""
+        return cls(
+            id=direction.id,
+            template=direction.template,
+            text=direction.text,
+            model=direction.model,
+            profile=direction.profile,
+            ideas=direction.ideas,
+            runs=direction.runs,
+            state=direction.state,
+            hold=direction.hold,
+            error=direction.error,
+            created_at=direction.created_at,
+            ended_at=direction.ended_at,
+        )
+
+
+class Health(BaseModel):
+    """Whether the process answers."""
+
+    status: Literal["ok"] = "ok"

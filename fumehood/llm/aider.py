@@ -1,0 +1,161 @@
+"""The Aider coder: Aider as a process in an environment of its own, its edits read from the files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fumehood.domain.token import mint
+from fumehood.errors import BadInputError, OverBudgetError
+from fumehood.llm.search_replace import MAX_FILE_BYTES, MAX_NEW_FILES, is_added_module
+from fumehood.ports import Call, Clock, Edit
+
+_GRACE_S = 15.0
+"""Between the driver's own limit and the end that is put to its process."""
+_OVER_BUDGET = "urn:fumehood:problem:over-budget"
+
+
+class AiderCoder:
+    """Changes code through Aider, run by the coder environment's Python."""
+
+    name = "aider"
+
+    def __init__(
+        self, python: Path, gateway_url: str, secret: bytes, clock: Clock, *, timeout_s: float = 600.0
+    ) -> None:
+        self._python = python
+        self._gateway_url = gateway_url
+        self._secret = secret
+        self._clock = clock
+        self._timeout_s = timeout_s
+
+    def edit(
+        self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
+    ) -> Edit:
+        """Let Aider edit a copy, then compare: what it changed beyond its right is put back and told."""
+        may_change = [path for path in files if path in editable or is_added_module(path, editable)]
+        with tempfile.TemporaryDirectory(prefix="fumehood-aider-") as scratch:
+            folder, home = Path(scratch, "work"), Path(scratch, "home")
+            home.mkdir()
+            for path, data in {**read_only, **files}.items():
+                _write(folder, path, data)
+            request = {
+                "folder": str(folder),
+                "model": call.claims.model,
+                "system": call.system,
+                "message": call.prompt,
+                "max_tokens": call.max_tokens,
+                "temperature": call.temperature,
+                "editable": may_change,
+                "read_only": [path for path in {**files, **read_only} if path not in may_change],
+                "timeout_s": self._timeout_s,
+            }
+            report = self._drive(call, request, home)
+            found = _read(folder, set(read_only) - set(files))
+        problems = _problems(report)
+        if any(_OVER_BUDGET in problem for problem in problems):
+            raise OverBudgetError("The gateway refused the coder's call: the direction's budget would be passed.")
+        after, faults = _accepted(files, found, may_change, editable)
+        changed = tuple(sorted(path for path, data in after.items() if files.get(path) != data))
+        reply = str(report.get("reply", ""))
+        if not changed and not problems and not faults and "<<<<<<<" in reply:
+            problems = ("Aider changed nothing, though the reply holds blocks.",)
+        if not changed and not problems and not faults and not reply:
+            problems = ("Aider changed nothing and said nothing.",)
+        return Edit(files=after, reply=reply, changed=changed, problems=(*problems, *faults))
+
+    def _drive(self, call: Call, request: dict[str, Any], home: Path) -> dict[str, Any]:
+        life_s = self._timeout_s + _GRACE_S
+        claims = dataclasses.replace(call.claims, expires_at=self._clock.now() + life_s)
+        token = mint(claims, self._secret)
+        environment = {
+            "HOME": str(home),
+            "PATH": os.defpath,
+            "LANG": "C.UTF-8",
+            "ANTHROPIC_API_KEY": token,
+            "ANTHROPIC_API_BASE": self._gateway_url,
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "AIDER_ANALYTICS": "false",
+            "AIDER_CHECK_UPDATE": "false",
+        }
+        driver = Path(__file__).with_name("aider_driver.py")
+        try:
+            with subprocess.Popen(
+                [str(self._python), "-I", str(driver)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd=home,
+                start_new_session=True,
+            ) as process:
+                try:
+                    out, err = process.communicate(json.dumps(request).encode(), timeout=life_s)
+                except subprocess.TimeoutExpired:
+                    return {"error": f"Aider did not end within {life_s:.0f} s."}
+                finally:
+                    # Aider itself and whatever it started.
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+        except OSError as error:
+            return {"error": f"Aider could not be started: {error.strerror}."}
+        try:
+            report = json.loads(out)
+        except ValueError:
+            report = None
+        if not isinstance(report, dict):
+            tail = err.decode("utf-8", "replace").replace(token, "[secret]")[-500:]
+            return {"error": f"Aider's driver ended with status {process.returncode}: {tail}"}
+        return report
+
+
+def _problems(report: Mapping[str, Any]) -> tuple[str, ...]:
+    said = [str(line) for line in report.get("said", ())]
+    return tuple(text for text in (str(report.get("error", "")), *said) if text)
+
+
+def _write(folder: Path, path: str, data: bytes) -> None:
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise BadInputError(f"{path} does not lie in the working copy.")
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+
+
+def _read(folder: Path, left_out: set[str]) -> dict[str, bytes]:
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        path = file.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in PurePosixPath(path).parts)
+        if file.is_file() and not file.is_symlink() and not hidden and path not in left_out:
+            with file.open("rb") as stream:
+                found[path] = stream.read(MAX_FILE_BYTES + 1)
+    return found
+
+
+def _accepted(
+    files: Mapping[str, bytes], found: Mapping[str, bytes], may_change: Sequence[str], editable: Sequence[str]
+) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    after, faults, new = dict(files), [], 0
+    for path, data in found.items():
+        if data == files.get(path) or (path in files and len(files[path]) > MAX_FILE_BYTES):
+            continue
+        new += path not in files
+        if len(data) > MAX_FILE_BYTES:
+            faults.append(f"{path}: the file would grow past {MAX_FILE_BYTES // 1024} KiB.")
+        elif path not in may_change and (path in files or not is_added_module(path, editable)):
+            faults.append(f"{path}: this file may not be changed.")
+        elif new > MAX_NEW_FILES:
+            faults.append(f"{path}: too many new files.")
+        else:
+            after[path] = data
+    faults += [f"{path}: this file may not be removed." for path in files if path not in found]
+    return after, tuple(faults)

@@ -1,0 +1,163 @@
+"""Drives Aider once: `python aider_driver.py`, a request as JSON on standard input, what it said as JSON on output.
+
+Runs in the coder environment and imports only the standard library and Aider. What it edited is for the caller to find
+out by looking at the files; what it reports here is what Aider said.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_TOKENS = 200_000
+_REPORT_LINES = 40
+
+
+def main() -> int:
+    """Read the request, let Aider edit, write what it said."""
+    # Aider prints as it works; the answer needs standard output for itself.
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+    report: dict[str, Any] = {"reply": "", "said": [], "error": ""}
+    once = threading.Lock()
+
+    def give() -> None:
+        if once.acquire(blocking=False):
+            json.dump(report, answer)
+            answer.flush()
+
+    def too_late() -> None:
+        report["error"] = f"Aider was stopped after {request['timeout_s']:.0f} s."
+        give()
+        os._exit(1)
+
+    timer = threading.Timer(request["timeout_s"], too_late)
+    timer.daemon = True
+    timer.start()
+    try:
+        edit(request, report)
+    except Exception as error:  # noqa: BLE001 - whatever Aider raises is told to the caller
+        report["error"] = f"{type(error).__name__}: {error}"[:2000]
+    timer.cancel()
+    give()
+    return 0
+
+
+def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
+    """Run one message through Aider in the working folder."""
+    os.chdir(request["folder"])
+    models = importlib.import_module("aider.models")
+    name = f"anthropic/{request['model']}"
+    # Given here, or it is fetched from the web.
+    facts = {
+        "max_tokens": request["max_tokens"],
+        "max_input_tokens": _TOKENS,
+        "max_output_tokens": request["max_tokens"],
+        "input_cost_per_token": 0.0,
+        "output_cost_per_token": 0.0,
+        "litellm_provider": "anthropic",
+        "mode": "chat",
+    }
+    models.model_info_manager.local_model_metadata[name] = facts
+    model = models.Model(name, weak_model=name, editor_model=False)
+    model.system_prompt_prefix = request["system"] or None
+    model.use_temperature = float(request["temperature"])
+    model.extra_params = {"max_tokens": request["max_tokens"]}
+    importlib.import_module("aider.coders.base_coder").RETRY_TIMEOUT = 1  # the gateway has tried again already
+
+    allowed = _allow(request)
+    coder = importlib.import_module("aider.coders").Coder.create(
+        main_model=model,
+        io=_quiet_io(request["folder"], report["said"], allowed),
+        fnames=request["editable"],
+        read_only_fnames=request["read_only"],
+        edit_format="diff",
+        use_git=False,
+        stream=False,
+        map_tokens=0,
+        auto_commits=False,
+        dirty_commits=False,
+        auto_lint=False,
+        auto_test=False,
+        suggest_shell_commands=False,
+        detect_urls=False,
+        cache_prompts=False,
+    )
+    aider_allows = coder.allowed_to_edit
+    coder.allowed_to_edit = lambda path: allowed(path) and aider_allows(path)
+    _keep_replies(coder, report)
+    # Without Aider's own reading of the message: a line that begins with `!` or `/` would be taken for a command.
+    coder.run(with_message=request["message"], preproc=False)
+
+
+def _keep_replies(coder: Any, report: dict[str, Any]) -> None:
+    """Keep what the model says each time; Aider's own history has lines in the model's name that it never said."""
+    add = coder.add_assistant_reply_to_cur_messages
+
+    def keep() -> None:
+        report["reply"] = "\n\n".join(filter(None, (report["reply"], coder.partial_response_content)))
+        add()
+
+    coder.add_assistant_reply_to_cur_messages = keep
+
+
+def _allow(request: dict[str, Any]) -> Callable[[str], bool]:
+    root = Path(request["folder"]).resolve()
+    editable = set(request["editable"])
+
+    def allowed(path: str) -> bool:
+        full = (root / path).resolve()
+        if not full.is_relative_to(root):
+            return False
+        inside = full.relative_to(root).as_posix()
+        return inside in editable or (inside not in request["read_only"] and not full.exists() and full.suffix == ".py")
+
+    return allowed
+
+
+def _quiet_io(folder: str, said: list[str], allowed: Callable[[str], bool]) -> Any:
+    """Return Aider's way to the outside: it asks nobody, opens nothing and writes where it may only."""
+    io_module: Any = importlib.import_module("aider.io")
+    root = Path(folder).resolve()
+    made: set[Path] = set()
+
+    class QuietIO(io_module.InputOutput):  # type: ignore[misc]
+        def confirm_ask(self, question: str, *_: object, subject: str | None = None, **__: object) -> bool:
+            if question != "Create new file?" or subject is None or not allowed(subject):
+                return False
+            made.add((root / subject).resolve())
+            return True
+
+        def write_text(self, filename: str, content: str, *rest: Any, **named: Any) -> None:
+            full = Path(filename).resolve()
+            if full not in made and not (full.is_relative_to(root) and allowed(str(full.relative_to(root)))):
+                raise ValueError(f"{filename} may not be changed.")
+            super().write_text(filename, content, *rest, **named)
+
+        def offer_url(self, *_: object, **__: object) -> bool:
+            return False
+
+        def tool_error(self, message: str = "", strip: bool = True) -> None:  # noqa: FBT001, FBT002 - Aider's own
+            self._keep(message)
+            super().tool_error(message, strip)
+
+        def tool_warning(self, message: str = "", strip: bool = True) -> None:  # noqa: FBT001, FBT002 - Aider's own
+            self._keep(message)
+            super().tool_warning(message, strip)
+
+        def _keep(self, message: str) -> None:
+            if message.strip() and len(said) < _REPORT_LINES:
+                said.append(message.strip()[:1000])
+
+    return QuietIO(yes=True, pretty=False, fancy_input=False, chat_history_file=None, input_history_file=None, root=folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

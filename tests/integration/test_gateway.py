@@ -1,0 +1,498 @@
+"""The gateway over real HTTP, between Anthropic's own client and a strict double of the provider."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+from fumehood.artifacts.local import LocalArtifacts
+from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain.ids import DirectionId, TenantId
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
+from fumehood.errors import ModelUnavailableError, OverBudgetError
+from fumehood.gateway import tokens
+from fumehood.gateway.app import create_app
+from fumehood.gateway.exchange import Desk
+from fumehood.gateway.prices import Prices
+from fumehood.gateway.upstreams.anthropic import AnthropicUpstream, Retries
+from fumehood.gateway.upstreams.offline import OfflineModel
+from fumehood.llm.client import GatewayModel
+from fumehood.ports import Call
+from fumehood.store.clock import SystemClock
+from fumehood.store.sql import SqlStore, open_store
+from pydantic import BaseModel, Field
+
+from tests.fakes import provider as fake
+from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, serving
+
+MODEL = "claude-sonnet-4-6"  # $3 in, $15 out
+SECRET = b"s" * 32
+
+
+@dataclasses.dataclass
+class Room:
+    """A gateway between a caller and a provider."""
+
+    provider: Provider
+    store: SqlStore
+    artifacts: LocalArtifacts
+    clock: SystemClock
+    url: str
+    direction: Direction
+    waits: list[float]
+    models: list[GatewayModel]
+
+    def claims(self, **changes: Any) -> Claims:
+        claims = Claims(
+            tenant=TenantId("ten_1"),
+            direction_id=self.direction.id,
+            role="idea",
+            model=MODEL,
+            expires_at=self.clock.now() + 60,
+        )
+        return dataclasses.replace(claims, **changes)
+
+    def client(self, **changes: Any) -> anthropic.Anthropic:
+        token = tokens.mint(self.claims(**changes), SECRET)
+        return anthropic.Anthropic(base_url=self.url, api_key=token, max_retries=0)
+
+    def call(self, **changes: Any) -> Call:
+        return Call(claims=self.claims(**changes), system="Be brief.", prompt="Hello?", max_tokens=100)
+
+    def model(self) -> GatewayModel:
+        self.models.append(GatewayModel(self.url, SECRET, self.clock))
+        return self.models[-1]
+
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        with self.store.begin() as tx:
+            return tx.ledger.entries(self.direction.id)
+
+    def spent(self) -> float:
+        with self.store.begin() as tx:
+            return tx.ledger.spent_usd(self.direction.id)
+
+    def calls(self) -> tuple[ModelCall, ...]:
+        with self.store.begin() as tx:
+            return tx.calls.find()
+
+    def closed(self, count: int = 1) -> tuple[ModelCall, ...]:
+        """Wait until so many calls are closed: after a caller has gone this takes a moment."""
+        deadline = time.monotonic() + 10
+        while len(self.calls()) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.calls()
+
+    def budget(self, usd: float | None, **changes: Any) -> None:
+        with self.store.begin() as tx:
+            tx.directions.save(dataclasses.replace(self.direction, budget_usd=usd, **changes))
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    clock, waits = SystemClock(), []
+    store = open_store(f"sqlite:///{tmp_path / 'fumehood.db'}")
+    artifacts = LocalArtifacts(tmp_path / "artifacts")
+    direction = Direction(
+        id=DirectionId(clock.new_id("dir")),
+        tenant=TenantId("ten_1"),
+        template="t",
+        text="",
+        model=MODEL,
+        review_model=MODEL,
+        profile="tiny",
+        ideas=1,
+        runs=1,
+        budget_usd=1.0,
+    )
+    with store.begin() as tx:
+        tx.directions.save(direction)
+    provider = Provider()
+    with serving(provider.app) as provider_url:
+        upstream = AnthropicUpstream(
+            provider_url, key=lambda: KEY, retries=Retries(sleep=waits.append, draw=lambda: 0.0, deadline_s=120)
+        )
+        desk = Desk(
+            store=store,
+            artifacts=artifacts,
+            clock=clock,
+            secret=SECRET,
+            upstreams={"claude": upstream, "offline": OfflineModel(artifacts)},
+            prices=Prices.shipped(),
+        )
+        with serving(create_app(desk)) as url:
+            room = Room(provider, store, artifacts, clock, url, direction, waits, [])
+            yield room
+            for model in room.models:
+                model.close()
+        upstream.close()
+    store.close()
+
+
+def say(client: anthropic.Anthropic, **changes: Any) -> Any:
+    fields = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello?"}]}
+    with client:
+        return client.messages.create(**{**fields, **changes})
+
+
+def in_turn(*replies: fake.Reply) -> Callable[[Asked], fake.Reply]:
+    left = list(replies)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def test_the_library_talks_to_the_gateway_unchanged(room: Room) -> None:
+    message = say(room.client(), system="Be brief.")
+    assert message.content[0].text == "Hello."
+    (asked,) = room.provider.asked
+    assert asked.body["system"] == "Be brief."
+    assert room.spent() == pytest.approx((100 * 3 + 50 * 15) / 1e6)
+    assert [entry.kind for entry in room.entries()] == ["reserved", "settled"]
+
+
+def test_a_stream_has_the_provider_s_events_in_their_order(room: Room) -> None:
+    room.provider.script = lambda _: fake.text("One two three.")
+    body = {"model": MODEL, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "?"}]}
+    headers = {"authorization": f"Bearer {tokens.mint(room.claims(), SECRET)}"}
+    with httpx.stream("POST", f"{room.url}/v1/messages", json=body, headers=headers) as response:
+        lines = list(response.iter_lines())
+    assert response.headers["content-type"].startswith("text/event-stream")
+    got = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert got == fake.events(fake.text("One two three."))
+    assert [line[7:] for line in lines if line.startswith("event: ")] == [event["type"] for event in got]
+    assert room.spent() == pytest.approx((100 * 3 + 50 * 15) / 1e6)
+
+
+@pytest.mark.parametrize("model", ["offline", MODEL])
+def test_the_library_reads_streams_of_text_and_tools(room: Room, model: str) -> None:
+    room.provider.script = lambda _: fake.tool({"exhausted": True})
+    schema = {"name": "answer", "input_schema": {"type": "object", "properties": {}}}
+    playbook = room.artifacts.put(b"[paper]\n")
+    with (
+        room.client(model=model, playbook=playbook) as client,
+        client.messages.stream(
+            model=model,
+            max_tokens=99,
+            messages=[{"role": "user", "content": "Hi"}],
+            tools=[schema],
+            tool_choice={"type": "tool", "name": "answer"},
+        ) as stream,
+    ):
+        kinds = [event.type for event in stream]
+        message = stream.get_final_message()
+    assert message.content[0].input == {"exhausted": True}
+    assert message.stop_reason == "tool_use"
+    assert kinds[0] == "message_start"
+    assert kinds[-1] == "message_stop"
+    assert len(room.calls()) == 1
+
+
+def test_tokens_are_counted_by_the_provider_and_cost_nothing(room: Room) -> None:
+    with room.client() as client:
+        counted = client.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": "Hi"}])
+    assert counted.input_tokens == 321
+    assert room.entries() == ()
+
+
+class Opinion(BaseModel):
+    score: int = Field(ge=1, le=10)
+    reason: str
+
+
+def test_an_answer_comes_in_the_shape_asked_for(room: Room) -> None:
+    room.provider.script = lambda _: fake.tool({"score": 7, "reason": "sound"})
+    assert room.model().answer(room.call(), Opinion) == Opinion(score=7, reason="sound")
+    (asked,) = room.provider.asked
+    assert asked.body["tool_choice"] == {"type": "tool", "name": "answer"}
+    assert asked.body["temperature"] == 0.7
+
+
+def test_an_answer_that_does_not_fit_is_shown_its_faults_once(room: Room) -> None:
+    room.provider.script = in_turn(fake.tool({"score": 70}), fake.tool({"score": 7, "reason": "sound"}))
+    assert room.model().answer(room.call(), Opinion).score == 7
+    told = json.dumps(room.provider.asked[1].body["messages"][2])
+    assert "less than or equal to 10" in told
+    assert "reason" in told
+    assert len(room.calls()) == 2
+
+
+def test_an_answer_that_never_fits_is_no_answer(room: Room) -> None:
+    room.provider.script = lambda _: fake.tool({"score": 70})
+    with pytest.raises(ModelUnavailableError, match="score") as caught:
+        room.model().answer(room.call(), Opinion)
+    assert not caught.value.retryable
+    assert len(room.provider.asked) == 2
+
+
+def test_fenced_json_is_taken_where_the_tool_is_not_called(room: Room) -> None:
+    room.provider.script = lambda _: fake.text('Thoughts {.\n```json\n{"score": 3, "reason": "```"}\n```\nDone.')
+    assert room.model().answer(room.call(), Opinion).score == 3
+
+
+def test_what_a_model_refuses_is_left_out_or_said_in_words(room: Room) -> None:
+    room.provider.script = lambda _: fake.tool({"score": 7, "reason": "sound"})
+    assert room.model().answer(room.call(model="claude-opus-5-5"), Opinion).score == 7
+    (asked,) = room.provider.asked
+    assert "temperature" not in asked.body
+    assert asked.body["tool_choice"] == {"type": "auto"}
+    assert "`answer`" in asked.body["system"]
+    assert asked.body["max_tokens"] > 100
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [
+        ("fhg_nonsense", "not a token"),
+        ("sk-ant-something", "not a token"),
+        (tokens.mint(Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="r", model=MODEL), SECRET), "expired"),
+        (tokens.mint(Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="r", model=MODEL), b"x"), "signature"),
+    ],
+)
+def test_a_wrong_token_is_told_what_is_wrong(room: Room, token: str, message: str) -> None:
+    client = anthropic.Anthropic(base_url=room.url, api_key=token, max_retries=0)
+    with pytest.raises(anthropic.AuthenticationError, match=message):
+        say(client)
+    assert room.provider.asked == []
+
+
+def test_a_caller_without_a_token_is_refused(room: Room) -> None:
+    assert httpx.post(f"{room.url}/v1/messages", json={}).status_code == 401
+    assert httpx.get(f"{room.url}/healthz").json() == {"status": "ok"}
+    missing = httpx.get(f"{room.url}/elsewhere")
+    assert missing.status_code == 404
+    assert missing.json()["type"] == "error"
+
+
+def test_a_caller_cannot_choose_another_model(room: Room) -> None:
+    with pytest.raises(anthropic.PermissionDeniedError, match="claude-opus-5"):
+        say(room.client(), model="claude-opus-5")
+    assert room.provider.asked == []
+    assert room.entries() == ()
+
+
+def test_a_cancelled_direction_spends_nothing_more(room: Room) -> None:
+    room.budget(1.0, state=DirectionState.CANCELLED)
+    with pytest.raises(anthropic.AuthenticationError, match="cancelled"):
+        say(room.client())
+
+
+@pytest.mark.parametrize("model", ["claude-unheard-of", "gpt-9"])
+def test_a_model_without_a_price_or_an_upstream_is_refused(room: Room, model: str) -> None:
+    with pytest.raises(anthropic.APIStatusError, match=model) as caught:
+        say(room.client(model=model), model=model)
+    assert caught.value.status_code in {400, 404}
+    assert room.provider.asked == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"extra_body": {"speed": "fast"}},
+        {"extra_body": {"inference_geo": "us"}},
+        {"max_tokens": 0},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "x"}}]}]},
+    ],
+)
+def test_what_has_no_bounded_cost_is_not_passed_on(room: Room, changes: dict[str, Any]) -> None:
+    with pytest.raises(anthropic.BadRequestError):
+        say(room.client(), **changes)
+    assert room.provider.asked == []
+    assert room.entries() == ()
+
+
+def test_over_budget_is_402_as_a_problem_and_nothing_is_sent(room: Room) -> None:
+    room.budget(0.0001)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        say(room.client())
+    response = caught.value.response
+    assert response.status_code == 402
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == 402
+    assert "$0.00" in response.json()["detail"]
+    assert room.provider.asked == []
+    assert room.spent() == 0
+    with pytest.raises(OverBudgetError, match="budget"):
+        room.model().text(room.call())
+
+
+def test_failures_that_pass_are_tried_again_with_growing_waits(room: Room) -> None:
+    room.provider.script = in_turn(
+        Failure(529, "overloaded_error"), Failure(500), Failure(429, "rate_limit_error", headers={"retry-after": "7"}), fake.text()
+    )
+    assert say(room.client()).content[0].text == "Hello."
+    assert room.waits == [0.5, 1.0, 7.0]
+    assert room.spent() == pytest.approx((100 * 3 + 50 * 15) / 1e6)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_trying_again_has_a_ceiling_and_then_costs_nothing(room: Room, status: int, stream: bool) -> None:
+    room.provider.script = lambda _: Failure(status)
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        say(room.client(), stream=stream)
+    assert caught.value.status_code == (502 if status == 500 else status)
+    assert len(room.provider.asked) == 6
+    assert room.spent() == 0
+    assert [entry.kind for entry in room.entries()] == ["reserved", "released"]
+
+
+def test_a_wait_past_the_deadline_is_not_waited_for(room: Room) -> None:
+    room.provider.script = lambda _: Failure(429, headers={"retry-after": "1000"})
+    with pytest.raises(anthropic.RateLimitError):
+        say(room.client())
+    assert room.waits == []
+    assert len(room.provider.asked) == 1
+
+
+def test_a_refused_key_is_not_the_caller_s_fault_and_is_not_shown(room: Room) -> None:
+    room.provider.script = lambda _: Failure(401, "authentication_error", f"invalid key {KEY}")
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        say(room.client())
+    assert caught.value.status_code == 503
+    assert KEY not in str(caught.value)
+    assert len(room.provider.asked) == 1
+    with pytest.raises(ModelUnavailableError) as unavailable:
+        room.model().text(room.call())
+    assert unavailable.value.retryable
+
+
+def test_a_request_that_the_provider_refuses_is_told_once(room: Room) -> None:
+    room.provider.script = lambda _: Failure(400, "invalid_request_error", f"prompt is too long {KEY}")
+    with pytest.raises(anthropic.BadRequestError, match="prompt is too long") as caught:
+        say(room.client())
+    assert KEY not in str(caught.value)
+    assert len(room.provider.asked) == 1
+    assert room.spent() == 0
+
+
+def test_a_connection_that_breaks_is_tried_again(room: Room) -> None:
+    room.provider.script = in_turn(Broken(fake.text(), 0), fake.text("Again."))
+    assert say(room.client()).content[0].text == "Again."
+
+
+def test_an_unreachable_provider_is_told_and_costs_nothing(room: Room, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    upstream = AnthropicUpstream(f"http://127.0.0.1:{port}", key=lambda: KEY, retries=Retries(sleep=room.waits.append))
+    desk = Desk(
+        store=room.store,
+        artifacts=room.artifacts,
+        clock=room.clock,
+        secret=SECRET,
+        upstreams={"claude": upstream},
+        prices=Prices.shipped(),
+    )
+    with serving(create_app(desk)) as url:
+        client = anthropic.Anthropic(base_url=url, api_key=tokens.mint(room.claims(), SECRET), max_retries=0)
+        with pytest.raises(anthropic.InternalServerError, match="could not be reached"):
+            say(client)
+    upstream.close()
+    assert len(room.waits) == 5
+    assert room.spent() == 0
+
+
+def test_a_stream_that_breaks_off_settles_what_was_counted(room: Room) -> None:
+    room.provider.script = lambda _: Broken(fake.text("a" * 400), 4)
+    with room.client() as client, pytest.raises(anthropic.APIStatusError, match="broke off"):
+        list(client.messages.create(model=MODEL, max_tokens=500, stream=True, messages=[{"role": "user", "content": "?"}]))
+    (call,) = room.closed()
+    assert call.status == 502
+    assert call.usage.input_tokens == 100
+    assert call.usage.output_tokens == 100  # 200 of the letters had come
+    assert room.spent() == pytest.approx((100 * 3 + 100 * 15) / 1e6)
+    assert json.loads(room.artifacts.get(call.reply))["content"][0]["text"] == "a" * 200
+
+
+def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:
+    room.provider.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=0.2)
+    body = {"model": MODEL, "max_tokens": 500, "stream": True, "messages": [{"role": "user", "content": "?"}]}
+    headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
+    with httpx.stream("POST", f"{room.url}/v1/messages", json=body, headers=headers) as response:
+        next(response.iter_lines())
+    (call,) = room.closed()
+    assert call.status == 499
+    assert call.usage.input_tokens == 100
+    assert [entry.kind for entry in room.entries()] == ["reserved", "settled"]
+    assert 0 < room.spent() < 0.01
+
+
+def test_calls_at_the_same_time_never_pass_the_cap(room: Room) -> None:
+    gate = threading.Event()
+
+    def slow(_: Asked) -> fake.Reply:
+        gate.wait(0.05)
+        return fake.text(output_tokens=100)
+
+    room.provider.script = slow
+    room.budget(0.02)
+    highest: list[float] = []
+    watching = threading.Event()
+
+    def watch() -> None:
+        while not watching.is_set():
+            highest.append(room.spent())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    def one(_: int) -> int:
+        try:
+            say(room.client())
+        except anthropic.APIStatusError as error:
+            return error.status_code
+        return 200
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(one, range(24)))
+    watching.set()
+    watcher.join()
+    assert set(statuses) == {200, 402}
+    assert max(highest) <= 0.02
+    assert room.spent() == pytest.approx(statuses.count(200) * (100 * 3 + 100 * 15) / 1e6)
+
+
+def test_a_call_is_recorded_without_secrets(room: Room) -> None:
+    token = tokens.mint(room.claims(), SECRET)
+    room.provider.script = lambda _: fake.text(f"The key is {KEY}.")
+    say(room.client(), messages=[{"role": "user", "content": f"My token is {token}."}])
+    (call,) = room.calls()
+    request, reply = room.artifacts.get(call.request).decode(), room.artifacts.get(call.reply).decode()
+    assert "My token is [secret]" in request
+    assert "The key is [secret]" in reply
+    kept = request + reply + call.claims
+    assert token not in kept
+    assert KEY not in kept
+    assert "expires_at" not in call.claims
+    assert (call.role, call.model, call.upstream, call.status) == ("idea", MODEL, "anthropic", 200)
+    assert call.usage.output_tokens == 50
+    assert call.duration_s >= 0
+
+
+def test_cached_prompts_are_paid_at_their_own_rates(room: Room) -> None:
+    reply = fake.text(input_tokens=10, output_tokens=0, cache_creation_input_tokens=1000, cache_read_input_tokens=2000)
+    reply["usage"]["cache_creation"] = {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600}
+    room.provider.script = lambda _: reply
+    say(room.client())
+    assert room.spent() == pytest.approx((10 * 3 + 400 * 3.75 + 600 * 6 + 2000 * 0.3) / 1e6)
+
+
+def test_the_offline_model_is_counted_and_costs_nothing(room: Room) -> None:
+    room.budget(0.0)
+    playbook = room.artifacts.put(b'[[ideas]]\nname = "a"\ntitle = "A"\n')
+    message = say(room.client(model="offline", playbook=playbook), model="offline")
+    assert '"title": "A"' in message.content[0].text
+    (call,) = room.calls()
+    assert call.upstream == "offline"
+    assert call.usage.usd == 0
+    assert call.usage.output_tokens > 0

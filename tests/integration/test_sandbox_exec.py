@@ -1,0 +1,193 @@
+"""`fumehood sandbox exec` and `reap`, as a person or a script calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox import cgroups, kernel, uids
+from sandbox import installation as installations
+
+pytestmark = pytest.mark.local
+
+ROOT = Path(__file__).parents[2]
+RUN_DIR = Path("/run/fumehood")
+SMALL = ("--adapter", "local", "--memory", "128", "--storage", "16", "--wall", "20")
+
+
+class Shell:
+    """The command on a state folder of its own, with a workspace beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state_dir, self.workspace, self.out = folder / "state", folder / "workspace", folder / "out"
+        self.workspace.mkdir()
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(self.state_dir), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "fumehood.cli.sandbox", *words]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder
+        )
+
+    def call(self, *words: str) -> tuple[int, Any, str]:
+        with self.start(*words) as process:
+            said, complained = process.communicate(timeout=60)
+        return process.returncode, json.loads(said) if said else None, complained
+
+    def exec(self, *command: str, options: tuple[str, ...] = ()) -> tuple[int, Any, str]:
+        places = ("--workspace", str(self.workspace), "--out", str(self.out))
+        return self.call("exec", *SMALL, *places, *options, "--", *command)
+
+    def left(self) -> list[str]:
+        if not (self.state_dir / "installation").exists():
+            return []
+        home, groups = installations.find(self.state_dir, RUN_DIR), cgroups.find()
+        found = [str(mount.target) for mount in kernel.mounts(home.folder)]
+        found += [str(device) for device in kernel.loops(self.state_dir)]
+        found += uids.claims(RUN_DIR, home.id)
+        found += cgroups.names(groups, home.id) if groups else []
+        for folder in (home.executions, home.volumes, home.folder):
+            found += [path.name for path in folder.iterdir() if path.name != ".lock"] if folder.is_dir() else []
+        return found
+
+
+def until(holds: Callable[[], object], patience_s: float = 15.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    yield made
+    if (made.state_dir / "installation").exists():
+        assert made.left() == []
+        folder = installations.find(made.state_dir, RUN_DIR).folder
+        if folder.exists():
+            folder.rmdir()
+
+
+def test_one_command_is_one_json_document(shell: Shell) -> None:
+    (shell.workspace / "sub").mkdir()
+    (shell.workspace / "sub" / "x.py").write_text(
+        "import sys; print('said'); open('r.txt','w').write('1')", encoding="utf-8"
+    )
+    status, told, _ = shell.exec("python3", "sub/x.py", options=("--collect", "*.txt", "sub/**", "nothing"))
+    assert status == 0
+    assert {"verdict": "succeeded", "exit_code": 0, "output_tail": "said\n", "rejected": []}.items() <= told.items()
+    assert {"wall_s", "cpu_s", "peak_memory_mib", "peak_storage_mib"} <= told.keys()
+    digest = hashlib.sha256(b"1").hexdigest()
+    assert told["artifacts"][0] == {"path": "r.txt", "bytes": 1, "sha256": digest}
+    assert [item["path"] for item in told["artifacts"]] == ["r.txt", "sub/x.py"]
+    assert (shell.out / "r.txt").read_text(encoding="utf-8") == "1"
+
+
+def test_a_failure_of_the_program_is_an_outcome(shell: Shell) -> None:
+    status, told, _ = shell.exec("sh", "-c", "echo no >&2; exit 7")
+    assert (status, told["verdict"], told["exit_code"], told["output_tail"]) == (0, "failed", 7, "no\n")
+
+
+def test_limits_are_those_that_were_asked(shell: Shell) -> None:
+    status, told, _ = shell.exec("sleep", "20", options=("--wall", "0.3"))
+    assert (status, told["verdict"]) == (0, "timed_out")
+    status, told, _ = shell.exec("yes", options=("--output-bytes", "2000"))
+    assert (told["verdict"], len(told["output_tail"]), told["truncated"]) == ("too_much_output", 2000, True)
+
+
+def test_the_workspace_is_never_written(shell: Shell) -> None:
+    program = shell.workspace / "run.sh"
+    program.write_text("#!/bin/sh\necho more >> run.sh; touch new; rm -f run.sh; ls", encoding="utf-8")
+    program.chmod(0o755)
+    (shell.workspace / "link").symlink_to("run.sh")
+    before = program.read_bytes()
+    status, told, _ = shell.exec("./run.sh")
+    assert (status, told["output_tail"]) == (0, "link\nnew\n")
+    assert sorted(path.name for path in shell.workspace.iterdir()) == ["link", "run.sh"]
+    assert program.read_bytes() == before
+
+
+def test_a_link_out_of_the_workspace_is_refused(shell: Shell) -> None:
+    (shell.workspace / "secret").symlink_to("/etc/shadow")
+    status, told, complaint = shell.exec("cat", "secret")
+    assert (status, told) == (2, None)
+    assert "secret" in complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        (("--network", "allow:arxiv"), 3),
+        (("--network", "allow:example.com"), 2),
+        (("--network", "host"), 2),
+        (("--memory", "1"), 2),
+        (("--memory", "4194304"), 4),
+        (("--storage", "4194304"), 3),
+        (("--collect", "../x"), 2),
+        (("--adapter", "podman"), 2),
+        (("--image", "windows"), 3),
+        (("--no-such-option",), 2),
+        (("--workspace", "/no/such/folder"), 2),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_a_status(shell: Shell, options: tuple[str, ...], status: int) -> None:
+    got, told, complaint = shell.exec("true", options=options)
+    assert (got, told) == (status, None)
+    assert complaint.strip()
+    assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_cleans_up(shell: Shell, number: signal.Signals) -> None:
+    places = ("--workspace", str(shell.workspace), "--out", str(shell.out))
+    with shell.start("exec", *SMALL, *places, "--", "sleep", "20") as process:
+        until(lambda: any(shell.state_dir.glob("executions/*/started.json")))
+        process.send_signal(number)
+        said, complained = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, "")
+    assert "stopped and removed" in complained
+    assert shell.left() == []
+
+
+def test_what_a_dead_worker_left_is_reaped(shell: Shell) -> None:
+    places = ("--workspace", str(shell.workspace), "--out", str(shell.out))
+    with shell.start("exec", *SMALL, *places, "--", "sleep", "20") as process:
+        until(lambda: any(shell.state_dir.glob("executions/*/started.json")))
+        name = next(shell.state_dir.glob("executions/*")).name
+        assert shell.call("reap", "--adapter", "local") == (0, {"removed": [], "kept": [name]}, "")
+        process.kill()
+    assert name in shell.left()
+    assert shell.call("reap", "--adapter", "local") == (0, {"removed": [name], "kept": []}, "")
+    assert shell.left() == []
+
+
+def test_without_root_it_says_how_to_get_it(shell: Shell) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from fumehood.domain.execution import Kind, Spec
+from fumehood.errors import SandboxUnavailableError
+from sandbox.local import LocalSandbox
+sandbox = LocalSandbox(Path({str(shell.state_dir)!r}), Path("/run/fumehood"))
+os.setuid(65534)
+try:
+    sandbox.launch(Spec(name="fh-" + "0" * 26, kind=Kind.RUN, command=("true",), image="plain"))
+except SandboxUnavailableError as error:
+    print(error.reason, error.exit_status, error)
+print([one for one in sandbox.capabilities() if one.held])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == (
+        "no_root 3 The local sandbox needs root for volumes and control groups. Run it with sudo.\n[]\n"
+    ), done.stderr
