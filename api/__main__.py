@@ -50,7 +50,11 @@ def main() -> int:
     if len(settings.api_key) < SHORTEST_KEY:
         sys.stderr.write(f"api: FUMEHOOD_API_KEY must be set to a key of at least {SHORTEST_KEY} characters.\n")
         return 2
-    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        sys.stderr.write(f"api: The state folder {settings.state_dir} cannot be used: {error.strerror}.\n")
+        return 3
     migrate.upgrade(settings.resolved_database_url)
     app = create_app(
         SqlStore(settings.resolved_database_url),

@@ -35,7 +35,8 @@ def create_app(
 
     def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
         if given is None or not hmac.compare_digest(given.credentials.encode(), api_key.encode()):
-            raise HTTPException(401, "A valid key is needed: Authorization: Bearer <key>.")
+            told = {"WWW-Authenticate": "Bearer"}
+            raise HTTPException(401, "A valid key is needed: Authorization: Bearer <key>.", told)
 
     guarded = [Depends(authorised)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -26,12 +28,13 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
 NAMES = {400: "bad-request", 401: "unauthorised", 404: "not-found", 405: "method-not-allowed", 422: "bad-input"}
 
 
-def problem(status: int, name: str, detail: str) -> JSONResponse:
+def problem(status: int, name: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return one problem document."""
     return JSONResponse(
         {"type": f"urn:fumehood:problem:{name}", "title": name.replace("-", " "), "status": status, "detail": detail},
         status_code=status,
         media_type="application/problem+json",
+        headers=headers,
     )
 
 
@@ -47,14 +50,19 @@ def install(app: FastAPI) -> None:
 
     def invalid(_: Request, error: Exception) -> JSONResponse:
         first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str))
         return problem(422, "bad-input", f"{where}: {first['msg']}" if where else str(first["msg"]))
 
     def http(_: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
         detail = str(error.detail) if isinstance(error, HTTPException) else "The request failed."
-        return problem(status, NAMES.get(status, "http"), detail)
+        headers = error.headers if isinstance(error, HTTPException) else None
+        return problem(status, NAMES.get(status, "http"), detail, headers)
+
+    def unexpected(_: Request, __: Exception) -> JSONResponse:
+        return problem(500, "internal", "Something is broken on our side.")
 
     app.add_exception_handler(FumehoodError, expected)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)

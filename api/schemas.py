@@ -13,7 +13,7 @@ class Budget(BaseModel):
     """The most that a direction may cost."""
 
     model_config = ConfigDict(extra="forbid")
-    usd: float | None = Field(default=None, ge=0)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class DirectionCreate(BaseModel):

@@ -58,13 +58,14 @@ def arguments(
         for parent in reversed(Path(place).parents[:-1]):
             told += _folder(str(parent))
         told += ["--ro-bind", str(source), place]
-    told += [*_folder("/lab"), *_folder("/lab/bin")]
-    for place, target in links.items():
-        told += ["--symlink", target, place]
     # The host's own settings are EACCES for the run's uid already; this makes them EROFS too.
     told += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
     told += ["--size", str(translate.shared_memory_bytes(limits)), "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108
     told += ["--size", str(translate.tmp_bytes(limits)), "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
+    for place, target in links.items():
+        for parent in reversed(Path(place).parents[:-1]):
+            told += _folder(str(parent))
+        told += ["--symlink", target, place]
     told += ["--ro-bind", str(volume / "in"), "/in", "--bind", str(volume / "work"), "/work", "--chdir", "/work"]
     return [*told, "--remount-ro", "/dev", "--remount-ro", "/"]
 

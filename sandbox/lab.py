@@ -48,7 +48,9 @@ def find(state_dir: Path, lab_dir: Path | None = None) -> dict[str, Root]:
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the lab that was finished last."""
+    """Return the lab that `current` points to, or else the one that was finished last."""
+    if (folder / "current" / "lab.json").is_file():
+        return (folder / "current").resolve()
     found = sorted(folder.glob("*/lab.json"), key=lambda place: place.stat().st_mtime) if folder.is_dir() else []
     return found[-1].parent if found else None
 
@@ -59,8 +61,8 @@ def plain() -> Root:
 
 
 def latex() -> Root:
-    """Return the root with TeX's trees and what finds fonts."""
-    places = ("/etc/texmf", "/var/lib/texmf", "/etc/fonts", "/var/cache/fontconfig")
+    """Return the root with TeX's trees, what finds fonts, and the links that `bibtex` and `awk` go through."""
+    places = ("/etc/texmf", "/var/lib/texmf", "/etc/fonts", "/var/cache/fontconfig", "/etc/alternatives")
     folders = {place: Path(place) for place in places if Path(place).is_dir()}
     return Root(image="latex", folders=folders, links=_python_links(Path("/usr/bin/python3")))
 
@@ -70,6 +72,7 @@ def lab(folder: Path) -> Root:
     told = json.loads((folder / "lab.json").read_text(encoding="utf-8"))
     folders = {SITE: (folder / "site-packages").resolve()}
     environment = {"PYTHONPATH": SITE, "PYTHONDONTWRITEBYTECODE": "1"}
+    links = _font_links(folder, folders, environment)
     interpreter = Path(told["python"]).resolve()
     if not interpreter.exists():
         raise SandboxUnavailableError(
@@ -78,14 +81,25 @@ def lab(folder: Path) -> Root:
             reason="no_image",
         )
     if interpreter.is_relative_to("/usr"):
-        links = _python_links(interpreter)
+        links |= _python_links(interpreter)
     else:
         prefix = interpreter.parent.parent
         folders["/lab/python"] = prefix
-        links = _python_links(Path("/lab/python") / interpreter.relative_to(prefix))
+        links |= _python_links(Path("/lab/python") / interpreter.relative_to(prefix))
         if any((prefix / "lib").glob("libpython*.so*")):
             environment["LD_LIBRARY_PATH"] = "/lab/python/lib"
     return Root(image="lab", folders=folders, links=links, environment=environment, digest=f"lab@sha256:{told['hash']}")
+
+
+def _font_links(folder: Path, folders: dict[str, Path], environment: dict[str, str]) -> dict[str, str]:
+    """Show the lab's list of fonts, where it has one; without it each execution makes its own."""
+    lists = [path.name for path in (folder / "mpl").glob("fontlist-*.json")]
+    if not lists:
+        return {}
+    folders["/lab/mpl"] = (folder / "mpl").resolve()
+    # The folder itself must be writable, or Matplotlib takes another one.
+    environment["MPLCONFIGDIR"] = "/tmp/matplotlib"  # noqa: S108 - inside, where it is the execution's own
+    return {f"/tmp/matplotlib/{name}": f"/lab/mpl/{name}" for name in lists}  # noqa: S108
 
 
 def _python_links(interpreter: Path) -> dict[str, str]:

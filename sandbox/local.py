@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -48,11 +45,11 @@ from sandbox import (
 from sandbox import limits as translate
 from sandbox.lab import Root
 from sandbox.records import Record
+from sandbox.starting import Starting
 
 TAIL_BYTES = 16 * 1024
 OVERDUE_S = 5.0
 """So long after the deadline anyone who looks ends an execution whose shim did not."""
-_SHIM = Path(__file__).with_name("shim.py")
 _OPEN_TO_ALL = ("/usr", "/etc", "/var/lib/texmf", "/var/cache/fontconfig")
 
 
@@ -87,10 +84,14 @@ class LocalSandbox:
                     return
                 # Whoever launched it died on the way; what it made is in an unknown state.
                 self._release(record)
+            shim = Starting(record)
             try:
-                self._prepare(record, spec, groups)
-                self._start(record)
+                plan = self._prepare(record, spec, groups)
+                # From here on it counts as started: whoever finds it without a shim finds it lost.
+                record.write("plan.json", plan)
+                shim.go(plan)
             except BaseException:
+                shim.abandon()
                 self._release(record)
                 record.erase()
                 raise
@@ -204,7 +205,7 @@ class LocalSandbox:
         """Say what holds each promise here."""
         return machine.capabilities(self._groups)
 
-    def _prepare(self, record: Record, spec: Spec, groups: cgroups.Hierarchy) -> None:
+    def _prepare(self, record: Record, spec: Spec, groups: cgroups.Hierarchy) -> dict[str, Any]:
         home, root = self._installation, self._roots[spec.image]
         uid = uids.claim(home.run_dir, f"{home.id}/{spec.name}")
         place = home.make_run_folder(self._place(spec.name))
@@ -222,8 +223,7 @@ class LocalSandbox:
         with suppress(FileExistsError):
             os.mkfifo(record.folder / "wake", 0o600)
         plan = self._plan(spec, root, uid, self._show(place, root))
-        plan["gauges"] = cgroups.gauges(groups, home.id, spec.name)
-        record.write("plan.json", plan)
+        return plan | {"gauges": cgroups.gauges(groups, home.id, spec.name)}
 
     def _show(self, place: Path, root: Root) -> dict[str, Path]:
         """Bind what lies in private folders of the host to where the execution's uid can reach it."""
@@ -275,36 +275,6 @@ class LocalSandbox:
             environment={**root.environment, **spec.environment},
             limits=spec.limits,
         )
-
-    def _start(self, record: Record) -> None:
-        lock = os.open(record.folder / "shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        heard, said = os.pipe()
-        try:
-            # The lock belongs to the open file, so it passes to the shim and is given up when the shim dies.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with (record.folder / "shim.log").open("wb") as errors:
-                command = [sys.executable, "-I", "-S", str(_SHIM), str(record.folder), str(lock), str(said)]
-                subprocess.run(
-                    command,
-                    pass_fds=(lock, said),
-                    cwd="/",
-                    env={},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-        finally:
-            os.close(lock)
-            os.close(said)
-        with os.fdopen(heard, "rb") as file:
-            word = file.read()
-        if word != b".":
-            why = (
-                word[1:].decode(errors="replace")
-                or (record.folder / "shim.log").read_text(errors="replace").strip()[-500:]
-            )
-            raise SandboxUnavailableError(f"The isolation could not be set up: {why}", reason="setup_failed")
 
     def _running(self, record: Record) -> Running:
         started = record.read("started.json")

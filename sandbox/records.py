@@ -68,8 +68,8 @@ class Record:
 
     @property
     def was_started(self) -> bool:
-        """Whether a shim was ever started for it."""
-        return (self.folder / "shim.lock").exists()
+        """Whether a shim was ever told to run it."""
+        return (self.folder / "plan.json").exists()
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return one of its files, or None."""

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
+import marshal
 import os
 import resource
 import select
 import signal
 import sys
 import time
-from typing import Any
+
+# The names below are for type checkers; importing them would be a third of the whole start.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 65536
 START_PATIENCE_S = 20.0
@@ -40,9 +44,10 @@ def main() -> None:
         os.set_inheritable(descriptor, False)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    with open(os.path.join(folder, "plan.json"), encoding="utf-8") as file:
-        plan = json.load(file)
-    Shim(folder, plan, lock, ready).run()
+    with os.fdopen(0, "rb") as file:
+        told = file.read()
+    if told:
+        Shim(folder, marshal.loads(told), lock, ready).run()  # noqa: S302 - from our own parent, through a pipe
 
 
 class Shim:
@@ -61,7 +66,6 @@ class Shim:
 
     def run(self) -> None:
         """Start it, watch it to its end, and write down what came of it."""
-        self._write("shim.json", {"pid": os.getpid()})
         self.log = os.open(self._at("output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.fchown(self.log, *self.plan["owner"])
         # Opened for reading and writing, so that it never says "hung up" between two callers.
@@ -75,6 +79,7 @@ class Shim:
         os.close(given_begun)
         os.set_blocking(self.output, False)
         os.set_blocking(self.begun, False)
+        self._write("shim.json", {"pid": os.getpid()})
         self.deadline = self.started + START_PATIENCE_S
         if os.path.exists(self._at("intent.json")):
             self._kill("")
@@ -123,8 +128,8 @@ class Shim:
         if os.read(self.begun, 1):
             self.started, self.started_at = time.monotonic(), time.time()
             self.deadline = self.started + self.plan["wall_s"]
-            self._write("started.json", {"at": self.started_at})
             self._say(b".")
+            self._write("started.json", {"at": self.started_at})
 
     def _say(self, word: bytes) -> None:
         if self.ready >= 0:
@@ -217,6 +222,8 @@ class Shim:
     def _write_exit(self, status: int, ended_at: float, largest: int) -> None:
         gauges = self.plan["gauges"]
         path, key, unit = gauges["cpu"]
+        import json
+
         try:
             with open(self._at("intent.json"), encoding="utf-8") as file:
                 intent = json.load(file)["reason"]
@@ -254,6 +261,8 @@ class Shim:
         )  # fmt: skip
 
     def _write(self, name: str, value: dict[str, Any], *, sync: bool = False) -> None:
+        import json  # Not before the program is on its way: this import is another third.
+
         temporary = self._at(f".{name}.shim")
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(value, file, sort_keys=True)
@@ -296,6 +305,8 @@ def judge(*, intent: str, begun: bool, status: int, oom_kills: int, denied: int,
 
 def record_intent(folder: str, reason: str, owner: list[int]) -> None:
     """Store why it is ended; the first reason stays."""
+    import json
+
     temporary = os.path.join(folder, ".intent.shim")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump({"reason": reason, "at": time.time()}, file)

@@ -1,6 +1,6 @@
 """The coder's environment `.venv-coder`: Aider, which pins about a hundred packages exactly and wants Python < 3.13.
 
-The platform works without it (its own SEARCH/REPLACE coder takes over), so what goes wrong here is said in one line and ends nothing.
+The platform works without it (its own SEARCH/REPLACE coder takes over), so what goes wrong here ends nothing.
 """
 
 from __future__ import annotations

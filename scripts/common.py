@@ -235,7 +235,7 @@ def version_of(interpreter: Path) -> tuple[int, int] | None:
 
 
 def interpreters(versions: tuple[tuple[int, int], ...]) -> list[Path]:
-    """Return the interpreters of these versions, Debian's own first since they lie under /usr, then the one that runs this."""
+    """Return the interpreters of these versions; the system's own come first, since every sandbox sees /usr."""
     found: list[Path] = []
     names = [f"python{major}.{minor}" for major, minor in versions]
     candidates = [Path("/usr/bin") / name for name in names]

@@ -1,7 +1,7 @@
 """The lab: the packages an experiment may import, with the interpreter they were installed for.
 
-`python3 scripts/lab.py` builds `STATE_DIR/lab/<hash>/` and points `STATE_DIR/lab/current` to it. The hash covers everything that decides
-what is inside, so a lab that is there is never changed, and a build that was interrupted leaves nothing that could be taken for one.
+`python3 scripts/lab.py` builds `STATE_DIR/lab/<hash>/` and points `STATE_DIR/lab/current` to it. The hash covers what
+decides about its content, so a lab that is there is never changed; a build that was interrupted is never taken for one.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def ensure() -> None:
     sources = package_sources()
     labs = state_dir() / "lab"
     inputs = key_of(
-        constraints=CONSTRAINTS.read_text(encoding="utf-8"),
+        constraints=constraints(),
         wanted=group("lab"),
         choice=choice,
         gpu=has_gpu(),
@@ -112,6 +112,11 @@ def has_gpu() -> bool:
     return Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia/version").exists()
 
 
+def constraints() -> list[str]:
+    """Return the versions that the lab is made of; what the file says about itself decides nothing."""
+    return [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+
+
 def torch_version() -> str:
     """Return the release of torch that the lab names."""
     return next(entry.partition("==")[2] for entry in group("lab") if entry.startswith("torch=="))
@@ -121,7 +126,7 @@ def torch_version() -> str:
 
 
 def choose(choice: str, sources: PackageSources) -> Torch:
-    """Return the build of torch that fits this machine: the CPU's where there is no GPU, from the nearest place that has it."""
+    """Return the build of torch that fits: the CPU's where there is no GPU, from the nearest place that has it."""
     found = interpreters(VERSIONS)
     if not found:
         give_up(
@@ -192,8 +197,7 @@ def resolution(interpreter: Path, wanted: list[str], sources: PackageSources, *o
 
 def _build(labs: Path, torch: Torch, sources: PackageSources) -> str:
     minor = ".".join(str(part) for part in version_of(torch.interpreter) or ())
-    constraints = CONSTRAINTS.read_text(encoding="utf-8")
-    name = key_of(constraints=constraints, wanted=group("lab"), python=minor, torch=torch.build, format=FORMAT)
+    name = key_of(constraints=constraints(), wanted=group("lab"), python=minor, torch=torch.build, format=FORMAT)
     if not is_whole(labs / name):
         for left in labs.glob(".building-*"):
             shutil.rmtree(left)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 from common import ROOT, PackageSources, package_sources, say, uv
 
@@ -15,7 +14,7 @@ COMPILES = {
 }
 HEADS = {
     "platform": "Every version of `.venv`; `make lock` writes this file.",
-    "lab": "Every version of what an experiment may import; `make lock` writes this file. CUDA's parts follow from torch's build and are not named.",
+    "lab": "Every version of what an experiment may import, CUDA left to torch's build; `make lock` writes this file.",
     "coder": "Every version of `.venv-coder`; `make lock` writes this file.",
 }
 ELSEWHERE = ("sys_platform == 'win32'", "sys_platform == 'emscripten'")

@@ -1,6 +1,6 @@
-"""Everything that `make demo` or `make test` needs on this machine; what is there already is not touched.
+"""Everything that `make demo`, `make test` or `make check` needs on this machine; what is there already is not touched.
 
-`scripts/setup demo|test` starts this with a Python that fits.
+`scripts/setup demo|test|check` starts this with a Python that fits.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ def main(target: str) -> int:
         # apt waits for the network and the disk most of the time; Python's packages need not wait for it.
         apt = beside.submit(system_packages.install, lacking, why)
         platform_env.ensure()
-        coder_env.ensure()
-        lab.ensure()
+        if target != "check":
+            coder_env.ensure()
+            lab.ensure()
         apt.result()
     return 0
 

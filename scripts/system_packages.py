@@ -29,7 +29,7 @@ DEMO = {
 }
 """Package, and what proves that the machine has the same from elsewhere: a program, or a file that TeX finds."""
 TEST = DEMO | {"redis-server": "redis-server", "docker.io": "dockerd", "debootstrap": "debootstrap"}
-SETS = {"demo": DEMO, "test": TEST}
+SETS = {"demo": DEMO, "test": TEST, "check": {}}
 
 TEX_FILES = (".cls", ".sty", ".tfm")
 LISTS = Path("/var/lib/apt/lists")
@@ -63,7 +63,7 @@ def check_rights(packages: list[str], why: str) -> None:
         return
     if not shutil.which("apt-get"):
         give_up(
-            f"{why} needs {', '.join(packages)}; there is no apt-get here: please install the like with this system's tool"
+            f"{why} needs the like of {', '.join(packages)}; there is no apt-get here, please install them another way"
         )
     if as_root(["true"]) is None:
         install_line = shlex.join(["apt-get", "install", "--no-install-recommends", *packages])

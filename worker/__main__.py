@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from kombu.exceptions import OperationalError
-
 from fumehood.domain.step import Side
 from fumehood.errors import FumehoodError
 from fumehood.queue.celery import TASK, CeleryQueue, create_app, queue_name
@@ -87,8 +85,8 @@ def _every(seconds: float, work: Callable[[], None]) -> None:
         while True:
             try:
                 work()
-            except (OperationalError, OSError, FumehoodError) as error:
-                LOG.warning("will try again: %s", error)
+            except Exception as error:  # noqa: BLE001 - a thread that ended here would leave the work undone for ever
+                LOG.warning("will try again: %s: %s", type(error).__name__, error)
             time.sleep(seconds)
 
     threading.Thread(target=loop, daemon=True).start()

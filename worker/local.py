@@ -6,6 +6,7 @@ Each ends by itself when its standard input closes, so none outlives the command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import time
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, container_name
+from fumehood.domain.step import StepState
+from fumehood.errors import NotFoundError
 from fumehood.queue.local import LocalQueue
 from fumehood.services import executions, steps
 from fumehood.services.change import Change
@@ -96,15 +99,22 @@ def reap(world: RunWorld) -> tuple[str, ...]:
 
 
 def halt(world: RunWorld, direction_id: DirectionId) -> None:
-    """Stop and remove a direction's containers; each is wanted again, so that `--resume` goes on."""
+    """Stop and remove a direction's containers; each is wanted again, so that `--resume` goes on at once."""
     with world.store.begin(write=False) as tx:
-        found = tx.executions.find(direction_id=direction_id, state=ExecutionState.LAUNCHED)
-    for execution in found:
+        wanted = tx.executions.find(direction_id=direction_id, state=ExecutionState.WANTED)
+        launched = tx.executions.find(direction_id=direction_id, state=ExecutionState.LAUNCHED)
+    for execution in (*wanted, *launched):
+        # One that is only wanted may have been started by a worker that did not live to say so.
         name = container_name(execution.id)
-        world.sandbox.stop(name, "lost")
+        with contextlib.suppress(NotFoundError):
+            world.sandbox.stop(name, "lost")
         world.sandbox.remove(name)
-        again = execution.to(ExecutionState.WANTED, fence=execution.fence + 1)
-        _save(world, again)
+    for execution in launched:
+        _save(world, execution.to(ExecutionState.WANTED, fence=execution.fence + 1))
+    with world.store.begin() as tx:
+        for step in tx.steps.find(direction_id=direction_id, state=StepState.CLAIMED):
+            # Its worker is gone, so nobody need wait for the lease to run out.
+            tx.steps.renew(step, until=world.clock.now())
 
 
 def _save(world: RunWorld, execution: Execution) -> None:

@@ -12,7 +12,7 @@ from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
-from fumehood.latex import Latex
+from fumehood.latex.typesetter import Latex
 from fumehood.literature.index import LocalIndex
 from fumehood.llm.client import GatewayModel
 from fumehood.llm.prompts import PackagedPrompts

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from fumehood.cli import machine, output, template
 from fumehood.cli.keys import app as keys_app
@@ -30,13 +31,13 @@ app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(keys_app, name="keys")
 app.add_typer(template.app, name="template")
 
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP})
+"""What the system says to a path that a person gave; any other error of it is a fault of ours."""
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
 ]
 TemplateOption = Annotated[str, typer.Option(help="A shipped template's name, or a folder.")]
-SandboxOption = Annotated[
-    str, typer.Option(help="auto, docker or local.", click_type=click.Choice(["auto", "docker", "local"]))
-]
+SandboxOption = Annotated[Literal["auto", "docker", "local"], typer.Option(help="Which sandbox.")]
 
 
 @app.command()
@@ -52,7 +53,9 @@ def run(
     review_model: Annotated[str | None, typer.Option(help="The reviewer's model; the same when left out.")] = None,
     profile: Annotated[str, typer.Option(help="The size: tiny, cpu or gpu.")] = "cpu",
     sandbox: SandboxOption = "auto",
-    novelty: Annotated[str, typer.Option(help="on or off.", click_type=click.Choice(["on", "off"]))] = "on",
+    novelty: Annotated[
+        Literal["on", "off"], typer.Option(help="Whether ideas are checked against the literature.")
+    ] = "on",
     budget_usd: Annotated[float | None, typer.Option(help="The most that models may cost.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Moves every seed of this direction.")] = 0,
     resume: Annotated[
@@ -151,7 +154,7 @@ def _tell(done: Finished, *, as_json: bool) -> None:
     else:
         if done.summary:
             output.print_table(output.results_table(done.summary))
-            output.print_lines([output.totals(done.summary)])
+            output.print_lines([output.totals(done.summary), *output.reasons(done.summary)])
         for line in _experiments(done):
             if line["paper"]:
                 checked = ", ".join(str(one) for one in line["reviewed"]) or "nothing"
@@ -172,31 +175,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[..., object] = app
     try:
         status = command(args=given, standalone_mode=False)
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
-    except click.ClickException as error:
-        return _said(f"{error.format_message()}", 2, given)
+    except (typer.Abort, KeyboardInterrupt):
+        return _said("interrupted", 130, given)
+    except TyperException as error:
+        return _said(_message(error), 2, given)
     except FumehoodError as error:
         return _said(str(error), error.exit_status, given)
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        if error.errno == errno.ENOSPC:
             return _said("The disk is full: make room and give --resume to go on.", 3, given)
-        raise
+        if error.errno not in REFUSALS:
+            raise
+        return _said(f"The system refuses {error.filename or 'a file'}: {error.strerror}.", 3, given)
     return status if isinstance(status, int) else 0
 
 
+def _message(error: TyperException) -> str:
+    told = getattr(error, "format_message", None)
+    return str(told()) if told else str(error)
+
+
 def _said(sentence: str, status: int, given: Sequence[str]) -> int:
-    if "--json" in given:
+    ours = given[: given.index("--")] if "--" in given else given
+    if "--json" in ours:
         output.print_json({"error": sentence, "exit_status": status})
-    sys.stderr.write(f"fumehood: {sentence}\n")
+    if sentence:
+        sys.stderr.write(f"fumehood: {sentence}\n")
     return status
-
-
-def _interrupted() -> int:
-    sys.stderr.write("fumehood: interrupted\n")
-    return 130
 
 
 if __name__ == "__main__":

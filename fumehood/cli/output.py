@@ -68,8 +68,13 @@ def results_table(summary: Mapping[str, Any]) -> Table:
             str(line["state"]),
         )
     for refused in summary["refused"]:
-        table.add_row(refused["name"], "-", "-", refused["reason"], "-", "refused")
+        table.add_row(refused["name"], "-", "-", str(refused["verdict"]).replace("_", " "), "-", "refused")
     return table
+
+
+def reasons(summary: Mapping[str, Any]) -> Iterable[str]:
+    """Return why each idea that was not carried out was refused."""
+    return [f"{refused['name']} was refused: {refused['reason']}" for refused in summary["refused"]]
 
 
 def totals(summary: Mapping[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,7 +15,7 @@ from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_key
 from fumehood.cli.children import Children, check_machine, halt
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction, DirectionState, Hold
-from fumehood.domain.ids import DirectionId
+from fumehood.domain.ids import ID, DirectionId
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, OverBudgetError, WorkFailedError
 from fumehood.gateway.keys import Keys
 from fumehood.ports import Store
@@ -79,16 +78,22 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
 
 def _begun(out: Path, *, resume: bool) -> DirectionId | None:
     """Return the direction that the folder belongs to; None for a folder that is new or empty."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
+    try:
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return None
+    except OSError as error:
+        raise BadInputError(f"--out {out} cannot be used: {error.strerror}.") from error
     if not out.is_dir():
         raise BadInputError(f"--out {out} is not a folder.")
     if not resume:
         raise BadInputError(f"--out {out} is not empty: give another folder, or --resume to go on with it.")
     try:
-        return DirectionId(json.loads((out / "direction.json").read_bytes())["id"])
-    except (OSError, ValueError, KeyError) as error:
+        known = json.loads((out / "direction.json").read_bytes())["id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.") from error
+    if not isinstance(known, str) or not ID.fullmatch(known):
+        raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.")
+    return DirectionId(known)
 
 
 def _check_input(asked: directions.Submission) -> None:
@@ -101,8 +106,11 @@ def _writable(out: Path) -> None:
     there = out.absolute()
     while not there.exists():
         there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise BadInputError(f"--out {out} cannot be written: {there} is not a folder that you may write to.")
+    try:
+        # Tried, not asked for: root may write anywhere, but not on a disk that is read only.
+        tempfile.TemporaryDirectory(prefix=".fumehood-", dir=there).cleanup()
+    except OSError as error:
+        raise BadInputError(f"--out {out} cannot be written: {there} is not a folder that you may write to.") from error
 
 
 def _check_model(settings: Settings, model: str) -> None:

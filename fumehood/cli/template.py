@@ -87,8 +87,8 @@ def baseline(
     """Measure a template's run_0 and say how small a difference it can show."""
     from fumehood.cli.baseline import measure
 
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise BadInputError(f"--out {out} is not empty.")
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise BadInputError(f"--out {out} is not an empty folder.")
     told = measure(Settings(), folder, profile, sandbox, out, output.Progress(as_json=as_json))
     if as_json:
         output.print_json(told)

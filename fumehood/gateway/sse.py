@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fumehood.gateway.prices import Tokens
+
 Event = dict[str, Any]
 
 _PIECE = 240
@@ -84,7 +86,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.message: dict[str, Any] | None = None
-        self.error: dict[str, Any] | None = None
+        self.error: Mapping[str, Any] | None = None
         self.is_whole = False
         self._json: dict[int, str] = {}
         self._bytes = 0
@@ -94,21 +96,21 @@ class Tally:
         """Take one event into account."""
         kind = event.get("type")
         if kind == "message_start":
-            self.message = {**event.get("message", {}), "content": []}
+            self.message = {**_table(event.get("message")), "content": []}
         elif kind == "error":
-            self.error = event.get("error") or {}
+            self.error = _table(event.get("error"))
         elif self.message is None:
             return
         elif kind == "content_block_start":
-            self.message["content"].append(dict(event.get("content_block", {})))
+            self.message["content"].append(dict(_table(event.get("content_block"))))
         elif kind == "content_block_delta":
-            self._add(event.get("index", 0), event.get("delta", {}))
+            self._add(event.get("index"), _table(event.get("delta")))
         elif kind == "content_block_stop":
-            self._close(event.get("index", 0))
+            self._close(event.get("index"))
         elif kind == "message_delta":
-            self.message.update(event.get("delta", {}))
-            counted = {key: value for key, value in (event.get("usage") or {}).items() if value is not None}
-            self.message["usage"] = {**self.message.get("usage", {}), **counted}
+            self.message.update(_table(event.get("delta")))
+            counted = {key: value for key, value in _table(event.get("usage")).items() if value is not None}
+            self.message["usage"] = {**_table(self.message.get("usage")), **counted}
             self._counted = True
         elif kind == "message_stop":
             self.is_whole = True
@@ -116,14 +118,18 @@ class Tally:
     @property
     def usage(self) -> dict[str, Any]:
         """The usage as counted by the provider; what came after its last count is estimated, upwards."""
-        usage = dict((self.message or {}).get("usage") or {})
+        usage = dict(_table((self.message or {}).get("usage")))
         if self.message is not None and not self._counted:
-            usage["output_tokens"] = max(usage.get("output_tokens") or 0, -(-self._bytes // 2))
+            usage["output_tokens"] = max(Tokens.of(usage).output, -(-self._bytes // 2))
         return usage
 
-    def _add(self, index: int, delta: Mapping[str, Any]) -> None:
+    def _block(self, index: object) -> dict[str, Any] | None:
         content = self.message["content"] if self.message else []
-        if index >= len(content):
+        return content[index] if isinstance(index, int) and 0 <= index < len(content) else None
+
+    def _add(self, index: Any, delta: Mapping[str, Any]) -> None:
+        block = self._block(index)
+        if block is None:
             return
         field = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
         kind = str(delta.get("type"))
@@ -132,15 +138,21 @@ class Tally:
             self._json[index] = self._json.get(index, "") + piece
         elif kind in field:
             piece = str(delta.get(field[kind], ""))
-            content[index][field[kind]] = content[index].get(field[kind], "") + piece
+            block[field[kind]] = str(block.get(field[kind]) or "") + piece
         else:
             return
         self._bytes += len(piece.encode("utf-8", "surrogatepass"))
 
-    def _close(self, index: int) -> None:
-        text = self._json.pop(index, "")
-        if text and self.message and index < len(self.message["content"]):
+    def _close(self, index: Any) -> None:
+        block = self._block(index)
+        text = self._json.pop(index, "") if block is not None else ""
+        if block is not None and text:
             try:
-                self.message["content"][index]["input"] = json.loads(text)
+                block["input"] = json.loads(text)
             except ValueError:
-                self.message["content"][index]["input"] = {"unreadable": text}
+                block["input"] = {"unreadable": text}
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    # A provider's event is shown on as it came, but its count must not fail on an odd one.
+    return value if isinstance(value, Mapping) else {}

@@ -22,7 +22,16 @@ _LABEL = re.compile(r"\\label\{([^}]*)\}")
 _REF = re.compile(r"\\(?:eq|page|auto)?ref\{([^}]*)\}")
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{([^}]*)\}")
 _LEFT_OVER = re.compile(r"%%FUMEHOOD:[A-Z_]+%%|\[\[[^\]]*\]\]|\bTODO\b|\bHERE\b(?=\})")
-_DISPLAY = re.compile(r"\\begin\{(equation|align|gather|multline|eqnarray|displaymath|math)(\*?)\}.*?\\end\{\1\2\}", re.DOTALL)
+_FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
+_SILENT = re.compile(
+    r"\\ensuremath\{(?:[^{}]|\{[^{}]*\})*\}"
+    r"|\\(?:label|ref|eqref|includegraphics|cite[a-z]*)\*?(?:\[[^\]]*\])?\{[^}]*\}"
+)
+_MARK = re.compile(r"\[\[.*?\]\]", re.DOTALL)
+_TABULAR = re.compile(r"\\begin\{tabular.*?\\end\{tabular\*?\}", re.DOTALL)
+_DISPLAY = re.compile(
+    r"\\begin\{(equation|align|gather|multline|eqnarray|displaymath|math)(\*?)\}.*?\\end\{\1\2\}", re.DOTALL
+)
 
 
 def check(source: str, *, figures: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
@@ -31,7 +40,11 @@ def check(source: str, *, figures: Sequence[str], keys: Sequence[str]) -> tuple[
     text = re.sub(r"(?m)(?<!\\)%(?!%FUMEHOOD).*", "", source)
     body = text.split(r"\begin{document}", 1)[-1] if whole else text
     problems = [*_commands(body, whole=whole), *_balance(body), *_figures(body, figures), *_citations(body, keys)]
-    problems += [f"The placeholder {match} was left open." for match in dict.fromkeys(_LEFT_OVER.findall(body))] if whole else []
+    problems += (
+        [f"The placeholder {match} was left open." for match in dict.fromkeys(_LEFT_OVER.findall(body))]
+        if whole
+        else []
+    )
     if whole:
         problems += _document(text, body)
     return tuple(dict.fromkeys(problems))
@@ -56,27 +69,35 @@ def _balance(body: str) -> Iterator[str]:
     if depth:
         yield "The braces { and } do not match."
     open_ones: list[str] = []
-    for verb, name in _ENVIRONMENT.findall(body):
+    for verb, name in _ENVIRONMENT.findall(body.replace(r"\end{document}", "")):
         if verb == "begin":
             open_ones.append(name)
         elif not open_ones or open_ones.pop() != name:
             yield f"\\end{{{name}}} has no \\begin{{{name}}} before it."
             return
-    if open_ones and open_ones != ["document"]:
+    if open_ones:
         yield f"\\begin{{{open_ones[-1]}}} is never ended."
+    yield from _mathematics(bare)
+    yield from _characters(bare)
+
+
+def _mathematics(bare: str) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", bare):
         if paragraph.count("$") % 2:
             yield f"The mathematics opened by $ is not closed near: {' '.join(paragraph.split())[:80]}"
     if bare.count(r"\[") != bare.count(r"\]") or bare.count(r"\(") != bare.count(r"\)"):
         yield "A displayed formula is not closed."
-    plain = re.sub(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", "", _DISPLAY.sub("", bare), flags=re.DOTALL)
-    plain = re.sub(r"\\ensuremath\{(?:[^{}]|\{[^{}]*\})*\}|\\(?:label|ref|eqref|includegraphics|cite[a-z]*)\*?(?:\[[^\]]*\])?\{[^}]*\}", "", plain)
-    plain = re.sub(r"\[\[.*?\]\]", "", plain, flags=re.DOTALL)
+
+
+def _characters(bare: str) -> Iterator[str]:
+    """Find characters that mean something to LaTeX, outside the places where they do."""
+    plain = _FORMULA.sub("", _DISPLAY.sub("", bare))
+    plain = _MARK.sub("", _SILENT.sub("", plain))
     if re.search(r"(?<!\\)[_^]", plain):
         yield "There is a _ or ^ outside mathematics."
     if re.search(r"(?<!\\)#", plain):
         yield "There is a # that is not escaped."
-    if re.search(r"(?<!\\)&", re.sub(r"\\begin\{tabular.*?\\end\{tabular\*?\}", "", plain, flags=re.DOTALL)):
+    if re.search(r"(?<!\\)&", _TABULAR.sub("", plain)):
         yield "There is an & outside a table."
 
 

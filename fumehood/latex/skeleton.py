@@ -70,7 +70,9 @@ def _with_metadata(source: str, title: str, keywords: Sequence[str]) -> str:
         "pdfcreator": PRODUCER,
     }
     setup = ",\n  ".join(f"{key}={{{escape(value)}}}" for key, value in fields.items())
-    package = "" if re.search(r"\\usepackage(?:\[[^\]]*\])?\{[^}]*hyperref[^}]*\}", source) else "\\usepackage{hyperref}\n"
+    package = (
+        "" if re.search(r"\\usepackage(?:\[[^\]]*\])?\{[^}]*hyperref[^}]*\}", source) else "\\usepackage{hyperref}\n"
+    )
     metadata = f"{package}\\hypersetup{{%\n  {setup},\n}}"
     if gap("metadata") in source:
         return source.replace(gap("metadata"), metadata)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fumehood.latex import checks, skeleton as skeletons, text as texts
+from fumehood.latex import checks
 from fumehood.latex import log as logs
+from fumehood.latex import skeleton as skeletons
+from fumehood.latex import text as texts
 
 
 class Latex:

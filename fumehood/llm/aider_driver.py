@@ -70,7 +70,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
     model.system_prompt_prefix = request["system"] or None
     model.use_temperature = float(request["temperature"])
     model.extra_params = {"max_tokens": request["max_tokens"]}
-    importlib.import_module("aider.coders.base_coder").RETRY_TIMEOUT = 1  # the gateway has tried again already
+    base_coder: Any = importlib.import_module("aider.coders.base_coder")
+    base_coder.RETRY_TIMEOUT = 1  # the gateway has tried again already
 
     allowed = _allow(request)
     coder = importlib.import_module("aider.coders").Coder.create(
@@ -144,11 +145,11 @@ def _quiet_io(folder: str, said: list[str], allowed: Callable[[str], bool]) -> A
         def offer_url(self, *_: object, **__: object) -> bool:
             return False
 
-        def tool_error(self, message: str = "", strip: bool = True) -> None:  # noqa: FBT001, FBT002 - Aider's own
+        def tool_error(self, message: str = "", strip: bool = True) -> None:
             self._keep(message)
             super().tool_error(message, strip)
 
-        def tool_warning(self, message: str = "", strip: bool = True) -> None:  # noqa: FBT001, FBT002 - Aider's own
+        def tool_warning(self, message: str = "", strip: bool = True) -> None:
             self._keep(message)
             super().tool_warning(message, strip)
 
@@ -156,7 +157,9 @@ def _quiet_io(folder: str, said: list[str], allowed: Callable[[str], bool]) -> A
             if message.strip() and len(said) < _REPORT_LINES:
                 said.append(message.strip()[:1000])
 
-    return QuietIO(yes=True, pretty=False, fancy_input=False, chat_history_file=None, input_history_file=None, root=folder)
+    return QuietIO(
+        yes=True, pretty=False, fancy_input=False, chat_history_file=None, input_history_file=None, root=folder
+    )
 
 
 if __name__ == "__main__":

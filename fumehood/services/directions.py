@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LOCAL_TENANT = TenantId("ten_00000000000000000000000000")
 MAX_TEXT = 20_000
 MAX_IDEAS = 500
 MAX_RUNS = 20
+MAX_SEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,11 @@ def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) 
     for name, value, most in (("ideas", asked.ideas, MAX_IDEAS), ("runs", asked.runs, MAX_RUNS)):
         if not 1 <= value <= most:
             raise BadInputError(f"The number of {name} must be from 1 to {most}, not {value}.")
-    if asked.budget_usd is not None and not asked.budget_usd >= 0:
+    if not 0 <= asked.seed <= MAX_SEED:
+        raise BadInputError(f"The seed must be from 0 to {MAX_SEED}, not {asked.seed}.")
+    if not asked.model.strip() or (asked.review_model is not None and not asked.review_model.strip()):
+        raise BadInputError("A model's name is needed, such as `offline`.")
+    if asked.budget_usd is not None and not (math.isfinite(asked.budget_usd) and asked.budget_usd >= 0):
         raise BadInputError("The budget must be a number of US dollars that is not negative.")
     folder = templates.find(asked.template, shipped)
     files = templates.snapshot(folder, artifacts)
@@ -133,7 +139,7 @@ def schedule(world: WriteWorld, step: Step) -> Change:
     if not chosen:
         return Change(
             directions=(direction.to(DirectionState.DONE, ended_at=world.clock.now()),),
-            events=(_event(direction, world, "direction.done", "no idea was worth an experiment"),),
+            events=(_event(direction, world, "direction.done", "no idea was worth an experiment"),) if ideas else (),
         )
     now = world.clock.now()
     experiments = tuple(

@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Ended, ExecutionState, Input, Outcome, Spec, Usage, Verdict
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
@@ -34,8 +34,9 @@ def launch(world: RunWorld, step: Step) -> Change:
     direction, execution = _subject(world, step)
     if execution.state is not ExecutionState.WANTED:
         return Change()
-    if direction.state is DirectionState.CANCELLED:
-        return _collected(world, execution, _never_ran(execution, Verdict.CANCELLED, "cancelled before it began"))
+    if direction.is_final:
+        outcome = _never_ran(execution, Verdict.CANCELLED, f"its direction was {direction.state} before it began")
+        return _collected(world, execution, outcome)
     with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
         spec = _spec(world, direction, execution, Path(folder))
         try:
@@ -147,13 +148,13 @@ def _never_ran(execution: Execution, verdict: Verdict, detail: str) -> Outcome:
 
 
 def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
-    """Look once at every launched execution: ask for `collect` where one ended, stop what was cancelled.
+    """Look once at every launched execution: ask for `collect` where one ended, stop what nobody waits for any more.
 
     Returns how many are still running.
     """
     with store.begin(write=False) as tx:
         launched = tx.executions.find(state=ExecutionState.LAUNCHED)
-        cancelled = {one.id for one in tx.directions.find(state=DirectionState.CANCELLED)}
+        over = {one.direction_id for one in launched if tx.directions.get(one.direction_id).is_final}
     running = 0
     for execution in launched:
         name = container_name(execution.id)
@@ -166,7 +167,7 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
                 enqueue(tx, clock, (_next("collect", execution),))
             continue
         running += 1
-        if execution.direction_id in cancelled:
+        if execution.direction_id in over:
             sandbox.stop(name, Verdict.CANCELLED.value)
     return running
 

@@ -147,6 +147,10 @@ def write(files: Mapping[str, str], artifacts: Artifacts, signer: Signer, out: P
     """Write a direction's folder; the manifest comes last, so a folder without one is unfinished."""
     signed = manifest(files, artifacts, signer)
     (out / MANIFEST).unlink(missing_ok=True)
+    for stray in out.rglob(".*.partial"):
+        # What a write that was killed left; a directory of that name is somebody else's.
+        if stray.is_file() and stray.relative_to(out).as_posix() not in files:
+            stray.unlink()
     for path, sha in files.items():
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)

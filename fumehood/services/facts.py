@@ -27,7 +27,6 @@ from fumehood.services.fact_types import (
     MetricWords,
     Number,
     RunFacts,
-    SetupRow,
     TemplateFacts,
 )
 from fumehood.services.setup_facts import setup_rows
@@ -35,6 +34,7 @@ from fumehood.services.setup_facts import setup_rows
 OFFLINE = "offline"
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?:[eE][+-]?\d+)?|(?<![\w.])\d+[eE][+-]?\d+")
 CAPTION = re.compile(r"^[\s>*#-]*`?([\w.-]+\.png)`?\s*:\s*(\S.*)$", re.MULTILINE)
+RUN_NUMBER = re.compile(r"^run[ _]*\d+\s*[:.,\u2013\u2014-]*\s*", re.IGNORECASE)
 COUNTS = {"parameters": "parameters", "updates": "updates", "samples": "samples_seen"}
 
 
@@ -121,7 +121,7 @@ def record_of(final_info: Mapping[str, Any], template: Template) -> dict[str, An
                 },
             )
             seeds = _list(entry.get("final_info_dict", {}), name) or [float(mean)]
-            error = (entry.get("stderrs") or {}).get(name)
+            error: Any = (entry.get("stderrs") or {}).get(name)
             metric["datasets"][dataset] = {
                 "mean": float(mean),
                 "stderr": float(error) if _is_number(error) else _stderr(seeds),
@@ -206,17 +206,15 @@ def _run(
     table: dict[str, Number],
 ) -> RunFacts:
     told = _nothing()
-    told.update(
-        name=run.folder,
-        index=run.index,
-        title=run.title or ("Baseline" if run.index == 0 else f"Variant {_LETTERS[(run.index - 1) % 26]}"),
-        description=run.description,
-        result=run.result.value,
-        attempts=[
-            {"number": one.number, "verdict": one.verdict, "error": _last_line(one.error_tail)} for one in run.attempts
-        ],
-        seeds=list(run.seeds),
+    told["name"], told["index"] = run.folder, run.index
+    told["title"] = RUN_NUMBER.sub("", run.title).strip() or (
+        "Baseline" if run.index == 0 else f"Variant {_LETTERS[(run.index - 1) % 26]}"
     )
+    told["description"], told["result"] = run.description, run.result.value
+    told["attempts"] = [
+        {"number": one.number, "verdict": one.verdict, "error": _last_line(one.error_tail)} for one in run.attempts
+    ]
+    told["seeds"] = list(run.seeds)
     if record is None:
         return told
     against = base if run.index else None
@@ -255,14 +253,15 @@ def _metric(
         mean = told["mean"]
         if mean is None:
             return told
-        pointer = "/".join([name, stem]) if stem else name
+        pointer = f"{name}/{stem}" if stem else name
         dotted = f"{folder}.{pointer.replace('/', '.')}"
         _add(table, f"{dotted}.mean", source, f"{pointer}/mean", record, digits=numbers.digits_beside(mean, error))
         _add(table, f"{dotted}.stderr", source, f"{pointer}/stderr", record)
         if theirs is None or theirs.get("mean") is None:
             return told
         found = statistics.difference(mean, float(theirs["mean"]), error, theirs.get("stderr"), way)
-        told.update(difference=found.value, word=found.word, judgement=found.judgement, noise=found.noise)
+        told["difference"], told["noise"] = found.value, found.noise
+        told["word"], told["judgement"] = found.word, found.judgement
         spread = math.hypot(error or 0.0, theirs.get("stderr") or 0.0)
         digits = min(3, numbers.digits_beside(found.value, spread)) if spread else 2
         for derived in numbers.DERIVED:
@@ -341,8 +340,8 @@ def _add(
         value = numbers.resolve(pointer, record, base, template.metrics if template else None)
     except NotFoundError:
         return
-    whole = float(value).is_integer() and abs(value) < 1e9 and "counts" in pointer
-    table[name] = Number(value=value, digits=digits or (9 if whole else 2), source=source, pointer=pointer)
+    digits = digits or (numbers.all_digits(value) if pointer.startswith("counts/") else 2)
+    table[name] = Number(value=value, digits=digits, source=source, pointer=pointer)
 
 
 def _idea(idea: Idea) -> IdeaFacts:

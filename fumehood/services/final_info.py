@@ -11,6 +11,9 @@ from fumehood.errors import BadInputError
 
 MAX_DATASETS = 200
 MAX_METRICS = 200
+MAX_BYTES = 16 * 1024 * 1024
+MAX_NUMBER = 1e100
+"""Larger numbers mean nothing, and their squares could not be computed with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +64,11 @@ class FinalInfo:
 
 def read(data: bytes, source: str) -> FinalInfo:
     """Return what a `final_info.json` or `metrics.json` says; `BadInputError` names what is malformed or not finite."""
+    if len(data) > MAX_BYTES:
+        raise BadInputError(f"the results are larger than {MAX_BYTES // 2**20} MiB")
     try:
         shape = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInputError(f"the results are not JSON: {error}") from error
     if not isinstance(shape, dict) or not shape:
         raise BadInputError("the results must be a JSON object with at least one data set")
@@ -88,8 +93,10 @@ def _metrics(dataset: str, entry: object, source: str) -> dict[str, Series]:
         numbers = values if isinstance(values, list) and values else [mean]
         if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
             continue
-        if not all(math.isfinite(value) for value in numbers):
+        if any(isinstance(value, float) and not math.isfinite(value) for value in numbers):
             raise BadInputError(f"{name} of {dataset} is not finite")
+        if any(abs(value) > MAX_NUMBER for value in numbers):
+            raise BadInputError(f"{name} of {dataset} is larger than {MAX_NUMBER:g}")
         found[str(name)[:100]] = Series(values=tuple(float(value) for value in numbers), source=source)
     if not found:
         raise BadInputError(f"the results of {dataset} hold no number")

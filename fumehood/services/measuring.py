@@ -26,6 +26,8 @@ from fumehood.services.world import WriteWorld
 ERROR_TAIL = 1500
 """Characters of a failed attempt's output that are fed back, as in the original system."""
 PARTS = ("train", "answers")
+OURS = ("record.json", "self_reported.json", "log.txt")
+"""Names in a run's folder that the platform writes; what an experiment leaves there under them is not kept."""
 
 
 def has_evaluator(direction: Direction) -> bool:
@@ -163,7 +165,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         image="lab",
         command=("python", "experiment.py", f"--out_dir={folder}", *profile.arguments),
         inputs=_below("work", run.files) | _below("in/data", train),
-        collect=tuple(f"{folder}/{pattern}" for pattern in {*template.outputs, "final_info.json"}),
+        collect=tuple(f"{folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
         environment=environment,
         limits=profile.limits_of(Kind.RUN),
         sandbox=direction.sandbox,
@@ -184,7 +186,7 @@ def ran(world: WriteWorld, step: Step) -> Change:
     if not execution.succeeded:
         return attempt_ended(world, direction, experiment, run, attempt, execution)
     prefix = run.folder + "/"
-    left = {path.removeprefix(prefix): item.sha256 for path, item in execution.artifacts.items()}
+    left = _kept(execution, prefix)
     own = left.pop("final_info.json", "")
     if not own:
         reason = f"experiment.py ended well but wrote no {prefix}final_info.json"
@@ -228,7 +230,8 @@ def queried(world: WriteWorld, step: Step) -> Change:
     execution = _waited(world, step)
     if not execution.succeeded:
         return attempt_ended(world, direction, experiment, run, attempt, execution)
-    answers = {path.removeprefix("answers/"): item.sha256 for path, item in execution.artifacts.items()}
+    answers = _kept(execution, "answers/")
+    answers.pop("final_info.json", None)
     run = dataclasses.replace(run, outputs={**run.outputs, **answers})
     return _evaluate(world, direction, experiment, run, attempt, answers)
 
@@ -339,6 +342,11 @@ def tail_of(execution: Execution) -> str:
     if execution.outcome is None:
         return ""
     return (execution.outcome.output_tail or execution.outcome.detail)[-ERROR_TAIL:]
+
+
+def _kept(execution: Execution, prefix: str) -> dict[str, str]:
+    left = {path.removeprefix(prefix): item.sha256 for path, item in execution.artifacts.items()}
+    return {path: sha for path, sha in left.items() if path not in OURS}
 
 
 def _verdict(execution: Execution) -> str:

@@ -30,7 +30,7 @@ class QueryAnswer(BaseModel):
 
 
 class DecisionAnswer(BaseModel):
-    """The verdict. `work` must be the key of a work that was shown, or empty."""
+    """The verdict. `work` must be the key or the title of a work that was shown, or empty."""
 
     decision: Novelty
     reason: str = Field(max_length=2000)
@@ -93,7 +93,8 @@ def _decide(
     answer = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), DecisionAnswer)
     if answer.decision not in {Novelty.NOVEL, Novelty.NOT_NOVEL, Novelty.UNKNOWN}:
         return Novelty.UNKNOWN, "the model gave no usable verdict"
-    if answer.decision is Novelty.NOT_NOVEL and answer.work and answer.work not in {one.key for one in near}:
+    shown = {one.key.lower() for one in near} | {one.title.lower() for one in near}
+    if answer.work.strip() and answer.work.strip().lower() not in shown:
         return Novelty.UNKNOWN, "the model named a work that it was not shown"
     return answer.decision, answer.reason
 

@@ -28,10 +28,10 @@ def rounded(value: float, digits: int) -> str:
     """Return a number with this many significant digits, as it is printed: `0.413`, `296,450`, `1.2e-7`."""
     if value == 0:
         return "0"
-    exponent = math.floor(math.log10(abs(value)))
+    mantissa, power = f"{value:.{max(digits, 1) - 1}e}".split("e")
+    exponent = int(power)
     if exponent < -4 or exponent >= 9:
-        mantissa, power = f"{value:.{max(digits, 1) - 1}e}".split("e")
-        return f"{mantissa}e{int(power)}"
+        return f"{mantissa}e{exponent}"
     decimals = max(digits, 1) - 1 - exponent
     if decimals <= 0:
         return f"{round(value, decimals):,.0f}"
@@ -47,12 +47,17 @@ def in_latex(text: str) -> str:
     return rf"\ensuremath{{-}}{text[1:]}" if text.startswith("-") else text
 
 
+def all_digits(value: float, otherwise: int = 3) -> int:
+    """Return how many digits print a whole number in full; another number gets `otherwise`."""
+    return len(str(abs(int(value)))) if float(value).is_integer() and abs(value) < 1e9 else otherwise
+
+
 def digits_beside(value: float, stderr: float | None) -> int:
     """Return how many digits of a value its standard error supports: down to the error's second digit, 1 to 6."""
     if value == 0:
         return 1
     if not stderr:
-        return 6 if float(value).is_integer() and abs(value) < 1e6 else 3
+        return all_digits(value, otherwise=4)
     last = math.floor(math.log10(abs(stderr))) - 1
     return max(1, min(6, math.floor(math.log10(abs(value))) - last + 1))
 

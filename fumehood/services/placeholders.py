@@ -18,7 +18,7 @@ from fumehood.services.fact_types import Facts
 
 MARK = re.compile(r"\[\[\s*(\w+)\s*:\s*(.*?)\s*\]\]", re.DOTALL)
 OVERLAP = 0.5
-CITE = re.compile(r"[ ~]*\\cite[a-zA-Z]*\*?(?:\[[^\]]*\])*\{([^}]*)\}")
+CITE = re.compile(r"[\s~]*\\cite[a-zA-Z]*\*?(?:\[[^\]]*\])*\{([^}]*)\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ def _cited(sentence: str, literature: Literature) -> tuple[str, list[str]]:
         return keys_of(match[1].split(";"))
 
     sentence = CITE.sub(lambda match: keys_of(match[1].split(",")), sentence)
-    return re.sub(r"[ ~]*\[\[\s*cite\s*:\s*(.*?)\s*\]\]", mark, sentence, flags=re.DOTALL), seen
+    return re.sub(r"[\s~]*\[\[\s*cite\s*:\s*(.*?)\s*\]\]", mark, sentence, flags=re.DOTALL), seen
 
 
 def _numbered(sentence: str, section: str, facts: Facts, claims: list[Claim], first: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
@@ -21,6 +22,7 @@ from fumehood.services.world import RunWorld
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:fumehood:run:v1"
+MAX_COUNT = 10**18
 
 
 def record(world: RunWorld, step: Step) -> Change:
@@ -179,11 +181,17 @@ def _counts(world: RunWorld, run: Run) -> dict[str, object]:
     if "parameters.json" in run.outputs:
         try:
             told = json.loads(world.artifacts.get(run.outputs["parameters.json"]))
-        except ValueError:
+        except (ValueError, RecursionError):
             return counts
         if isinstance(told, dict):
-            counts |= {key: told[key] for key in counts if isinstance(told.get(key), (int, float))}
+            counts |= {key: told[key] for key in counts if _is_count(told.get(key))}
     return counts
+
+
+def _is_count(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return 0 <= value <= MAX_COUNT and math.isfinite(value)
 
 
 def _tree_hash(files: dict[str, str]) -> str:

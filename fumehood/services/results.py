@@ -26,7 +26,7 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
         "ideas": len(ideas),
         "novel": sum(idea.goes_on for idea in ideas),
         "refused": [
-            {"name": idea.name, "reason": idea.novelty_reason}
+            {"name": idea.name, "verdict": idea.novelty, "reason": idea.novelty_reason}
             for idea in ideas
             if idea.novelty in {Novelty.NEAR_DUPLICATE, Novelty.NOT_NOVEL}
         ],
@@ -57,9 +57,15 @@ def _line(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict
         "paper": f"experiments/{experiment.name}/paper.pdf" if "paper.pdf" in experiment.products else None,
         "score": review.get("Overall"),
         "decision": review.get("Decision"),
+        "reviewed": _names(review.get("checks")),
         "checks": verification.get("checks", []),
         "error": experiment.error,
     }
+
+
+def _names(checks: object) -> list[str]:
+    found = checks if isinstance(checks, list) else []
+    return [str(check["name"]) for check in found if isinstance(check, dict) and "name" in check]
 
 
 def _product(artifacts: Artifacts, experiment: Experiment, path: str) -> dict[str, object]:

@@ -13,15 +13,19 @@ from fumehood.services.placeholders import MARK, Tools
 OPEN_TO_ALL = (0.05, 5.0, 95.0, 100.0)
 """Levels and wholes that any paper may name."""
 OVERCLAIMS = re.compile(
-    r"outperform|state[- ]of[- ]the[- ]art|\bstatistically significant|\bsignificant(?:ly)? (?:better|improv|lower|higher|worse)"
+    r"outperform|state[- ]of[- ]the[- ]art|\bstatistically significant"
+    r"|\bsignificant(?:ly)? (?:better|improv|lower|higher|worse)"
     r"|\bwe (?:prove|demonstrate) that|\bclearly (?:better|superior)|\bbreakthrough|\bconfirms (?:our|the) hypothesis",
     re.IGNORECASE,
 )
 OUTCOME_SECTIONS = frozenset({"title", "abstract", "conclusion"})
 """Where a paper says what came of it."""
+DEFINING = frozenset({"background", "method"})
+"""Where formulas may hold constants of their own: nothing is reported there."""
 _RUN_LABEL = re.compile(r"\b[Rr]un(?:[ ~]|\\_|_)(\d+)\b")
 _PERCENT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:\\%|per ?cent)")
 _DISPLAY = re.compile(r"\\begin\{(equation|align|gather|multline)(\*?)\}.*?\\end\{\1\2\}|\\\[.*?\\\]", re.DOTALL)
+_FORMULA = re.compile(r"\$[^$]*\$")
 _SILENT = re.compile(r"\\(?:includegraphics|label|ref|eqref|cite[a-z]*|hspace|vspace)\*?(?:\[[^\]]*\])*\{[^}]*\}")
 
 
@@ -48,7 +52,7 @@ def revise(
     allowed = _allowed(facts)
 
     def sentence(one: str) -> str:
-        found = _wrong(one, facts, tools, allowed)
+        found = _wrong(section, one, facts, tools, allowed)
         problems.extend(found)
         return "" if found else _resolved(one, tools, problems)
 
@@ -90,7 +94,7 @@ def _allowed(facts: Facts) -> set[float]:
     return found | set(OPEN_TO_ALL)
 
 
-def _wrong(sentence: str, facts: Facts, tools: Tools, allowed: set[float]) -> list[str]:
+def _wrong(section: str, sentence: str, facts: Facts, tools: Tools, allowed: set[float]) -> list[str]:
     """Return why a sentence cannot stay."""
     start = prose.plain(sentence)[:120]
     found = []
@@ -105,9 +109,12 @@ def _wrong(sentence: str, facts: Facts, tools: Tools, allowed: set[float]) -> li
         elif kind not in {"num", "cite", "figure", "table"}:
             found.append(f"There is no placeholder of the kind {kind}.")
     bare = _SILENT.sub("", _DISPLAY.sub("", MARK.sub("", sentence))).replace("{,}", "")
-    for match in [*DECIMAL.findall(bare), *_PERCENT.findall(bare)]:
-        if float(match) not in allowed:
-            found.append(f"The number {match} comes from no record; use a [[num: NAME]] placeholder, in: {start}")
+    typed = _FORMULA.sub("", bare) if section in DEFINING else bare
+    found += [
+        f"The number {match} comes from no record; use a [[num: NAME]] placeholder, in: {start}"
+        for match in [*DECIMAL.findall(typed), *_PERCENT.findall(typed)]
+        if float(match) not in allowed
+    ]
     if OVERCLAIMS.search(bare):
         found.append(f"This claims more than a screen can show; differences are promising or not shown: {start}")
     files = [entry["file"] for entry in facts["figures"]]
@@ -127,7 +134,7 @@ def _resolved(sentence: str, tools: Tools, problems: list[str]) -> str:
             kept = [one for one in rest if one and one != words]
             return f" [[cite: {'; '.join(kept)}]]" if kept else ""
 
-        sentence = re.sub(r"[ ~]*\[\[\s*cite\s*:\s*(.*?)\s*\]\]", drop, sentence, flags=re.DOTALL)
+        sentence = re.sub(r"[\s~]*\[\[\s*cite\s*:\s*(.*?)\s*\]\]", drop, sentence, flags=re.DOTALL)
         sentence = placeholders.CITE.sub(drop, sentence)
     return sentence
 

@@ -43,11 +43,12 @@ def setup_rows(
         if value:
             rows.append(SetupRow(name=name, value=value, number="", source=where))
 
-    def number(short: str, name: str, pointer: str, digits: int) -> None:
+    def number(short: str, name: str, pointer: str, digits: int = 0) -> None:
         try:
             value = numbers.resolve(pointer, said)
         except NotFoundError:
             return
+        digits = digits or numbers.all_digits(value)
         table[f"setup.{short}"] = Number(value=value, digits=digits, source=source, pointer=pointer)
         shown = numbers.rounded(value, digits)
         rows.append(SetupRow(name=name, value=shown, number=f"setup.{short}", source=source))
@@ -57,7 +58,7 @@ def setup_rows(
     controlled = isinstance(seeds, list) and seeds
     text("Seeds", ", ".join(map(str, seeds)) if controlled else "not controlled by the template")
     for short, name, pointer in _COUNTS:
-        number(short, name, pointer, 9)
+        number(short, name, pointer)
     prepared = [str(one) for one in said.get("prepare_arguments") or ()]
     prepared = prepared or [*template.prepare.arguments, *profile.prepare_arguments]
     text("Arguments of the data preparation", " ".join(prepared))
@@ -67,7 +68,7 @@ def setup_rows(
     text("Samples asked of each model", f"{asked:,}" if asked else "")
     text("Arguments of the evaluator", " ".join(said.get("evaluate_arguments") or profile.evaluate_arguments))
     for short, name in _LIMITS:
-        number(f"limits.{short}", name, f"limits/{Kind.RUN.value}/{short}", 9 if short != "cpus" else 3)
+        number(f"limits.{short}", name, f"limits/{Kind.RUN.value}/{short}")
     for short, name in _USED:
         number(short, name, f"usage/{Kind.RUN.value}/{short}", 3)
     text("Device", str(said.get("device") or ""))

@@ -13,6 +13,8 @@ from fumehood.domain.experiment import ExperimentOutcome
 PROMISING = "promising"
 NOT_SHOWN = "not shown"
 LEVEL = 0.05
+_NOTHING = 1e-100
+"""Below this a spread is none: dividing by it would leave the range of numbers."""
 SCREEN_ONLY = "not_comparable: screen_only"
 
 Way = Literal["lower", "higher"]
@@ -106,15 +108,15 @@ def contrast(
             left_out[name] = "the baseline has fewer than two seeds"
             continue
         spread = stats.stdev(theirs)
-        if spread == 0:
+        if spread <= _NOTHING:
             left_out[name] = "the baseline does not vary over seeds"
             continue
         scale = max(spread, resolution)
         parts[name] = sign * (stats.fmean(ours) - stats.fmean(theirs)) / scale
         sizes.append(len(ours))
         if len(ours) > 1:
-            variances.append((stats.variance(ours) / (len(ours) * scale**2), len(ours) - 1))
-        variances.append((spread**2 / (len(theirs) * scale**2), len(theirs) - 1))
+            variances.append(((stats.stdev(ours) / scale) ** 2 / len(ours), len(ours) - 1))
+        variances.append(((spread / scale) ** 2 / len(theirs), len(theirs) - 1))
     if not parts:
         return None
     value = stats.fmean(parts.values())
@@ -122,7 +124,7 @@ def contrast(
     total = sum(variance for variance, _ in variances)
     if min(sizes) > 1 and total > 0:
         se = math.sqrt(total) / len(parts)
-        welch = total**2 / sum(variance**2 / degrees for variance, degrees in variances)
+        welch = 1 / sum((variance / total) ** 2 / degrees for variance, degrees in variances)
         df = min(welch, float(min(sizes) - 1))
         p = _two_sided(abs(value) / se, df)
     return Contrast(value=value, se=se, df=df, p=p, datasets=parts, left_out=left_out, complete=complete)

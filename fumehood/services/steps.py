@@ -83,30 +83,31 @@ def advance(world: WriteWorld | RunWorld) -> bool:
         step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S)
     if step is None:
         return False
-    with _heartbeat(world.store, world.clock, step):
+    with _heartbeat(world.store, world.clock, step), contextlib.suppress(_SupersededError):
         try:
-            change, state, error = _do(world, step), StepState.DONE, ""
-        except OverBudgetError as refused:
-            change, state, error = _held(world.store, world.clock, step, str(refused)), StepState.DUE, str(refused)
-        except ModelUnavailableError as down:
-            if down.retryable and step.tries < TRIES:
-                change, state, error = Change(), StepState.DUE, str(down)
-            else:
-                change, state, error = _failed(world.store, world.clock, step, str(down)), StepState.FAILED, str(down)
-        except FumehoodError as failure:
-            change, state, error = _failed(world.store, world.clock, step, str(failure)), StepState.FAILED, str(failure)
-        except Exception as bug:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
-            error = f"{type(bug).__name__}: {bug}"
-            if step.tries < TRIES:
-                change, state = Change(), StepState.DUE
-            else:
-                change, state = (
-                    _failed(world.store, world.clock, step, f"a fault in Fumehood: {error}"),
-                    StepState.FAILED,
-                )
-    with contextlib.suppress(_SupersededError):
-        commit(world.store, world.clock, step, change, state, error)
+            commit(world.store, world.clock, step, _do(world, step), StepState.DONE)
+        except _SupersededError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
+            _after_error(world.store, world.clock, step, error)
     return True
+
+
+def _after_error(store: Store, clock: Clock, step: Step, error: Exception) -> None:
+    """Put the step back, hold what it belongs to, or fail it, by what went wrong."""
+    reason = str(error)
+    if isinstance(error, OverBudgetError):
+        # A refusal is no failed try; it waits for the hold to be lifted, not for a while.
+        refused = dataclasses.replace(step, tries=0)
+        commit(store, clock, refused, _held(store, clock, step, reason), StepState.DUE, reason)
+        return
+    again = isinstance(error, ModelUnavailableError) and error.retryable
+    if not isinstance(error, FumehoodError):
+        again, reason = True, f"a fault in Fumehood: {type(error).__name__}: {error}"
+    if again and step.tries < TRIES:
+        commit(store, clock, step, Change(), StepState.DUE, reason)
+    else:
+        commit(store, clock, step, _failed(store, clock, step, reason), StepState.FAILED, reason)
 
 
 def _do(world: WriteWorld | RunWorld, step: Step) -> Change:
@@ -176,7 +177,9 @@ def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
             execution = tx.executions.get(str(step.payload["execution"]))
         if execution.state in {ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED}:
             return executions.gave_up(clock, execution, reason)
-    if experiment is not None and not experiment.is_final:
+    if experiment is not None:
+        if experiment.is_final:
+            return Change()
         ended = experiment.to(ExperimentState.FAILED, error=reason, ended_at=now)
         event = _event(step, clock, "experiment.failed", f"{experiment.name}: {reason}")
         return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))

@@ -26,12 +26,14 @@ def has(name: str, facts: Facts) -> bool:
     return name in NAMES and bool(build(name, facts, str))
 
 
-def _table(name: str, columns: str, head: str, rows: list[str], caption: str, note: str = "", *, narrow: bool) -> str:
+def _table(name: str, columns: str, head: str, rows: list[str], caption: str, *, wide: bool = False) -> str:
     body = "\n".join([head, r"\midrule", *rows])
-    tight = "\\setlength{\\tabcolsep}{4pt}\n" if narrow else ""
+    grid = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+    if wide:  # made narrower only where it would stand out of the page
+        grid = f"\\resizebox{{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}}{{!}}{{%\n{grid}}}"
     return (
-        f"\\begin{{table}}[tb]\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{name}}}\n\\small\n{tight}"
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}{note}\n\\end{{table}}"
+        f"\\begin{{table}}[tb]\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{name}}}\n\\small\n"
+        f"\\setlength{{\\tabcolsep}}{{4pt}}\n{grid}\n\\end{{table}}"
     )
 
 
@@ -40,11 +42,15 @@ def _plus_minus(facts: Facts, stem: str) -> str:
         return _NONE
     mean = f"[[num: {stem}.mean]]"
     error = facts["numbers"].get(f"{stem}.stderr")
-    return f"{mean} $\\pm$ [[num: {stem}.stderr]]" if error and error["value"] else mean
+    return f"{mean}\\,$\\pm$\\,[[num: {stem}.stderr]]" if error and error["value"] else mean
 
 
 def _or_none(facts: Facts, name: str) -> str:
     return f"[[num: {name}]]" if name in facts["numbers"] else _NONE
+
+
+def _errors_of(facts: Facts, metric: str) -> list[str]:
+    return [name for name in facts["numbers"] if f".{metric}." in name and name.endswith(".stderr")]
 
 
 def _title(run: RunFacts, escape: Escape) -> str:
@@ -80,8 +86,10 @@ def _results(facts: Facts, escape: Escape) -> str:
         cells += [run["label"] or _NONE] if labelled else []
         rows.append(" & ".join([_title(run, escape), *cells]) + r" \\")
     head = " & ".join(["Variant", *heads]) + r" \\"
-    caption = f"{_name(facts, metric, escape)}: mean and standard error over seeds. {_side(facts, metric)} {_source(facts, metric)}"
-    return _table("results", "l" + "c" * len(heads), head, rows, caption, narrow=len(heads) > 3)
+    spread = any(facts["numbers"][name]["value"] for name in _errors_of(facts, metric))
+    over = "mean and standard error over seeds" if spread else "one value each, without a spread"
+    caption = f"{_name(facts, metric, escape)}: {over}. {_side(facts, metric)} {_source(facts, metric)}"
+    return _table("results", "l" + "c" * len(heads), head, rows, caption, wide=True)
 
 
 def _comparison(facts: Facts, escape: Escape) -> str:
@@ -98,13 +106,14 @@ def _comparison(facts: Facts, escape: Escape) -> str:
         rows.append(" & ".join([_title(run, escape), *cells, run["label"] or _NONE]) + r" \\")
     head = " & ".join(["Variant", *parts.values(), "label"]) + r" \\"
     caption = (
-        f"Each variant against the baseline in {_name(facts, metric, escape, lower=True)}: raw and relative difference of "
-        "the mean over data sets, the contrast $C$ in baseline standard deviations (positive is the wanted side), its "
-        "standard error, its degrees of freedom and the two-sided $p$, which is not corrected for the number of variants."
+        f"Each variant against the baseline in {_name(facts, metric, escape, lower=True)}: raw and relative difference"
+        " of the mean over data sets, the contrast $C$ in baseline standard deviations (positive is the wanted side),"
+        " its standard error, its degrees of freedom and the two-sided $p$, which is not corrected for the number of"
+        " variants."
         if "contrast" in parts
         else f"Each variant against the baseline in {_name(facts, metric, escape, lower=True)}."
     )
-    return _table("comparison", "l" + "r" * len(parts) + "l", head, rows, caption, narrow=True)
+    return _table("comparison", "l" + "r" * len(parts) + "l", head, rows, caption, wide=True)
 
 
 def _secondary(facts: Facts, escape: Escape) -> str:
@@ -126,28 +135,28 @@ def _secondary(facts: Facts, escape: Escape) -> str:
     marked = any(r"\ast" in one for one in heads)
     star = r" An asterisk marks what the experiment reported about itself." if marked else ""
     caption = (
-        "Further quantities, as means over data sets with standard errors over seeds; they are given for description "
-        f"and carry no label.{star}"
+        "Further quantities, as means over data sets, with standard errors over seeds where there are any; they are "
+        f"given for description and carry no label.{star}"
     )
-    return _table("secondary", "l" + "c" * len(heads), head, rows, caption, narrow=len(heads) > 3)
+    return _table("secondary", "l" + "c" * len(heads), head, rows, caption, wide=True)
 
 
 def _setup(facts: Facts, escape: Escape) -> str:
     if not facts["setup"]:
         return ""
-    rows = [f"{escape(row['name'])} & {_value(row, escape)} \\\\" for row in facts["setup"]]
+    rows = [f"{escape(row['name'])} & {_value(row, escape)}" for row in facts["setup"]]
     caption = "Set-up of the study, out of the baseline's record and the template's profile."
     columns = r"@{}p{0.42\linewidth}p{0.53\linewidth}@{}"
-    return _table("setup", columns, r"Quantity & Value \\", rows, caption, narrow=False)
+    return _table("setup", columns, r"Quantity & Value \\", rows, caption)
 
 
 def _value(row: SetupRow, escape: Escape) -> str:
     if row["number"]:
-        return f"[[num: {row['number']}]]"
+        return f"[[num: {row['number']}]] \\\\"
     value = escape(row["value"])
     if "--" in row["value"] or "hash" in row["name"]:
-        return rf"{{\raggedright\texttt{{{value.replace('--', '-{}-')}}}\par}}"
-    return value
+        return rf"\raggedright\texttt{{{value.replace('--', '-{}-')}}} \tabularnewline"
+    return rf"{value} \\"
 
 
 def _name(facts: Facts, metric: str, escape: Escape, *, lower: bool = False) -> str:

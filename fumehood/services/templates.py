@@ -5,19 +5,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from fumehood.domain.execution import Kind
 from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Profile, Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_FILES = 500
-SKIPPED = {"__pycache__", ".git", ".venv", "run_0"}
+SKIPPED = re.compile(r"__pycache__|\.git|\.venv|run_\d+")
+"""Folders that are no part of a template: what a run by hand left would pass for a run of ours."""
 NOT_IN_WORKSPACE = (
     *FROZEN_FILES,
     "offline.toml",
@@ -34,12 +37,14 @@ def find(name_or_folder: str, shipped: Path) -> Path:
     """Return the folder of a template given by name or path; `BadInputError` when there is none."""
     if not name_or_folder.strip():
         raise BadInputError("A template's name or folder is needed.")
-    folder = shipped / name_or_folder
-    if "/" not in name_or_folder and folder.is_dir():
-        return folder
+    if name_or_folder in names(shipped):
+        return shipped / name_or_folder
     folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder.resolve()
+    try:
+        if folder.is_dir():
+            return folder.resolve()
+    except OSError as error:
+        raise BadInputError(f"The template's folder cannot be used: {error.strerror}.") from error
     known = ", ".join(names(shipped)) or "none"
     raise BadInputError(f"There is no template {name_or_folder!r}: it is neither a folder nor one of {known}.")
 
@@ -56,7 +61,7 @@ def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
     files: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if SKIPPED & set(relative.parts) or path.is_symlink() or not path.is_file():
+        if any(map(SKIPPED.fullmatch, relative.parts)) or path.is_symlink() or not path.is_file():
             continue
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadInputError(f"The template's file {relative} is larger than {MAX_FILE_BYTES // 2**20} MiB.")
@@ -95,8 +100,13 @@ def template_hash(files: Mapping[str, str]) -> str:
 
 
 def workspace(files: Mapping[str, str]) -> dict[str, str]:
-    """Return the files that an experiment starts from."""
-    return {path: sha for path, sha in files.items() if path not in NOT_IN_WORKSPACE and not path.startswith("latex/")}
+    """Return the files that an experiment starts from; where data is prepared, the folder's own data stays out."""
+    prepared = "prepare.py" in files
+    return {
+        path: sha
+        for path, sha in files.items()
+        if path not in NOT_IN_WORKSPACE and not path.startswith("latex/") and (path.endswith(".py") or not prepared)
+    }
 
 
 def prompt_of(files: Mapping[str, str], artifacts: Artifacts) -> tuple[str, str]:
@@ -128,7 +138,7 @@ def check(files: Mapping[str, str], artifacts: Artifacts, name: str) -> tuple[st
         if part in files and other not in files:
             problems.append(f"{part} is there without {other}: the frozen pair goes together.")
     for read in (
-        lambda: load(files, artifacts, name),
+        lambda: _consistent(load(files, artifacts, name), files),
         lambda: prompt_of(files, artifacts),
         lambda: seed_ideas(files, artifacts),
     ):
@@ -139,10 +149,25 @@ def check(files: Mapping[str, str], artifacts: Artifacts, name: str) -> tuple[st
     return tuple(dict.fromkeys(problems))
 
 
+def _consistent(template: Template, files: Mapping[str, str]) -> None:
+    """Refuse what would break only when it is used: limits out of range, a query that nothing answers."""
+    for name, profile in template.profiles.items():
+        for kind in Kind:
+            try:
+                profile.limits_of(kind)
+            except BadInputError as error:
+                raise BadInputError(f"The template's profile {name} has unusable limits of {kind}: {error}") from error
+    frozen = [path for path in template.editable if path in FROZEN_FILES]
+    if frozen:
+        raise BadInputError(f"The template's template.toml calls the frozen {frozen[0]} editable.")
+    if template.query and not {"serve.py", "evaluate.py"} <= set(files):
+        raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
+
+
 def _syntax(path: str, source: bytes) -> list[str]:
     try:
         ast.parse(source, filename=path)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f" in line {line}" if line else ""
         return [f"{path} is not valid Python{where}: {getattr(error, 'msg', None) or error}."]

@@ -51,7 +51,8 @@ class Report:
         self.checks[what] = self.checks.get(what, 0) + number
 
     def add(self, problem: str) -> None:
-        """Keep a problem, once."""
+        """Keep a problem, once; a file's name may hold what cannot be printed."""
+        problem = problem.encode(errors="backslashreplace").decode()
         if problem not in self.problems and len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
 
@@ -188,29 +189,41 @@ def _compare_results(folder: Folder, report: Report, where: str, run: str, predi
 
 def _claims(folder: Folder, report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
     try:
-        claims = json.loads(folder.read("claims.json"))
+        claims = json.loads(folder.read("claims.json"))["claims"]
         source = folder.read("latex/main.tex").decode() if "latex/main.tex" in folder.paths else ""
-    except (NotFoundError, ValueError) as error:
-        report.add(f"{where}claims.json: {error}")
+    except (NotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
+        report.add(f"{where}claims.json cannot be read: {error}")
         return
-    base = found.get(numbers.BASELINE_FOLDER)
-    for claim in claims:
+    if not isinstance(claims, list):
+        report.add(f"{where}claims.json cannot be read: its claims are no list")
+        return
+    for number, claim in enumerate(claims, start=1):
         report.count("claims")
-        run = claim["source"].split("/")[0]
-        place = f"{where}claims.json at {claim['id']} ({claim['pointer']} of {claim['source']})"
-        if run not in found:
-            report.add(f"{place}: there is no such signed record")
-            continue
         try:
-            value = numbers.resolve(claim["pointer"], found[run], base, _metrics(found[run]))
-        except NotFoundError as error:
-            report.add(f"{place}: {error}")
-            continue
-        text = numbers.rounded(value, int(claim["digits"]))
-        if text != claim["text"]:
-            report.add(f"{place}: the paper prints {claim['text']}, the record says {text}")
-        elif source and numbers.in_latex(text) not in source:
-            report.add(f"{place}: {text} does not stand in latex/main.tex")
+            problem = _claim(claim, found, source)
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            problem = f"claim {number} is malformed ({type(error).__name__}: {error})"
+        if problem:
+            report.add(f"{where}claims.json at {problem}")
+
+
+def _claim(claim: Mapping[str, Any], found: Mapping[str, dict[str, Any]], source: str) -> str:
+    run = claim["source"].split("/")[0]
+    place = f"{claim['id']} ({claim['pointer']} of {claim['source']})"
+    if run not in found:
+        return f"{place}: there is no such signed record"
+    try:
+        value = numbers.resolve(
+            claim["pointer"], found[run], found.get(numbers.BASELINE_FOLDER), _metrics(found[run])
+        )
+    except NotFoundError as error:
+        return f"{place}: {error}"
+    text = numbers.rounded(value, int(claim["digits"]))
+    if text != claim["text"]:
+        return f"{place}: the paper prints {claim['text']}, the record says {text}"
+    if source and numbers.in_latex(text) not in source:
+        return f"{place}: {text} does not stand in latex/main.tex"
+    return ""
 
 
 def _metrics(predicate: Mapping[str, Any]) -> dict[str, Metric]:

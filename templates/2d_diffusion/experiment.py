@@ -191,9 +191,7 @@ def update_average(average: Stack, weights: Stack, step: int, config: Config) ->
         average[name].lerp_(value, 1 - decay)
 
 
-def draw_batches(
-    points: list[Tensor], generators: list[torch.Generator], config: Config, device: str
-) -> tuple[Tensor, Tensor, Tensor]:
+def draw_batches(points: list[Tensor], generators: list, config: Config, device: str) -> tuple[Tensor, ...]:
     """Draw the next STEPS_PER_DRAW batches of every model: points and noise (S, E, B, 2), timesteps (S, E, B)."""
     shape = (STEPS_PER_DRAW, config.train_batch_size)
     batches, noises, timesteps = [], [], []

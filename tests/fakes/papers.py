@@ -1,4 +1,4 @@
-"""Hand-made runs with records, as a paper is written from; loaded by path, since tests are no package."""
+"""Hand-made runs with records, as a paper is written from."""
 
 from __future__ import annotations
 
@@ -70,14 +70,21 @@ def experiment(**changes: Any) -> Experiment:
         id=ExperimentId(f"exp_{ULID}"), direction_id=DirectionId(f"dir_{ULID}"), idea_id=IdeaId(f"idea_{ULID}"),
         name="cosine_noise_schedule", index=0, state=ExperimentState.WRITING, baseline_id=RunId(f"run_{ULID}"),
         outcome=ExperimentOutcome.INCONCLUSIVE, label="not_comparable: screen_only",
-        products={name: "0" * 64 for name in FIGURES},
+        products=dict.fromkeys(FIGURES, "0" * 64),
     )  # fmt: skip
     return dataclasses.replace(given, **changes)
 
 
 def run(index: int, **changes: Any) -> Run:
     """Return a measured run."""
-    titles = ("Baseline", "Cosine schedule", "Stretched linear schedule", "Quadratic schedule", "Sigmoid schedule", "Two stages")
+    titles = (
+        "Baseline",
+        "Cosine schedule",
+        "Stretched linear schedule",
+        "Quadratic schedule",
+        "Sigmoid schedule",
+        "Two stages",
+    )
     given = Run(
         id=RunId(f"run_{ULID[:-1]}{index}"), direction_id=DirectionId(f"dir_{ULID}"),
         experiment_id=ExperimentId(f"exp_{ULID}") if index else None, index=index, title=titles[index],
@@ -97,7 +104,14 @@ def metric(values: Mapping[str, Sequence[float]], **words: Any) -> dict[str, Any
     """Return one metric's entry of a record."""
     columns = [stats.fmean(column) for column in zip(*values.values(), strict=True)]
     datasets = {name: series(list(one)) for name, one in values.items()}
-    return {"source": "evaluator", "direction": "lower", "unit": "nats", "primary": False, "datasets": datasets, **words} | series(columns)
+    return {
+        "source": "evaluator",
+        "direction": "lower",
+        "unit": "nats",
+        "primary": False,
+        "datasets": datasets,
+        **words,
+    } | series(columns)
 
 
 def record(index: int, shift: Mapping[str, float], **changes: Any) -> dict[str, Any]:
@@ -134,7 +148,10 @@ def record(index: int, shift: Mapping[str, float], **changes: Any) -> dict[str, 
 
 
 def make(
-    shifts: Sequence[Mapping[str, float] | None] = ({"circle": -2, "dino": -3, "line": -1, "moons": 1}, {"dino": 3, "line": 4}),
+    shifts: Sequence[Mapping[str, float] | None] = (
+        {"circle": -2, "dino": -3, "line": -1, "moons": 1},
+        {"dino": 3, "line": 4},
+    ),
     *,
     attempts: Mapping[int, int] | None = None,
     figures: Sequence[str] = FIGURES,
@@ -152,15 +169,20 @@ def make(
         if shift is not None:
             records[f"run_{index}"] = record(index, shift)
     return gathering.gather(
-        changes.get("direction", direction()), template(), idea(), experiment(products={name: "0" * 64 for name in figures}),
+        changes.get("direction", direction()), template(), idea(), experiment(products=dict.fromkeys(figures, "0" * 64)),
         runs, {}, records, coder="search-replace", code=(FOLDER / "experiment.py").read_text(encoding="utf-8"),
     )  # fmt: skip
 
 
 def png(width: int = 700, height: int = 500) -> bytes:
     """Return a small valid picture."""
-    rows = b"".join(b"\0" + bytes((x * 255 // width, y * 255 // height, 160) [c] for x in range(width) for c in range(3)) for y in range(height))
+    rows = b"".join(
+        b"\0" + bytes((x * 255 // width, y * 255 // height, 160)[c] for x in range(width) for c in range(3))
+        for y in range(height)
+    )
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

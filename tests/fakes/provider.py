@@ -178,7 +178,9 @@ def _fault(asked: Asked, *, counting: bool = False) -> Failure | None:
         faults.append("max_tokens: must be at least 1")
     if "-5-5" in str(body.get("model")):
         # What the newest models refuse.
-        faults += [f"`{name}` is deprecated for this model." for name in ("temperature", "top_p", "top_k") if name in body]
+        faults += [
+            f"`{name}` is deprecated for this model." for name in ("temperature", "top_p", "top_k") if name in body
+        ]
         if body.get("tool_choice", {}).get("type") in {"tool", "any"}:
             faults.append("tool_choice: forced tool use is not supported for this model")
     return Failure(400, "invalid_request_error", faults[0]) if faults else None
@@ -205,7 +207,9 @@ def _tool_faults(body: dict[str, Any]) -> list[str]:
     tools = body.get("tools", [])
     faults = ["tools: name required" for one in tools if not one.get("name")]
     faults += [
-        "tools: input_schema.type must be object" for one in tools if one.get("input_schema", {}).get("type") != "object"
+        "tools: input_schema.type must be object"
+        for one in tools
+        if one.get("input_schema", {}).get("type") != "object"
     ]
     choice = body.get("tool_choice", {})
     if choice and not tools:

@@ -15,6 +15,8 @@ from typing import Any
 import anthropic
 import httpx
 import pytest
+from pydantic import BaseModel, Field
+
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.ids import DirectionId, TenantId
@@ -24,14 +26,13 @@ from fumehood.gateway import tokens
 from fumehood.gateway.app import create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.prices import Prices
+from fumehood.gateway.upstream import UpstreamError
 from fumehood.gateway.upstreams.anthropic import AnthropicUpstream, Retries
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.client import GatewayModel
 from fumehood.ports import Call
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
-from pydantic import BaseModel, Field
-
 from tests.fakes import provider as fake
 from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, serving
 
@@ -51,6 +52,7 @@ class Room:
     direction: Direction
     waits: list[float]
     models: list[GatewayModel]
+    provider_url: str
 
     def claims(self, **changes: Any) -> Claims:
         claims = Claims(
@@ -99,7 +101,8 @@ class Room:
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
-    clock, waits = SystemClock(), []
+    clock = SystemClock()
+    waits: list[float] = []
     store = open_store(f"sqlite:///{tmp_path / 'fumehood.db'}")
     artifacts = LocalArtifacts(tmp_path / "artifacts")
     direction = Direction(
@@ -130,7 +133,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
             prices=Prices.shipped(),
         )
         with serving(create_app(desk)) as url:
-            room = Room(provider, store, artifacts, clock, url, direction, waits, [])
+            room = Room(provider, store, artifacts, clock, url, direction, waits, [], provider_url)
             yield room
             for model in room.models:
                 model.close()
@@ -174,7 +177,7 @@ def test_a_stream_has_the_provider_s_events_in_their_order(room: Room) -> None:
 @pytest.mark.parametrize("model", ["offline", MODEL])
 def test_the_library_reads_streams_of_text_and_tools(room: Room, model: str) -> None:
     room.provider.script = lambda _: fake.tool({"exhausted": True})
-    schema = {"name": "answer", "input_schema": {"type": "object", "properties": {}}}
+    schema: Any = {"name": "answer", "input_schema": {"type": "object", "properties": {}}}
     playbook = room.artifacts.put(b"[paper]\n")
     with (
         room.client(model=model, playbook=playbook) as client,
@@ -187,7 +190,7 @@ def test_the_library_reads_streams_of_text_and_tools(room: Room, model: str) -> 
         ) as stream,
     ):
         kinds = [event.type for event in stream]
-        message = stream.get_final_message()
+        message: Any = stream.get_final_message()
     assert message.content[0].input == {"exhausted": True}
     assert message.stop_reason == "tool_use"
     assert kinds[0] == "message_start"
@@ -252,8 +255,14 @@ def test_what_a_model_refuses_is_left_out_or_said_in_words(room: Room) -> None:
     [
         ("fhg_nonsense", "not a token"),
         ("sk-ant-something", "not a token"),
-        (tokens.mint(Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="r", model=MODEL), SECRET), "expired"),
-        (tokens.mint(Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="r", model=MODEL), b"x"), "signature"),
+        (
+            tokens.mint(Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="r", model=MODEL), SECRET),
+            "expired",
+        ),
+        (
+            tokens.mint(Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="r", model=MODEL), b"x"),
+            "signature",
+        ),
     ],
 )
 def test_a_wrong_token_is_told_what_is_wrong(room: Room, token: str, message: str) -> None:
@@ -328,7 +337,10 @@ def test_over_budget_is_402_as_a_problem_and_nothing_is_sent(room: Room) -> None
 
 def test_failures_that_pass_are_tried_again_with_growing_waits(room: Room) -> None:
     room.provider.script = in_turn(
-        Failure(529, "overloaded_error"), Failure(500), Failure(429, "rate_limit_error", headers={"retry-after": "7"}), fake.text()
+        Failure(529, "overloaded_error"),
+        Failure(500),
+        Failure(429, "rate_limit_error", headers={"retry-after": "7"}),
+        fake.text(),
     )
     assert say(room.client()).content[0].text == "Hello."
     assert room.waits == [0.5, 1.0, 7.0]
@@ -359,12 +371,39 @@ def test_a_refused_key_is_not_the_caller_s_fault_and_is_not_shown(room: Room) ->
     room.provider.script = lambda _: Failure(401, "authentication_error", f"invalid key {KEY}")
     with pytest.raises(anthropic.APIStatusError) as caught:
         say(room.client())
-    assert caught.value.status_code == 503
+    assert caught.value.status_code == 424
     assert KEY not in str(caught.value)
     assert len(room.provider.asked) == 1
     with pytest.raises(ModelUnavailableError) as unavailable:
         room.model().text(room.call())
-    assert unavailable.value.retryable
+    assert not unavailable.value.retryable
+
+
+def test_without_a_key_nothing_is_sent_and_the_remedy_is_told(room: Room) -> None:
+    upstream = AnthropicUpstream("http://127.0.0.1:9", key=lambda: None)
+    with pytest.raises(UpstreamError, match="fumehood keys set anthropic"):
+        upstream.send(room.claims(), {"model": MODEL})
+
+
+def test_a_provider_that_does_not_answer_in_time_is_told(room: Room) -> None:
+    room.provider.script = lambda _: time.sleep(2.5) or fake.text()  # type: ignore[func-returns-value]
+    upstream = AnthropicUpstream(room.provider_url, key=lambda: KEY, retries=Retries(deadline_s=1.0))
+    body = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "?"}]}
+    started = time.monotonic()
+    with pytest.raises(UpstreamError, match="ReadTimeout") as caught:
+        upstream.send(room.claims(), body)
+    upstream.close()
+    assert caught.value.status == 504
+    assert time.monotonic() - started < 2.4
+
+
+def test_a_caller_that_goes_away_from_a_whole_answer_pays_for_it(room: Room) -> None:
+    room.provider.script = lambda _: time.sleep(0.5) or fake.text()  # type: ignore[func-returns-value]
+    with room.client().with_options(timeout=0.1) as client, pytest.raises(anthropic.APITimeoutError):
+        client.messages.create(model=MODEL, max_tokens=100, messages=[{"role": "user", "content": "?"}])
+    (call,) = room.closed()
+    assert call.status == 200
+    assert room.spent() == pytest.approx((100 * 3 + 50 * 15) / 1e6)
 
 
 def test_a_request_that_the_provider_refuses_is_told_once(room: Room) -> None:
@@ -405,7 +444,11 @@ def test_an_unreachable_provider_is_told_and_costs_nothing(room: Room, tmp_path:
 def test_a_stream_that_breaks_off_settles_what_was_counted(room: Room) -> None:
     room.provider.script = lambda _: Broken(fake.text("a" * 400), 4)
     with room.client() as client, pytest.raises(anthropic.APIStatusError, match="broke off"):
-        list(client.messages.create(model=MODEL, max_tokens=500, stream=True, messages=[{"role": "user", "content": "?"}]))
+        list(
+            client.messages.create(
+                model=MODEL, max_tokens=500, stream=True, messages=[{"role": "user", "content": "?"}]
+            )
+        )
     (call,) = room.closed()
     assert call.status == 502
     assert call.usage.input_tokens == 100

@@ -30,6 +30,8 @@ _KINDS = {
     529: "overloaded_error",
 }
 _UNAUTHORISED = 401
+_NO_KEY = 424
+"""Not a status that clients try again: waiting does not bring a key."""
 
 
 class Retries:
@@ -75,8 +77,7 @@ class AnthropicUpstream:
     def _client(self) -> httpx.Client:
         import httpx  # half of the gateway's start-up time, and the offline model never needs it
 
-        timeout = httpx.Timeout(self._retries.deadline_s, connect=10.0)
-        return httpx.Client(base_url=self._base_url, timeout=timeout, follow_redirects=False)
+        return httpx.Client(base_url=self._base_url, follow_redirects=False)
 
     def send(self, claims: Claims, body: Body) -> Message:  # noqa: ARG002 - part of the port
         """Return the whole answer."""
@@ -116,13 +117,15 @@ class AnthropicUpstream:
         if not key:
             raise UpstreamError(
                 "There is no key for Anthropic; give one with `fumehood keys set anthropic`.",
-                status=503,
+                status=_NO_KEY,
                 kind="api_error",
             )
         ends_at = self._retries.now() + self._retries.deadline_s
         failures = 0
         while True:
-            outcome = self._try(path, body, key, stream=stream)
+            # Each attempt may take what is left of the whole, so that all of them together keep the deadline.
+            left_s = max(ends_at - self._retries.now(), 1.0)
+            outcome = self._try(path, body, key, left_s, stream=stream)
             if not isinstance(outcome, _Failure):
                 return outcome
             failures += 1
@@ -132,12 +135,13 @@ class AnthropicUpstream:
                 raise outcome.error
             self._retries.sleep(wait_s)
 
-    def _try(self, path: str, body: Body, key: str, *, stream: bool) -> httpx.Response | _Failure:
+    def _try(self, path: str, body: Body, key: str, left_s: float, *, stream: bool) -> httpx.Response | _Failure:
         import httpx
 
         headers = {"x-api-key": key, "anthropic-version": _VERSION}
         try:
-            request = self._client.build_request("POST", path, json=body, headers=headers)
+            timeout = httpx.Timeout(left_s, connect=min(left_s, 10.0))
+            request = self._client.build_request("POST", path, json=body, headers=headers, timeout=timeout)
             response = self._client.send(request, stream=stream)
             if response.status_code == httpx.codes.OK:
                 return response
@@ -171,7 +175,7 @@ def _failure(response: httpx.Response, key: str) -> _Failure:
     status = response.status_code
     if status == _UNAUTHORISED:
         # Not passed on as 401: it is the platform's key that is refused, not the caller's token.
-        return _Failure(UpstreamError("The provider refuses the platform's key.", status=503, kind="api_error"))
+        return _Failure(UpstreamError("The provider refuses the platform's key.", status=_NO_KEY, kind="api_error"))
     retryable = status in _AGAIN or status >= 500
     told = _told(response).replace(key, "[secret]")
     said = status if status in _KINDS else 400 if status < 500 else 502

@@ -1,4 +1,4 @@
-"""The paper of the offline model: deterministic prose from facts and a template's playbook, and a review of what it checked.
+"""The paper of the offline model: prose from facts and a template's playbook, and a review of what was checked.
 
 No language model takes part. Each sentence about a run follows from its numbers: turn a result round, and the sentence,
 the tables and the abstract turn with it.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fumehood.gateway.upstreams import offline_results
+from fumehood.gateway.upstreams import offline_method, offline_results
 from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts
 
@@ -30,7 +30,7 @@ def review(facts: Facts) -> dict[str, Any]:
     outcome = str(facts.get("outcome") or "none")
     return {
         "summary": (
-            f"A mechanical check of the paper; no language model took part and nothing was judged. "
+            "A mechanical check of the paper; no language model took part and nothing was judged. "
             f"{len(held)} of {len(checks)} checks held. The recorded outcome is {outcome}."
         ),
         "strengths": [f"Checked and held: {name}." for name in held],
@@ -68,28 +68,41 @@ def _scale(facts: Facts) -> str:
 
 def _abstract(facts: Facts, playbook: Table) -> list[str]:
     opening = " ".join(w.paragraphs(playbook, "paper", "abstract"))
-    idea = f"The idea under test, ``{w.tex(facts['idea']['title'].rstrip('.?'))}'', was registered with its hypothesis before the first run."
+    idea = (
+        f"The idea under test, ``{w.tex(facts['idea']['title'].rstrip('.?'))}'', was registered with its hypothesis"
+        " before the first run."
+    )
     did = f"We measure an unchanged baseline and {_scale(facts)}"
-    did += f", at equal {w.tex(facts['template']['equal'])}." if facts["template"]["equal"] != "wall_s" else ", at equal wall time."
+    did += (
+        f", at equal {w.tex(facts['template']['equal'])}."
+        if facts["template"]["equal"] != "wall_s"
+        else ", at equal wall time."
+    )
     return [" ".join(part for part in (opening, idea, did, _finding(facts), _gaps(facts), _outcome(facts)) if part)]
 
 
 def _finding(facts: Facts) -> str:
     runs = w.by_contrast(facts)
     if not runs:
-        return "The measured values are described without a ranking, because no comparison in the registered sense could be formed."
+        return (
+            "The measured values are described without a ranking, because no comparison in the registered sense could"
+            " be formed."
+        )
     best, metric = runs[0], facts["metric"]
     stem = f"{best['name']}.{metric}"
     good = w.promising(facts)
     entry = best["metrics"][metric]
-    tail = f"; its {w.metric_name(facts)} is {w.value(facts, stem)}{w.unit(facts)} against {w.value(facts, f'run_0.{metric}')}{w.unit(facts)}"
+    tail = (
+        f"; its {w.metric_name(facts)} is {w.value(facts, stem)}{w.unit(facts)} against"
+        f" {w.value(facts, f'run_0.{metric}')}{w.unit(facts)}"
+    )
     if entry["mean"] is None or not w.has(facts, f"run_0.{metric}.mean"):
         tail = ""
     reach = f"$C = {w.num(f'{stem}.contrast')}$ baseline standard deviations"
     if good and best in good:
         said = (
-            f"{w.capital(w.names_of(good))} {'is' if len(good) == 1 else 'are'} promising by the screen's rule: the largest contrast is "
-            f"{reach}, for {w.name_of(best)}{tail}."
+            f"{w.capital(w.names_of(good))} {'is' if len(good) == 1 else 'are'} promising by the screen's rule: the"
+            f" largest contrast is {reach}, for {w.name_of(best)}{tail}."
         )
     elif best["contrast"]["value"] > 0:
         said = (
@@ -117,30 +130,36 @@ def _outcome(facts: Facts) -> str:
     if outcome != "inconclusive":
         return f"By the registered rule the outcome is {outcome}."
     return (
-        "Because this profile screens on a development set and does not confirm on fresh seeds and unseen data, the outcome is "
-        "inconclusive by rule."
+        "Because this profile screens on a development set and does not confirm on fresh seeds and unseen data, the"
+        " outcome is inconclusive by rule."
     )
 
 
 def _introduction(facts: Facts, playbook: Table) -> list[str]:
     idea = facts["idea"]
-    question = (
-        f"This paper asks one question of that kind. The plan was written down before anything was run: {w.sentence(w.tex(idea['plan']))}"
-        if idea["plan"]
-        else ""
-    )
+    question = ""
+    if idea["plan"]:
+        question = (
+            "This paper asks one question of that kind. The plan, as it was written down before anything was run:"
+            f"\n\\begin{{quote}}\n{w.sentence(w.tex(idea['plan']))}\n\\end{{quote}}"
+        )
     promise = ""
     if idea["hypothesis"]:
         promise = f"The hypothesis, registered as an {idea['kind']}, reads: ``{w.sentence(w.tex(idea['hypothesis']))}''"
         promise = promise.replace("an replication", "a replication")
         if idea["expected"] and idea["metric"]:
-            promise += f" The metric it speaks of is the {w.metric_name(facts)}, and the expected direction is {w.tex(idea['expected'])}."
+            promise += (
+                f" The metric it speaks of is the {w.metric_name(facts)}, and the expected direction is"
+                f" {w.tex(idea['expected'])}."
+            )
     evaluator = w.metric_words(facts)["source"] == "evaluator"
     items = [
         f"a comparison of {_scale(facts)} against a shared baseline, with the rule for reading it fixed beforehand;",
-        "numbers that an evaluator outside the experiment measured and the platform signed, one record a run;"
-        if evaluator
-        else "numbers as the experiment reported them about itself, marked as such wherever they appear;",
+        (
+            "numbers that an evaluator outside the experiment measured and the platform signed, one record a run;"
+            if evaluator
+            else "numbers as the experiment reported them about itself, marked as such wherever they appear;"
+        ),
         "an account of every variant that was planned, including those that went the wrong way or gave no number;",
         "a statement of what the screen leaves open, which is most of what one would like to know.",
     ]
@@ -157,11 +176,14 @@ def _novelty(facts: Facts) -> str:
     idea = facts["idea"]
     near = sorted(idea["evidence"], key=lambda one: -one["overlap"])
     if idea["novelty"] == "unchecked" or not near:
-        return "Whether this very idea was carried out before was not established: the search found no work close enough to compare it with."
+        return (
+            "Whether this very idea was carried out before was not established: the search found no work close enough"
+            " to compare it with."
+        )
     first = near[0]
     said = (
-        f"Before the first run the idea was compared with {w.count(len(near), 'work')} from a literature search. The nearest by its words "
-        f"is ``{w.tex(first['title'])}'' [[cite: {first['key']}]]."
+        f"Before the first run the idea was compared with {w.count(len(near), 'work')} from a literature search. The"
+        f" nearest by its words is ``{w.tex(first['title'])}'' [[cite: {first['key']}]]."
     )
     verdict = {
         "novel": "None of them was found to be the same study, which is what the word novel means here and no more.",
@@ -175,82 +197,9 @@ def _background(facts: Facts, playbook: Table) -> list[str]:
     common = w.paragraphs(playbook, "paper", "background")
     if not common:
         summary = facts["template"]["summary"] or facts["template"]["title"]
-        common = [f"The study uses the template ``{w.tex(facts['template']['title'])}''. {w.sentence(w.tex(summary))}"]
+        said = f" {w.sentence(w.tex(summary))}" if summary != facts["template"]["title"] else ""
+        common = [f"The study uses the template ``{w.tex(facts['template']['title'])}''.{said}"]
     return [*common, *w.paragraphs(w.idea_of(facts, playbook), "background")]
-
-
-def _method(facts: Facts, playbook: Table) -> list[str]:
-    own = w.paragraphs(w.idea_of(facts, playbook), "method")
-    titles = [w.name_of(run) for run in facts["runs"]]
-    variants = ""
-    if titles:
-        variants = (
-            f"{'One variant was' if len(titles) == 1 else w.capital(w.count(len(titles), 'variant')) + ' were'} carried out: {w.listed(titles)}."
-            " Each is a small edit of the baseline's code, and the edited files are kept with the run's record, so that what was "
-            "measured can be read and not only described."
-        )
-    return [*w.paragraphs(playbook, "paper", "method"), *own, variants, _comparison(facts), *w.paragraphs(playbook, "paper", "evaluation")]
-
-
-def _comparison(facts: Facts) -> str:
-    direction = w.metric_words(facts)["direction"]
-    if direction is None or facts["template"]["primary"] is None:
-        return (
-            "The template declares no direction for its metrics. We therefore print values beside one another and draw no conclusion "
-            "about which is to be preferred."
-        )
-    sign = "y^{b}_d - y^{r}_d" if direction == "lower" else "y^{r}_d - y^{b}_d"
-    bars = sign.replace("y^{b}_d", r"\bar y^{\,b}_d").replace("y^{r}_d", r"\bar y^{\,r}_d")
-    return (
-        "Variants are compared with the baseline through one number. Let $\\bar y^{\\,r}_d$ and $\\bar y^{\\,b}_d$ be the means over seeds "
-        "of a variant and of the baseline on data set $d$, and $s_d$ the standard deviation of the baseline over its seeds. The contrast "
-        "over the $D$ data sets is\n\\begin{equation}\n"
-        f"  C = \\frac{{1}}{{D}} \\sum_{{d=1}}^{{D}} \\frac{{{bars}}}{{s_d}}, \\qquad\n"
-        "  s_C^2 = \\frac{1}{D^2} \\sum_{d=1}^{D} \\frac{1}{s_d^2}"
-        "\\left( \\frac{v^{r}_d}{n} + \\frac{v^{b}_d}{n_b} \\right),\n\\end{equation}\n"
-        "where $v^{r}_d$ and $v^{b}_d$ are the variances over $n$ and $n_b$ seeds; the sign is chosen so that positive means the wanted side. "
-        "The ratio $C / s_C$ is referred to a $t$ distribution whose degrees of freedom are those of Welch and Satterthwaite, but never "
-        "more than $n - 1$. A data set on which the baseline does not vary at all leaves the sum."
-        "\n\nOnly two words may follow. A variant is \\emph{promising} if $C > 0$ and the two-sided $p$ is at most 0.05, and otherwise the "
-        "difference is \\emph{not shown}. The second word is not a finding of equality. No correction is made for the number of variants, "
-        "which is one reason why the first word is so weak."
-    )
-
-
-def _experimental_setup(facts: Facts, playbook: Table) -> list[str]:
-    words = w.metric_words(facts)
-    seeds = w.seeds_of(facts)
-    measured = (
-        "The evaluator is a program of its own: it reads the samples and the held-out points, runs in a container that never sees "
-        "the experiment's code, and is the same for every run. The experiment never sees the held-out points."
-        if words["source"] == "evaluator"
-        else "The template has no evaluator of its own, so every number in this paper was computed by the code under study."
-    )
-    seeded = (
-        f"Baseline and variants use the same {w.count(seeds, 'seed')}. Standard errors are standard deviations over seeds divided by the "
-        "square root of their number."
-        if seeds
-        else "The template does not take seeds, so the spread between repetitions is unknown and no difference can be set against it."
-    )
-    run = (
-        "Every run takes place in a container without a network and within limits on time, memory, storage, processes and output that were "
-        "fixed before the first run; a run that reaches one of them is stopped and reported. Table~\\ref{tab:setup} lists the set-up as it stands in "
-        "the baseline's record. Whatever is not in that record, such as the model of the processor, is not stated here."
-    )
-    budget = f"Runs are compared at equal {w.tex(facts['template']['equal'].replace('wall_s', 'wall time'))}." if words["direction"] else ""
-    coder = f"The edits were applied by {w.tex(facts['coder'])}." if facts["coder"] else ""
-    whose = (
-        "No language model took part: the proposals and edits come from a written playbook, and this text from a program that reads the records."
-        if facts["model"]["offline"]
-        else f"Proposals, edits and text come from the model {w.tex(facts['model']['name'])}."
-    )
-    return [
-        *w.paragraphs(playbook, "paper", "setup"),
-        f"{seeded} {budget} {measured}".replace("  ", " "),
-        "[[table: setup]]" if facts["setup"] else "",
-        run,
-        f"{whose} {coder}".strip(),
-    ]
 
 
 def _limitations(facts: Facts, playbook: Table) -> list[str]:
@@ -265,8 +214,8 @@ def _limitations(facts: Facts, playbook: Table) -> list[str]:
         said.append("Without controlled seeds every value is a single draw.")
     if len(runs) > 1:
         said.append(
-            f"{w.capital(w.count(len(runs)))} variants were looked at on one development set, so the best of them is flattered by having "
-            "been chosen."
+            f"{w.capital(w.count(len(runs)))} variants were looked at on one development set, so the best of them is"
+            " flattered by having been chosen."
         )
     if runs:
         said.append("No held-out set was kept sealed for a second look, because this profile does not confirm.")
@@ -275,15 +224,23 @@ def _limitations(facts: Facts, playbook: Table) -> list[str]:
         said.append(f"The data set {w.tex(name)} does not enter the contrast, since {w.tex(why)}.")
     failed = w.failed(facts)
     if failed:
-        said.append(f"{w.capital(w.names_of(failed))} had to be left without a number, which leaves a hole in the plan.")
+        said.append(
+            f"{w.capital(w.names_of(failed))} had to be left without a number, which leaves a hole in the plan."
+        )
     own = [name for name, words in facts["template"]["metrics"].items() if words["source"] == "self"]
     if own:
         titles = w.listed([w.tex(facts["template"]["metrics"][name]["title"]) for name in own])
         verb = "is" if len(own) == 1 else "are"
-        said.append(f"{w.capital(titles)} {verb} self-reported by the experiment and {'was' if len(own) == 1 else 'were'} not checked by anyone else.")
+        said.append(
+            f"{w.capital(titles)} {verb} self-reported by the experiment and {'was' if len(own) == 1 else 'were'} not"
+            " checked by anyone else."
+        )
     sized = [run for run in w.measured(facts) if run["budget"]]
     if sized:
-        said.append(f"{w.capital(w.names_of(sized))} differ{'s' if len(sized) == 1 else ''} from the baseline in size or budget, and no difference can be credited to the idea alone.")
+        said.append(
+            f"{w.capital(w.names_of(sized))} differ{'s' if len(sized) == 1 else ''} from the baseline in size or"
+            " budget, and no difference can be credited to the idea alone."
+        )
     said += [w.sentence(w.tex(one)) for one in facts["limitations"]]
     return [
         " ".join(said),
@@ -299,33 +256,42 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
         found = f"We measured {_scale(facts)} and described what came out; a registered comparison could not be formed."
     elif good:
         found = (
-            f"Of {w.count(len(facts['runs']), 'variant')}, {w.count(len(good))} moved the {metric} to the wanted side by more than the spread over "
-            f"seeds explains in this screen: {w.names_of(good)}. Promising is the word for that, and it obliges nobody to believe it yet."
+            f"Of {w.count(len(facts['runs']), 'variant')}, {w.count(len(good))} moved the {metric} to the wanted side"
+            f" by more than the spread over seeds explains in this screen: {w.names_of(good)}. Promising is the word"
+            " for that, and it obliges nobody to believe it yet."
         )
     elif runs[0]["contrast"]["value"] > 0:
         found = (
-            f"The screen shows no difference in {metric} on the wanted side beyond what seeds produce. {w.name_of(runs[0])} came closest, and its "
-            "evidence falls short of the level set in advance."
+            f"The screen shows no difference in {metric} on the wanted side beyond what seeds produce."
+            f" {w.name_of(runs[0])} came closest, and its evidence falls short of the level set in advance."
         )
     else:
-        found = f"Every variant that could be compared ended on the unwanted side of the baseline in {metric}, so this screen gives the hypothesis no support."
+        found = (
+            f"Every variant that could be compared ended on the unwanted side of the baseline in {metric}, so this"
+            " screen gives the hypothesis no support."
+        )
     outcome = facts["outcome"] or "inconclusive"
     rule = (
-        f"The outcome of the study is {outcome}: a screen on a development set can neither confirm nor refute what was registered."
+        f"The outcome of the study is {outcome}: a screen on a development set can neither confirm nor refute what was"
+        " registered."
         if outcome == "inconclusive"
         else f"The outcome of the study is {outcome}."
     )
     if facts["label"] and outcome == "inconclusive":
         rule += f" In the platform's terms the label is \\texttt{{{w.tex(facts['label'])}}}."
     following = (
-        f"The next step, if one is wanted, is to take {w.name_of(runs[0])} alone, with fresh seeds and on data that nobody has looked at; "
-        "until then its place at the top of the table is a reason to look again and nothing else."
+        f"The next step, if one is wanted, is to take {w.name_of(runs[0])} alone, with fresh seeds and on data that"
+        " nobody has looked at; until then its place at the top of the table is a reason to look again and nothing"
+        " else."
         if runs and runs[0]["contrast"]["value"] > 0
-        else "Before more effort goes into this idea, a reader may prefer to ask why the variants did not help, which this study was not built to answer."
-        if runs
-        else "A template with declared directions and controlled seeds would make the same study comparable."
+        else (
+            "Before more effort goes into this idea, a reader may prefer to ask why the variants did not help, which"
+            " this study was not built to answer."
+            if runs
+            else "A template with declared directions and controlled seeds would make the same study comparable."
+        )
     )
-    return [f"{found} {rule}", *w.paragraphs(playbook, "paper", "discussion"), following]
+    return [f"{found} {rule}", following, *w.paragraphs(playbook, "paper", "discussion")]
 
 
 _WRITERS: Mapping[str, Callable[[Facts, Table], list[str]]] = {
@@ -334,8 +300,8 @@ _WRITERS: Mapping[str, Callable[[Facts, Table], list[str]]] = {
     "introduction": _introduction,
     "related_work": _related_work,
     "background": _background,
-    "method": _method,
-    "experimental_setup": _experimental_setup,
+    "method": offline_method.method,
+    "experimental_setup": offline_method.experimental_setup,
     "results": offline_results.results,
     "limitations": _limitations,
     "conclusion": _conclusion,

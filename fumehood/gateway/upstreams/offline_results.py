@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from fumehood.gateway.upstreams import offline_runs
 from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts, Run
 
@@ -13,13 +13,14 @@ from fumehood.gateway.upstreams.offline_words import Facts, Run
 def results(facts: Facts, playbook: Mapping[str, Any]) -> list[str]:
     """Return the section's paragraphs."""
     if not facts["metric"]:
-        return ["Nothing was measured: neither the baseline nor any variant gave a number, so there is no result to report."]
+        return [
+            "Nothing was measured: neither the baseline nor any variant gave a number, so there is no result to report."
+        ]
     parts = [_opening(facts), "[[table: results]]", _baseline(facts)]
     figures = [entry["file"] for entry in facts["figures"]]
-    captions = playbook.get("paper", {}).get("captions", {})
-    shown = [_figure(file, captions, at) for at, file in enumerate(figures)]
+    shown = [_figure(file, playbook, at) for at, file in enumerate(figures)]
     for at, run in enumerate(facts["runs"]):
-        parts += _run(facts, run, at)
+        parts += offline_runs.paragraphs_of(facts, run, at)
         if at < len(shown):
             parts += shown[at]
     for more in shown[len(facts["runs"]) :]:
@@ -34,19 +35,25 @@ def _compared(facts: Facts) -> bool:
 
 def _opening(facts: Facts) -> str:
     datasets = len(w.metric_words(facts)["datasets"])
+    each = f", for each of the {w.count(datasets)} data sets" if datasets > 1 else ""
     said = (
         f"Table~\\ref{{tab:results}} gives the {w.metric_name(facts)} of the baseline and of "
-        f"{w.count(len(facts['runs']), 'variant')}{f', for each of the {w.count(datasets)} data sets' if datasets > 1 else ''}."
+        f"{w.count(len(facts['runs']), 'variant')}{each}."
     )
     if _compared(facts) and w.metric_words(facts)["direction"]:
         said += (
-            " Table~\\ref{tab:comparison} sets each variant against the baseline and carries the label that follows from the "
-            "rule fixed beforehand."
+            " Table~\\ref{tab:comparison} sets each variant against the baseline and carries the label that follows"
+            " from the rule fixed beforehand."
         )
     elif not w.metric_words(facts)["direction"]:
-        said += " The template does not say on which side better lies, so the values are described and nothing is ranked."
+        said += (
+            " The template does not say on which side better lies, so the values are described and nothing is ranked."
+        )
     if len(facts["baseline"]["metrics"]) > 1:
-        said += " Further quantities, which nobody registered and which therefore carry no label, stand in Table~\\ref{tab:secondary}."
+        said += (
+            " Further quantities, which nobody registered and which therefore carry no label, stand in"
+            " Table~\\ref{tab:secondary}."
+        )
     if w.metric_words(facts)["source"] == "self":
         said += (
             " All of these numbers are self-reported: the experiment's own code computed them, and no independent "
@@ -64,16 +71,23 @@ def _baseline(facts: Facts) -> str:
     said = "\\paragraph{Baseline.} "
     if len(parts) < 2:
         only = next(iter(parts))
-        return said + f"The unchanged template reaches {w.value(facts, f'run_0.{metric}.{only}')}{w.unit(facts)} on {w.tex(only)}."
+        return (
+            said + f"The unchanged template reaches {w.value(facts, f'run_0.{metric}.{only}')}{w.unit(facts)} on"
+            f" {w.tex(only)}."
+        )
     ordered = sorted(parts, key=lambda name: float(parts[name]["mean"]))
     low, high = ordered[0], ordered[-1]
     said += (
         f"The unchanged template is far from uniform over the data sets: its {w.metric_name(facts)} runs from "
         f"{w.value(facts, f'run_0.{metric}.{low}')}{w.unit(facts)} on {w.tex(low)} to "
         f"{w.value(facts, f'run_0.{metric}.{high}')}{w.unit(facts)} on {w.tex(high)}."
-        if abs(parts[high]["mean"] - parts[low]["mean"]) > 2 * ((parts[high]["stderr"] or 0) + (parts[low]["stderr"] or 0))
-        else f"On the unchanged template the {w.metric_name(facts)} is much the same everywhere, between "
-        f"{w.value(facts, f'run_0.{metric}.{low}')} on {w.tex(low)} and {w.value(facts, f'run_0.{metric}.{high}')} on {w.tex(high)}."
+        if abs(parts[high]["mean"] - parts[low]["mean"])
+        > 2 * ((parts[high]["stderr"] or 0) + (parts[low]["stderr"] or 0))
+        else (
+            f"On the unchanged template the {w.metric_name(facts)} is much the same everywhere, between"
+            f" {w.value(facts, f'run_0.{metric}.{low}')} on {w.tex(low)} and {w.value(facts, f'run_0.{metric}.{high}')}"
+            f" on {w.tex(high)}."
+        )
     )
     noisy = max(parts, key=lambda name: parts[name]["stderr"] or 0.0)
     if parts[noisy]["stderr"]:
@@ -85,271 +99,11 @@ def _baseline(facts: Facts) -> str:
     return said
 
 
-def _run(facts: Facts, run: Run, at: int) -> list[str]:
-    heading = f"\\paragraph{{{w.tex(run['title'])}.}} "
-    described = w.sentence(w.tex(run["description"])) if run["description"] else ""
-    if not run["metrics"]:
-        return [heading + " ".join(part for part in (described, _failure(run, at)) if part)]
-    first = [described, _tries(run, at), _numbers(facts, run, at)]
-    second = [_datasets(facts, run, at), _label(facts, run, at), _others(facts, run, at), _meaning(facts, run, at)]
-    return [heading + " ".join(part for part in first if part), " ".join(part for part in second if part)]
-
-
-def _verdicts(run: Run) -> str:
-    words = {
-        "failed": "an error",
-        "timed_out": "the time limit",
-        "out_of_memory": "the memory limit",
-        "out_of_storage": "the storage limit",
-        "too_many_processes": "the process limit",
-        "too_much_output": "the output limit",
-        "no_result": "numbers that were missing or not finite",
-        "no_edit": "an edit that could not be applied",
-        "refused": "an edit that was refused",
-    }
-    seen = dict.fromkeys(words.get(one["verdict"], w.tex(one["verdict"].replace("_", " "))) for one in run["attempts"])
-    return w.listed(list(seen))
-
-
-def _error_name(run: Run) -> str:
-    last = run["attempts"][-1]["error"] if run["attempts"] else ""
-    found = re.search(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt))\b", last)
-    return f" (\\texttt{{{w.tex(found[1])}}})" if found else ""
-
-
-def _failure(run: Run, at: int) -> str:
-    tries = len(run["attempts"])
-    if not tries:
-        return "This variant was planned and never measured, and it appears here so that the plan and the report agree."
-    ended = f"{w.capital(w.count(tries, 'attempt'))} ended with {_verdicts(run)}{_error_name(run)}, and no number came of it."
-    return f"{ended} " + w.pick(
-        (
-            f"A program that fails says nothing about the idea behind it, so {w.name_of(run)} counts neither for nor against "
-            "the hypothesis.",
-            f"We report {w.name_of(run)} as a gap and not as a bad value; the comparison simply lacks it.",
-            f"Since no model was trained to its end, nothing is known about the quality of {w.name_of(run)}.",
-        ),
-        at,
-    )
-
-
-def _tries(run: Run, at: int) -> str:
-    tries = len(run["attempts"])
-    if not tries:
-        return ""
-    return w.pick(
-        (
-            f"The code of {w.name_of(run)} did not work at once: {w.count(tries, 'earlier attempt')} ended with {_verdicts(run)}"
-            f"{_error_name(run)}, and the numbers below belong to the mended version.",
-            f"Before the measured version of {w.name_of(run)} there {'was' if tries == 1 else 'were'} "
-            f"{w.count(tries, 'failed attempt')}, which ended with {_verdicts(run)}{_error_name(run)}.",
-        ),
-        at,
-    )
-
-
-def _numbers(facts: Facts, run: Run, at: int) -> str:
-    metric, name = facts["metric"], run["name"]
-    entry = run["metrics"].get(metric)
-    if entry is None:
-        return f"It gave numbers, but no {w.metric_name(facts)}, so it cannot be set against the baseline."
-    if entry["mean"] is None:
-        return f"Not every data set has a {w.metric_name(facts)} for {w.name_of(run)}, so no mean over data sets is given."
-    stem = f"{name}.{metric}"
-    several = len(entry["datasets"]) > 1
-    over = "Averaged over the data sets, its" if several else "Its"
-    if not w.has(facts, f"{stem}.difference"):
-        return f"{over} {w.metric_name(facts)} is {w.value(facts, stem)}{w.unit(facts)}, without a baseline value beside it."
-    said = w.pick(
-        (
-            f"{over} {w.metric_name(facts)} is {w.value(facts, stem)}{w.unit(facts)} against "
-            f"{w.value(facts, f'run_0.{metric}')}{w.unit(facts)} for the baseline",
-            f"Where the baseline has {w.value(facts, f'run_0.{metric}')}{w.unit(facts)}, {w.name_of(run)} has "
-            f"{w.value(facts, stem)}{w.unit(facts)}",
-            f"The {w.metric_name(facts)} {'averages' if several else 'is'} {w.value(facts, stem)}{w.unit(facts)}, to be read beside the "
-            f"baseline's {w.value(facts, f'run_0.{metric}')}{w.unit(facts)}",
-        ),
-        at,
-    )
-    if entry["word"] == "equal":
-        return f"{said}: no difference at all, which after a change of code deserves a look at whether the change took effect."
-    change = f"{w.num(f'{stem}.change')}{w.unit(facts)} {entry['word']}"
-    if w.has(facts, f"{stem}.relative_change"):
-        change += f", or {w.num(f'{stem}.relative_change')} per cent"
-    side = {"better": ", on the wanted side", "worse": ", on the unwanted side"}.get(entry["judgement"], "")
-    return f"{said}: {change}{side}. {_noise(facts, run, entry, at)}".strip()
-
-
-def _noise(facts: Facts, run: Run, entry: Mapping[str, Any], at: int) -> str:
-    ratio = entry["noise"]
-    if ratio is None:
-        return f"How much of this is chance cannot be said for {w.name_of(run)}, since there is no spread over seeds to compare it with."
-    if ratio < 1:
-        options = (
-            f"The difference of {w.name_of(run)} is smaller than its own standard error, and a second set of seeds could "
-            "well turn its sign.",
-            f"Set beside the spread over seeds this is small: chance alone would produce a gap like that of {w.name_of(run)} more often "
-            "than not.",
-            f"Nothing in this number separates {w.name_of(run)} from the baseline; the error bars cover one another.",
-        )
-    elif ratio < 2:
-        options = (
-            f"For {w.name_of(run)} that is between one and two standard errors of the difference, a size that chance produces easily when "
-            "several variants are tried.",
-            f"The gap exceeds its standard error but not twice that, so we take the sign of {w.name_of(run)} as a hint and its size as unknown.",
-            f"With so few seeds a gap of one to two standard errors, as here for {w.name_of(run)}, is weak evidence in either direction.",
-        )
-    elif ratio < 4:
-        options = (
-            f"The difference is between two and four times its standard error, which sets {w.name_of(run)} apart from a mere "
-            "change of seed without settling the matter.",
-            f"This is several standard errors, so that chance is an unlikely explanation for {w.name_of(run)} taken alone; it was not taken "
-            "alone, however, but as one of several variants.",
-            f"Seeds by themselves seldom produce a gap like that of {w.name_of(run)}, although the error is itself estimated "
-            "from a handful of values.",
-        )
-    else:
-        options = (
-            f"The difference is more than four times its standard error: whatever its cause, {w.name_of(run)} does not behave "
-            "like the baseline under another seed.",
-            f"Against the spread over seeds this is a large movement, and the one of {w.name_of(run)} is visible without statistics.",
-            f"Among changes of this kind {w.name_of(run)} stands out, since the gap exceeds four standard errors.",
-        )
-    return w.pick(options, at)
-
-
-def _datasets(facts: Facts, run: Run, at: int) -> str:
-    metric = facts["metric"]
-    stem = f"{run['name']}.{metric}"
-    entry = run["metrics"].get(metric)
-    if entry is None or len(entry["datasets"]) < 2 or not w.metric_words(facts)["direction"]:
-        return ""
-    parts = {name: part for name, part in entry["datasets"].items() if part["judgement"]}
-    sides = {
-        side: sorted(
-            (name for name, part in parts.items() if part["judgement"] == side), key=lambda name: -abs(parts[name]["difference"])
-        )
-        for side in ("better", "worse")
-    }
-
-    def tell(names: list[str]) -> str:
-        return w.listed([f"{w.tex(one)} ({w.num(f'{stem}.{one}.change')})" for one in names])
-
-    word = str(w.metric_words(facts)["direction"])
-    other = "higher" if word == "lower" else "lower"
-    wanted, unwanted = sides["better"], sides["worse"]
-    if wanted and unwanted:
-        said = w.pick(
-            (
-                f"The data sets disagree: the value of {w.name_of(run)} is {word} on {tell(wanted)} and {other} on {tell(unwanted)}.",
-                f"By data set the picture of {w.name_of(run)} is mixed, {word} on {tell(wanted)} but {other} on {tell(unwanted)}.",
-                f"On {tell(unwanted)} {w.name_of(run)} is {other} than the baseline, on {tell(wanted)} it is {word}.",
-            ),
-            at,
-        )
-    elif wanted or unwanted:
-        same, direction = (wanted, word) if wanted else (unwanted, other)
-        said = w.pick(
-            (
-                f"All data sets agree about the direction of {w.name_of(run)}: {direction} on {tell(same)}.",
-                f"The movement of {w.name_of(run)} has the same sign everywhere, {direction} on {tell(same)}.",
-                f"No data set breaks ranks for {w.name_of(run)}; each is {direction}: {tell(same)}.",
-            ),
-            at,
-        )
-    else:
-        return ""
-    loud = [name for name, part in parts.items() if (part["noise"] or 0) >= 2]
-    if not loud:
-        return f"{said} " + w.pick(
-            (
-                f"None of these single differences of {w.name_of(run)} reaches twice its standard error.",
-                f"Taken one by one, each of them lies within two standard errors of zero for {w.name_of(run)}.",
-                f"No single data set carries {w.name_of(run)}: each gap is below two of its standard errors.",
-            ),
-            at,
-        )
-    strongest = max(loud, key=lambda name: parts[name]["noise"])
-    return f"{said} " + w.pick(
-        (
-            f"Measured by its own standard error the movement of {w.name_of(run)} is largest on {w.tex(strongest)}.",
-            f"It is {w.tex(strongest)} where {w.name_of(run)} departs furthest from the baseline in units of the seeds' noise.",
-            f"The departure of {w.name_of(run)} that noise explains least is the one on {w.tex(strongest)}.",
-        ),
-        at,
-    )
-
-
-def _label(facts: Facts, run: Run, at: int) -> str:
-    found, stem = run["contrast"], f"{run['name']}.{facts['metric']}"
-    if found is None:
-        return f"No contrast can be formed for {w.name_of(run)}, so its label is \\emph{{not shown}}." if run["label"] else ""
-    said = f"The contrast is $C = {w.num(f'{stem}.contrast')}$ baseline standard deviations"
-    if w.has(facts, f"{stem}.contrast_se", f"{stem}.p", f"{stem}.df"):
-        said += (
-            f" with a standard error of {w.num(f'{stem}.contrast_se')}"
-            f" ($p = {w.num(f'{stem}.p')}$ on {w.num(f'{stem}.df')} degrees of freedom)"
-        )
-    if run["budget"]:
-        return f"{said}, but {w.name_of(run)} does not share the baseline's budget: {' '.join(run['budget'])} It is therefore labelled \\emph{{not shown}}."
-    if run["label"] == "promising":
-        return f"{said}, and the label of {w.name_of(run)} is \\emph{{promising}}: the strongest word that a screen may use, and one that asks for a confirmation."
-    if found["value"] <= 0:
-        tail = (
-            f", on the unwanted side, and {w.name_of(run)} is labelled \\emph{{not shown}}",
-            f"; being on the unwanted side, it gives {w.name_of(run)} the label \\emph{{not shown}}",
-        )
-    elif found["p"] is None:
-        tail = (f" without an error that could be estimated, hence the label \\emph{{not shown}} for {w.name_of(run)}",)
-    else:
-        tail = (
-            f", on the wanted side but short of the level fixed beforehand, so that {w.name_of(run)} is labelled \\emph{{not shown}}",
-            f"; the sign agrees with the hypothesis, the evidence does not suffice, and the label of {w.name_of(run)} is \\emph{{not shown}}",
-        )
-    return f"{said}{w.pick(tail, at)}."
-
-
-def _others(facts: Facts, run: Run, at: int) -> str:
-    metrics = facts["template"]["metrics"]
-    told = [
-        name
-        for name in run["metrics"]
-        if name != facts["metric"]
-        and metrics[name]["source"] == "evaluator"
-        and w.has(facts, f"{run['name']}.{name}.mean", f"run_0.{name}.mean")
-    ][:1]
-    if not told:
-        return ""
-    name = told[0]
-    title = w.tex(metrics[name]["title"][:1].lower() + metrics[name]["title"][1:])
-    ours, theirs = w.value(facts, f"{run['name']}.{name}"), w.value(facts, f"run_0.{name}")
-    return w.pick(
-        (
-            f"Its {title}, which is described and not judged, is {ours} where the baseline has {theirs}.",
-            f"Beside this, the {title} of {w.name_of(run)} is {ours} (baseline: {theirs}).",
-            f"For the record, {w.name_of(run)} has a {title} of {ours}, the baseline one of {theirs}.",
-        ),
-        at,
-    )
-
-
-def _meaning(facts: Facts, run: Run, at: int) -> str:
-    return w.pick(
-        (
-            f"Why {w.name_of(run)} behaves so was not tested; the measurement compares samples and does not look inside the model.",
-            f"We offer no mechanism for {w.name_of(run)}, because no run isolates one.",
-            f"An explanation of what {w.name_of(run)} does would need runs that vary one cause at a time, and this study has none.",
-            f"What is said of {w.name_of(run)} here is a statement about a trained model as a whole and not about any part of it.",
-            f"Whether the effect of {w.name_of(run)} would survive a longer training is left open by these numbers.",
-        ),
-        at,
-    )
-
-
-def _figure(file: str, captions: Mapping[str, Any], at: int) -> list[str]:
+def _figure(file: str, playbook: Mapping[str, Any], at: int) -> list[str]:
+    words = playbook.get("paper", {})
     stem = file.rsplit(".", 1)[0]
-    caption = str(captions.get(file, ""))
-    subject = stem.replace("_", " ")
+    caption = str(words.get("captions", {}).get(file, ""))
+    subject = str(words.get("figures", {}).get(file, stem.replace("_", " ")))
     pointer = w.pick(
         (
             f"Figure~\\ref{{fig:{stem}}} shows the {subject} of all runs that gave numbers.",
@@ -358,29 +112,30 @@ def _figure(file: str, captions: Mapping[str, Any], at: int) -> list[str]:
         ),
         at,
     )
-    said = {
-        "train_loss": "The training loss is reported by the experiment itself; where a variant changes the loss, its curve must not be compared with the baseline's.",
-        "generated_samples": "Such a picture is worth looking at because a mean hides which part of a shape is missed, but it carries no label either.",
-    }.get(stem, "")
-    return [f"[[figure: {file} | {caption}]]" if caption else f"[[figure: {file}]]", f"{pointer} {said}".strip()]
+    mark = f"[[figure: {file} | {caption}]]" if caption else f"[[figure: {file}]]"
+    return [mark, f"{pointer} {words.get('remarks', {}).get(file, '')}".strip()]
 
 
 def _together(facts: Facts) -> list[str]:
     runs = w.by_contrast(facts)
     secondary = "[[table: secondary]]" if len(facts["baseline"]["metrics"]) > 1 else ""
+    comparison = "[[table: comparison]]" if _compared(facts) and w.metric_words(facts)["direction"] else ""
     if not runs:
-        return [secondary]
+        return [comparison, secondary]
     said = "\\paragraph{Taken together.} "
     wanted = [run for run in runs if run["contrast"]["value"] > 0]
     if len(runs) == 1:
         side = "wanted" if wanted else "unwanted"
         said += f"A single variant could be compared, and its contrast lies on the {side} side."
     elif not wanted:
-        said += f"All {w.count(len(runs))} contrasts lie on the unwanted side; the one nearest to zero is that of {w.name_of(runs[0])}."
+        said += (
+            f"All {w.count(len(runs))} contrasts lie on the unwanted side; the one nearest to zero is that of"
+            f" {w.name_of(runs[0])}."
+        )
     elif len(wanted) == len(runs):
         said += (
-            f"All {w.count(len(runs))} contrasts lie on the wanted side, from {w.name_of(runs[-1])} at the lower end to "
-            f"{w.name_of(runs[0])} at the upper."
+            f"All {w.count(len(runs))} contrasts lie on the wanted side, from {w.name_of(runs[-1])} at the lower end to"
+            f" {w.name_of(runs[0])} at the upper."
         )
     else:
         said += (
@@ -388,10 +143,10 @@ def _together(facts: Facts) -> list[str]:
             f"{'lies' if len(wanted) == 1 else 'lie'} on the wanted side, with {w.name_of(runs[0])} furthest out; "
             f"at the other end stands {w.name_of(runs[-1])}."
         )
-    return [f"{said} {_by_dataset(facts, runs)} {_verdict(facts, runs)}", "[[table: comparison]]", secondary]
+    return [f"{said} {_by_dataset(runs)} {_verdict(facts, runs)}", comparison, secondary]
 
 
-def _by_dataset(facts: Facts, runs: list[Run]) -> str:
+def _by_dataset(runs: list[Run]) -> str:
     if len(runs) < 2:
         return ""
     names = list(runs[0]["contrast"]["datasets"])
@@ -411,10 +166,11 @@ def _verdict(facts: Facts, runs: list[Run]) -> str:
     good = w.promising(facts)
     if good:
         return (
-            f"{w.names_of(good)} {'is' if len(good) == 1 else 'are'} labelled promising. The label was earned on the same held-out "
-            f"points on which all {w.count(len(runs), 'variant')} were looked at, so its size is biased upwards by the choice."
+            f"{w.names_of(good)} {'is' if len(good) == 1 else 'are'} labelled promising. The label was earned on the"
+            f" same held-out points on which all {w.count(len(runs), 'variant')} were looked at, so its size is biased"
+            " upwards by the choice."
         )
     return (
-        "No variant is labelled promising. That is not evidence that the variants are equal to the baseline: a screen of this size "
-        "would miss differences of a moderate size."
+        "No variant is labelled promising. That is not evidence that the variants are equal to the baseline: a screen"
+        " of this size would miss differences of a moderate size."
     )

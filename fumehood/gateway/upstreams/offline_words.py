@@ -64,7 +64,7 @@ def value(facts: Facts, stem: str) -> str:
     """Return `mean ± standard error` as placeholders; the mean alone where there is no error or it is zero."""
     mean = num(f"{stem}.mean")
     error = facts["numbers"].get(f"{stem}.stderr")
-    return f"{mean} $\\pm$ {num(f'{stem}.stderr')}" if error and error["value"] else mean
+    return f"{mean}\\,$\\pm$\\,{num(f'{stem}.stderr')}" if error and error["value"] else mean
 
 
 def paragraphs(playbook: Mapping[str, Any], *path: str) -> list[str]:
@@ -109,7 +109,7 @@ def names_of(runs: Sequence[Run]) -> str:
 
 def metric_words(facts: Facts) -> Mapping[str, Any]:
     """Return the words about the metric that the paper speaks of first."""
-    empty = {"title": "the metric", "direction": None, "unit": "", "source": "self", "datasets": []}
+    empty: dict[str, Any] = {"title": "the metric", "direction": None, "unit": "", "source": "self", "datasets": []}
     found: Mapping[str, Any] = facts["template"]["metrics"].get(facts["metric"], empty)
     return found
 

@@ -1,0 +1,45 @@
+# `make demo` and `make test` each work as the only command ever typed in a fresh clone; `make` alone lists all there is.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo smoke test test-rest test-all check fix lock clean
+
+DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
+REST := kill or docker or escape
+
+help: ## List the targets.
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: ## Install what the platform needs: system packages, .venv, .venv-coder and the lab.
+	@scripts/setup demo
+
+demo: setup ## Carry a small direction from ideas to papers, into out/demo; FRESH=1 begins anew.
+	@[ -z "$(FRESH)" ] || scripts/set_aside out/demo
+	.venv/bin/fumehood run $(DEMO)
+
+smoke: setup ## Run a whole direction with the offline model and check what came out.
+	.venv/bin/fumehood smoke
+
+test: ## Run the tests, in less than ten minutes.
+	@scripts/setup test
+	.venv/bin/pytest -m "not ($(REST))"
+
+test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed at seeded moments.
+	@scripts/setup test
+	scripts/with_docker .venv/bin/pytest -m "$(REST)" || [ $$? -eq 5 ] # 5: this clone has no such tests
+
+test-all: test test-rest ## Run every test.
+
+check: ## Check format, style, types, layers and dependencies.
+	@scripts/setup check
+	.venv/bin/ruff format --check . && .venv/bin/ruff check .
+	.venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/deptry .
+
+fix: ## Repair format and style where that can be done by a program.
+	@scripts/setup check
+	.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+lock: ## Write the constraints files anew from pyproject.toml.
+	python3 -B scripts/lock.py
+
+clean: ## Remove the Python environments and caches; finished folders and state stay.
+	rm -rf .venv .venv-coder .setup .mypy_cache .ruff_cache .import_linter_cache .hypothesis

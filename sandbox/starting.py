@@ -1,0 +1,63 @@
+"""The start of a shim: begun early, so that its interpreter is up when the volume is, and told its plan last."""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fumehood.errors import SandboxUnavailableError
+from sandbox.records import Record
+
+_SHIM = Path(__file__).with_name("shim.py")
+
+
+class Starting:
+    """A shim that waits for its plan; without one it ends and nothing was done."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        lock = os.open(record.folder / "shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._heard, said = os.pipe()
+        try:
+            # The lock belongs to the open file, so it passes to the shim and is given up when the shim dies.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with (record.folder / "shim.log").open("wb") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(_SHIM), str(record.folder), str(lock), str(said)],
+                    pass_fds=(lock, said),
+                    cwd="/",
+                    env={},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(self._heard)
+            raise
+        finally:
+            os.close(lock)
+            os.close(said)
+
+    def go(self, plan: dict[str, Any]) -> None:
+        """Tell it the plan and wait until the program begins; raises with what bwrap said when it cannot."""
+        with suppress(BrokenPipeError):
+            self._process.communicate(marshal.dumps(plan))
+        with os.fdopen(self._heard, "rb") as file:
+            word = file.read()
+        if word != b".":
+            log = (self._record.folder / "shim.log").read_text(encoding="utf-8", errors="replace").strip()
+            why = word[1:].decode(errors="replace") or log[-500:]
+            raise SandboxUnavailableError(f"The isolation could not be set up: {why}", reason="setup_failed")
+
+    def abandon(self) -> None:
+        """Let it end without a plan; nothing happens when it was told one."""
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.communicate()
+            os.close(self._heard)

@@ -1,0 +1,117 @@
+"""What every test gets: an environment without the user's settings and, where it asks, the lab's Python and a Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fumehood.settings import Settings
+
+OURS = Settings()
+"""The user's own settings, read before a test's environment is cleaned: they say where the lab was built."""
+PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "OPENAI_")
+ESCAPE = Path(__file__).parent / "escape"
+REDIS_PATIENCE_S = 10
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(ESCAPE):
+            item.add_marker("escape")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No key and no setting of the user reaches a test, and none writes into the user's state."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(PRIVATE)]:
+            patch.delenv(name)
+        patch.setenv("FUMEHOOD_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def lab_dir() -> Path:
+    """The lab that `make setup` built: `site-packages/` and `lab.json`. It is read only."""
+    folder = (OURS.lab_dir or OURS.state_dir / "lab/current").resolve()
+    if not (folder / "lab.json").is_file():
+        pytest.fail(f"no lab at {folder}; run `make setup`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lab_python(lab_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that starts the lab's interpreter with the lab's packages, outside any sandbox."""
+    interpreter = json.loads((lab_dir / "lab.json").read_text(encoding="utf-8"))["python"]
+    folder = tmp_path_factory.mktemp("lab")
+    program = folder / "python"
+    program.write_text(
+        "#!/bin/sh\n"
+        f"export PYTHONPATH={shlex.quote(str(lab_dir / 'site-packages'))} PYTHONDONTWRITEBYTECODE=1\n"
+        f"export MPLBACKEND=Agg MPLCONFIGDIR={shlex.quote(str(folder / 'matplotlib'))}\n"
+        f'exec {shlex.quote(interpreter)} -s "$@"\n',
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server of this session alone, on a port that was free."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.fail("no redis-server here; `make test` installs it")
+    folder = tmp_path_factory.mktemp("redis")
+    port = free_port()
+    command = [
+        program,
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as server,
+    ):
+        try:
+            _wait_for_redis(server, port, folder / "log")
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at this moment."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def _wait_for_redis(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + REDIS_PATIENCE_S
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as asking:
+            asking.sendall(b"PING\r\n")
+            if asking.recv(16).startswith(b"+PONG"):
+                return
+        time.sleep(0.02)
+    pytest.fail(f"redis-server does not answer:\n{log.read_text(encoding='utf-8', errors='replace')}")

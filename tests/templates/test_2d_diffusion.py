@@ -1,0 +1,443 @@
+"""The 2D diffusion template: its data, its estimators, its refusals, and its smallest training."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+TEMPLATE = Path(__file__).parents[2] / "templates" / "2d_diffusion"
+DATASETS = ("circle", "dino", "line", "moons")
+SMALL = ("--num_train_steps=12", "--train_batch_size=16", "--hidden_size=16", "--embedding_dim=8", "--threads=1")
+BLOCK = re.compile(
+    r"^(?P<file>[\w.]+)\n```python\n<<<<<<< SEARCH\n(?P<old>.*?)^=======\n(?P<new>.*?)^>>>>>>> REPLACE\n```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def program(python: Path, name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the template's programs with nothing in its environment but what is given."""
+    command = [str(python), "-B", str(TEMPLATE / name), *map(str, arguments)]
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def module(name: str) -> ModuleType:
+    """Import a frozen file of the template by its path."""
+    spec = importlib.util.spec_from_file_location(f"two_d_diffusion_{name}", TEMPLATE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> Path:
+    """A folder with a key and small data of the screen arm: `train/` and `answers/`."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "key").write_bytes(bytes(range(32)))
+    for part in ("train", "answers"):
+        done = prepare(lab_python, folder / "key", folder / part, part=part)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def prepare(
+    python: Path, key: Path, out_dir: Path, *extra: str, arm: str = "screen", part: str = "train", seeds: str = "1,2"
+) -> subprocess.CompletedProcess[str]:
+    sizes = ("--train_points=3000", "--held_out_points=400")
+    asked = (f"--arm={arm}", f"--part={part}", f"--key={key}", f"--seeds={seeds}", f"--out_dir={out_dir}")
+    return program(python, "prepare.py", *asked, *sizes, *extra)
+
+
+def train(python: Path, data: Path, out_dir: Path, seeds: str = "1,2") -> dict[str, dict]:
+    environment = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": seeds}
+    done = program(python, "experiment.py", f"--out_dir={out_dir}", *SMALL, **environment)
+    assert done.returncode == 0, done.stderr
+    served = program(python, "serve.py", f"--models={out_dir}", "--count=300")
+    assert served.returncode == 0, served.stderr
+    return json.loads((out_dir / "final_info.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) -> Path:
+    """A finished run of seeds 1 and 2 with its samples."""
+    folder = tmp_path_factory.mktemp("work") / "run_0"
+    train(lab_python, data, folder)
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, data: Path) -> Path:
+    """Samples as good as can be: the training points themselves, with a little noise."""
+    folder = tmp_path / "outputs"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for dataset in DATASETS:
+        points = np.load(data / "train" / f"{dataset}.npz")["points"]
+        for seed in (1, 2):
+            chosen = points[rng.integers(len(points), size=300)]
+            np.save(folder / f"samples_{dataset}_{seed}.npy", chosen + rng.normal(0, 1e-3, (300, 2)).astype(np.float32))
+    return folder
+
+
+def evaluate(python: Path, data: Path, outputs: Path, out_dir: Path) -> subprocess.CompletedProcess[str]:
+    folders = (f"--outputs={outputs}", f"--held_out={data / 'answers'}", f"--train={data / 'train'}")
+    return program(python, "evaluate.py", *folders, f"--out_dir={out_dir}", "--seeds=1,2", "--samples=300")
+
+
+# Data.
+
+
+def test_the_same_key_and_seeds_give_the_same_bytes(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    for part in ("train", "answers"):
+        prepare(lab_python, data / "key", tmp_path / part, part=part)
+        for dataset in DATASETS:
+            name = f"{dataset}.npz"
+            assert (tmp_path / part / name).read_bytes() == (data / part / name).read_bytes()
+
+
+def test_another_key_gives_other_data(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(bytes(32))
+    prepare(lab_python, tmp_path / "key", tmp_path / "train")
+    for dataset in DATASETS:
+        other = np.load(tmp_path / "train" / f"{dataset}.npz")["points"]
+        assert not np.isin(other, np.load(data / "train" / f"{dataset}.npz")["points"]).all(axis=1).any()
+
+
+def test_arms_share_no_point_and_have_turns_of_their_own(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    prepare(lab_python, data / "key", tmp_path, arm="confirm")
+    drawn = module("prepare")
+    key = (data / "key").read_bytes()
+    for dataset in DATASETS:
+        screen = np.load(data / "train" / f"{dataset}.npz")["points"]
+        confirm = np.load(tmp_path / f"{dataset}.npz")["points"]
+        assert not np.isin(confirm, screen).all(axis=1).any()
+        turns = [drawn.transform(key, arm, dataset) for arm in ("screen", "confirm")]
+        assert not np.allclose(*turns, atol=1e-3)
+
+
+def test_answers_share_no_point_with_the_training_data_or_between_seeds(data: Path) -> None:
+    for dataset in DATASETS:
+        train_points = np.load(data / "train" / f"{dataset}.npz")["points"]
+        held_out = np.load(data / "answers" / f"{dataset}.npz")["held_out"]
+        assert held_out.shape == (2, 400, 2)
+        assert held_out.dtype == train_points.dtype == np.float32
+        assert train_points.shape == (3000, 2)
+        everything = np.concatenate([train_points, *held_out])
+        assert len(np.unique(everything, axis=0)) == len(everything)
+
+
+def test_a_seed_has_the_same_answers_alone_as_in_a_list(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    prepare(lab_python, data / "key", tmp_path, part="answers", seeds="2")
+    for dataset in DATASETS:
+        alone = np.load(tmp_path / f"{dataset}.npz")["held_out"][0]
+        assert np.array_equal(alone, np.load(data / "answers" / f"{dataset}.npz")["held_out"][1])
+
+
+def test_inputs_hold_no_point(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    prepare(lab_python, data / "key", tmp_path, part="inputs")
+    assert [path.name for path in tmp_path.iterdir()] == ["inputs.json"]
+    assert json.loads((tmp_path / "inputs.json").read_text()) == {"datasets": list(DATASETS), "inputs": {}}
+
+
+def test_the_transform_only_turns_and_mirrors(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    drawn = module("prepare")
+    prepare(lab_python, data / "key", tmp_path, "--transform=off")
+    mirrors = set()
+    for dataset in DATASETS:
+        turn = drawn.transform((data / "key").read_bytes(), "screen", dataset)
+        mirrors.add(round(float(np.linalg.det(turn))))
+        assert np.allclose(turn @ turn.T, np.eye(2), atol=1e-12)
+        plain = np.load(tmp_path / f"{dataset}.npz")["points"]
+        turned = np.load(data / "train" / f"{dataset}.npz")["points"]
+        assert np.allclose(plain.astype(np.float64) @ turn.T, turned, atol=1e-5)
+        assert np.abs(plain - turned).max() > 0.1
+    assert mirrors <= {-1, 1}
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
+def test_a_key_of_another_length_is_bad_usage(lab_python: Path, tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "key").write_bytes(key)
+    done = prepare(lab_python, tmp_path / "key", tmp_path / "out")
+    assert done.returncode == 2
+    assert "32 bytes" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# The estimators.
+
+
+def test_kl_is_about_zero_for_two_draws_of_one_distribution() -> None:
+    rng = np.random.default_rng(1)
+    estimate = module("evaluate").kl_divergence(rng.normal(size=(4000, 2)), rng.normal(size=(4000, 2)), 5)
+    assert abs(estimate) < 0.05
+
+
+def test_kl_is_close_to_the_closed_form_of_two_gaussians() -> None:
+    rng = np.random.default_rng(2)
+    spread, shift = np.array([1.5, 0.8]), np.array([0.5, -0.4])
+    held_out, samples = rng.normal(size=(8000, 2)), rng.normal(size=(8000, 2)) * spread + shift
+    exact = float(np.sum(np.log(spread) + (1 + shift**2) / (2 * spread**2) - 0.5))
+    assert exact > 0.2
+    assert module("evaluate").kl_divergence(held_out, samples, 5) == pytest.approx(exact, abs=0.06)
+
+
+def test_repeating_held_out_points_does_not_give_an_infinite_gain() -> None:
+    points = np.random.default_rng(3).normal(size=(500, 2))
+    repeated = np.repeat(points, 5, axis=0)
+    estimate = module("evaluate").kl_divergence(points, repeated, 5)
+    assert math.isfinite(estimate)
+
+
+def test_coverage_falls_when_a_mode_is_dropped() -> None:
+    rng = np.random.default_rng(4)
+    coverage = module("evaluate").coverage
+    held_out = rng.normal(size=(1000, 2)) + np.where(rng.random(1000) < 0.5, -8.0, 8.0)[:, None]
+    both = rng.normal(size=(1000, 2)) + np.where(rng.random(1000) < 0.5, -8.0, 8.0)[:, None]
+    one = rng.normal(size=(1000, 2)) - 8.0
+    assert coverage(held_out, both, 5) > 0.93
+    assert coverage(held_out, one, 5) < 0.6
+
+
+def test_good_samples_are_measured_for_every_seed(lab_python: Path, data: Path, outputs: Path, tmp_path: Path) -> None:
+    done = evaluate(lab_python, data, outputs, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "examples.npz").exists()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert tuple(metrics) == DATASETS
+    for entry in metrics.values():
+        assert set(entry) == {"means", "stderrs", "final_info_dict"}
+        for metric, values in entry["final_info_dict"].items():
+            assert len(values) == 2
+            assert entry["means"][metric] == pytest.approx(np.mean(values))
+            assert entry["stderrs"][metric] == pytest.approx(np.std(values, ddof=1) / math.sqrt(2))
+        assert entry["means"]["train_copies"] == 0
+        assert entry["means"]["kl_divergence"] < 1
+
+
+def test_copies_of_training_points_are_reported(lab_python: Path, data: Path, outputs: Path, tmp_path: Path) -> None:
+    path = outputs / "samples_moons_1.npy"
+    samples = np.load(path)
+    samples[:75] = np.load(data / "train" / "moons.npz")["points"][:75]
+    np.save(path, samples)
+    evaluate(lab_python, data, outputs, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["moons"]["final_info_dict"]["train_copies"] == [0.25, 0.0]
+
+
+def bad_samples() -> dict[str, np.ndarray]:
+    good = np.random.default_rng(5).normal(size=(300, 2)).astype(np.float32)
+    nan, infinite = good.copy(), good.copy()
+    nan[17, 1], infinite[0, 0] = np.nan, np.inf
+    return {
+        "nan": nan,
+        "infinite": infinite,
+        "three columns": np.zeros((300, 3), np.float32),
+        "flat": good.ravel(),
+        "whole numbers": np.arange(600).reshape(300, 2),
+        "too few": good[:299],
+        "none": good[:0],
+        "all alike": np.ones((300, 2), np.float32),
+        "pickled": np.array([[{"a": 1}, None]] * 300, dtype=object),
+    }
+
+
+@pytest.mark.parametrize("fault", list(bad_samples()))
+def test_samples_that_cannot_be_judged_are_refused(
+    lab_python: Path, data: Path, outputs: Path, tmp_path: Path, fault: str
+) -> None:
+    np.save(outputs / "samples_line_2.npy", bad_samples()[fault], allow_pickle=True)
+    done = evaluate(lab_python, data, outputs, tmp_path)
+    assert_refused(done, tmp_path)
+
+
+def array_header(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"not an array",
+        b"PK\x03\x04 an archive",
+        array_header(b""),
+        array_header(b'{\'descr\': """'),
+        array_header(b"(" * 5000),
+        array_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999999999999, 2)}"),
+        array_header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (300, 2)}"),
+    ],
+)
+def test_files_that_are_no_arrays_are_refused(
+    lab_python: Path, data: Path, outputs: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    path = outputs / "samples_line_2.npy"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    done = evaluate(lab_python, data, outputs, tmp_path)
+    assert_refused(done, tmp_path)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], out_dir: Path) -> None:
+    """Status 1, one sentence that names the file, and no metrics."""
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("samples_line_2.npy ")
+    assert done.stderr.endswith(".\n")
+    assert not (out_dir / "metrics.json").exists()
+
+
+# Frozen and editable parts.
+
+
+@pytest.mark.parametrize("name", ["prepare", "evaluate"])
+def test_the_frozen_part_needs_neither_torch_nor_the_experiment(name: str) -> None:
+    tree = ast.parse((TEMPLATE / f"{name}.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    roots = {name.partition(".")[0] for name in imported}
+    assert not roots & {"torch", "experiment", "serve", "pickle"}
+    assert roots - {"numpy", "scipy"} <= sys.stdlib_module_names
+
+
+def test_the_settings_speak_of_the_same_data_sets_metrics_and_files() -> None:
+    settings = tomllib.loads((TEMPLATE / "template.toml").read_text())
+    assert tuple(settings["datasets"]) == DATASETS
+    assert [name for name, metric in settings["metrics"].items() if metric["primary"]] == ["kl_divergence"]
+    assert all((TEMPLATE / name).exists() for name in settings["editable"])
+    assert set(settings["profiles"]) == {"tiny", "cpu", "gpu"}
+    for profile in settings["profiles"].values():
+        assert set(profile["limits"]) == {"prepare", "run", "query", "evaluate", "plot", "compile"}
+        assert f"--samples={profile['query_count']}" in profile["evaluate_arguments"]
+
+
+def edits_of(reply: str) -> list[re.Match[str]]:
+    edits = list(BLOCK.finditer(reply))
+    assert len(edits) == reply.count("<<<<<<< SEARCH") > 0
+    return edits
+
+
+def test_every_offline_edit_applies_exactly_once_in_order() -> None:
+    playbook = tomllib.loads((TEMPLATE / "offline.toml").read_text())
+    editable = tomllib.loads((TEMPLATE / "template.toml").read_text())["editable"]
+    allowed = set(tomllib.loads((TEMPLATE / "template.toml").read_text())["comparison"]["may_change"])
+    assert len({idea["name"] for idea in playbook["ideas"]}) == len(playbook["ideas"]) >= 5
+    for idea in playbook["ideas"]:
+        assert re.fullmatch(r"[a-z][a-z0-9_]{0,39}", idea["name"])
+        assert set(idea["changes"]) <= allowed
+        assert r"\begin{equation}" in idea["method"]
+        files = {name: (TEMPLATE / name).read_text() for name in editable}
+        replies = [attempt["reply"] for run in idea["runs"] for attempt in run["attempts"]]
+        for reply in [*replies, idea["plot"]["reply"]]:
+            for edit in edits_of(reply):
+                name, old = edit["file"], edit["old"]
+                assert files[name].count(old) == 1, f"{idea['name']}: {old}"
+                files[name] = files[name].replace(old, edit["new"])
+        for name, text in files.items():
+            compile(text, name, "exec")
+        for number, run in enumerate(idea["runs"], start=1):
+            assert f'"run_{number}": "{run["title"]}"' in files["plot.py"]
+
+
+def test_the_latex_skeleton_has_each_placeholder_alone_on_its_line() -> None:
+    lines = (TEMPLATE / "latex" / "template.tex").read_text().splitlines()
+    found = [line.removeprefix("%%FUMEHOOD:").removesuffix("%%") for line in lines if line.startswith("%%FUMEHOOD:")]
+    wanted = "METADATA TITLE ABSTRACT INTRODUCTION RELATED_WORK BACKGROUND METHOD EXPERIMENTAL_SETUP RESULTS"
+    assert found == [*wanted.split(), "LIMITATIONS", "CONCLUSION", "DISCLOSURE"]
+
+
+# The experiment itself.
+
+
+@pytest.mark.slow
+def test_the_same_seeds_twice_give_the_same_numbers_and_samples(
+    lab_python: Path, data: Path, run: Path, tmp_path: Path
+) -> None:
+    again = train(lab_python, data, tmp_path / "run_0")
+    first = json.loads((run / "final_info.json").read_text())
+    assert tuple(first) == DATASETS
+    for dataset in DATASETS:
+        values = first[dataset]["final_info_dict"]["train_loss"]
+        assert again[dataset]["final_info_dict"]["train_loss"] == values
+        assert len(values) == 2
+        assert values[0] != values[1]
+        for seed in (1, 2):
+            name = f"samples_{dataset}_{seed}.npy"
+            assert np.array_equal(np.load(run / name), np.load(tmp_path / "run_0" / name))
+
+
+@pytest.mark.slow
+def test_a_seed_alone_gives_the_same_model_as_in_a_list(
+    lab_python: Path, data: Path, run: Path, tmp_path: Path
+) -> None:
+    alone = train(lab_python, data, tmp_path / "run_0", seeds="2")
+    together = json.loads((run / "final_info.json").read_text())
+    for dataset in DATASETS:
+        losses = together[dataset]["final_info_dict"]["train_loss"]
+        assert alone[dataset]["final_info_dict"]["train_loss"] == losses[1:]
+        name = f"samples_{dataset}_2.npy"
+        assert np.array_equal(np.load(run / name), np.load(tmp_path / "run_0" / name))
+
+
+@pytest.mark.slow
+def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
+    counts = json.loads((run / "parameters.json").read_text())
+    assert counts["updates"] == 12
+    assert counts["samples_seen"] == 12 * 16
+    assert counts["parameters"] == (24 * 16 + 16) + 3 * (16 * 16 + 16) + (16 * 2 + 2)
+    with np.load(run / "train_loss.npz", allow_pickle=False) as curves:
+        assert set(curves.files) == {"steps", *(f"{dataset}_{seed}" for dataset in DATASETS for seed in (1, 2))}
+        assert all(len(curves[name]) == 12 for name in curves.files)
+    assert {path.suffix for path in run.iterdir()} == {".pt", ".npz", ".npy", ".json"}
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_trained_again(lab_python: Path, data: Path, run: Path) -> None:
+    before = (run / "final_info.json").stat().st_mtime_ns
+    environment = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
+    done = program(lab_python, "experiment.py", f"--out_dir={run}", *SMALL, **environment)
+    assert done.returncode == 0
+    assert "is finished" in done.stdout
+    assert (run / "final_info.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", ["--no_such_thing=1", "--num_train_steps=0", "--beta_schedule=flat"])
+def test_a_bad_argument_exits_2(lab_python: Path, tmp_path: Path, argument: str) -> None:
+    done = program(lab_python, "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
+    assert done.returncode == 2
+    assert not (tmp_path / "run_0").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_and_plotted(lab_python: Path, data: Path, run: Path, tmp_path: Path) -> None:
+    assert evaluate(lab_python, data, run, tmp_path).returncode == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for number in (0, 1):
+        copy = tmp_path / f"run_{number}"
+        shutil.copytree(run, copy)
+        (copy / "final_info.json").write_text(json.dumps(metrics))
+    shutil.copy(TEMPLATE / "plot.py", tmp_path)
+    environment = {"PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(tmp_path)}
+    done = subprocess.run(
+        [str(lab_python), "-B", "plot.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("train_loss", "generated_samples", "kl_by_run"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

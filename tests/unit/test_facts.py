@@ -1,0 +1,120 @@
+"""What a paper may speak of comes out of records, and every number finds its way back."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from fumehood.domain.template import Template
+from fumehood.errors import NotFoundError
+from fumehood.services import facts, numbers
+from tests.fakes import papers
+
+
+def test_every_number_resolves_to_its_value_again() -> None:
+    records = {f"run_{index}": papers.record(index, {"dino": -2.0 * index}) for index in range(3)}
+    runs = [papers.run(index) for index in range(3)]
+    found = facts.gather(
+        papers.direction(), papers.template(), papers.idea(), papers.experiment(), runs, {}, records, coder="c"
+    )
+    assert len(found["numbers"]) > 100
+    for name, number in found["numbers"].items():
+        record = records[number["source"].split("/")[0]]
+        value = numbers.resolve(number["pointer"], record, records["run_0"], papers.template().metrics)
+        assert value == number["value"], name
+
+
+def test_facts_are_json() -> None:
+    assert json.loads(json.dumps(papers.make(), allow_nan=False)) == papers.make()
+
+
+def test_a_failed_run_is_told_with_its_attempts_and_without_numbers() -> None:
+    found = papers.make([None, {"dino": -1}], attempts={})
+    failed = found["runs"][0]
+    assert failed["metrics"] == {}
+    assert [one["error"][:12] for one in failed["attempts"]] == ["RuntimeError"] * 4
+    assert not any(name.startswith("run_1.") for name in found["numbers"])
+
+
+def test_a_difference_is_described_by_the_metrics_own_direction() -> None:
+    shift = dict.fromkeys(papers.BASE, -8.0)
+    found = papers.make([shift, {name: -value for name, value in shift.items()}])
+    first, second = found["runs"]
+    assert first["metrics"]["kl_divergence"]["judgement"] == "better"
+    assert first["label"] == "promising"
+    assert second["metrics"]["kl_divergence"]["judgement"] == "worse"
+    assert second["label"] == "not shown"
+
+
+def test_a_run_beyond_the_budget_is_never_promising() -> None:
+    records = {"run_0": papers.record(0, {}), "run_1": papers.record(1, dict.fromkeys(papers.BASE, -9.0))}
+    records["run_1"]["counts"] = {"parameters": 148000, "updates": 500, "samples_seen": 64000}
+    runs = [papers.run(0), papers.run(1)]
+    found = facts.gather(
+        papers.direction(), papers.template(), papers.idea(), papers.experiment(), runs, {}, records
+    )
+    told = found["runs"][0]
+    assert told["label"] == "not shown"
+    assert "148,000 parameters" in told["budget"][0]
+
+
+def test_the_setup_comes_from_the_record_and_names_nothing_else() -> None:
+    rows = {row["name"]: row["value"] for row in papers.make()["setup"]}
+    assert rows["Parameters per model"] == "74,882"
+    assert rows["Held-out points per data set and seed"] == "2,000"
+    assert rows["Seeds"] == "1, 2, 3"
+    assert "Device" not in rows
+
+
+def test_a_minimal_template_is_described_and_never_compared() -> None:
+    def info(day: float) -> dict[str, object]:
+        return {"SEIR": {"means": {"peak": day, "total": 2991.4}, "solution": [1, 2, 3]}}
+
+    runs = [papers.run(0, seeds=()), papers.run(1, seeds=(), title="Run 1: Slower decay")]
+    found = facts.gather(
+        papers.direction(template="seir", profile="cpu"),
+        Template(title="seir"),
+        papers.idea(metric="", expected=""),
+        papers.experiment(products={}),
+        runs,
+        {"run_0": info(694.8), "run_1": info(640.2)},
+        {},
+    )
+    assert found["metric"] == "peak"
+    assert found["template"]["metrics"]["peak"]["source"] == "self"
+    assert found["runs"][0]["label"] == ""
+    assert found["runs"][0]["title"] == "Slower decay"
+    assert found["numbers"]["run_1.peak.mean"]["source"] == "run_1/final_info.json"
+
+
+def test_a_record_is_read_out_of_its_envelope() -> None:
+    statement = {"_type": "s", "predicate": {"seeds": [1]}}
+    envelope = {"payload": base64.b64encode(json.dumps(statement).encode()).decode(), "signatures": []}
+    assert facts.predicate(json.dumps(envelope).encode()) == {"seeds": [1]}
+    assert facts.predicate(b'{"seeds": [2]}') == {"seeds": [2]}
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "printed"),
+    [
+        (0.41349, 3, "0.413"),
+        (0.0996, 2, "0.10"),
+        (296450.0, 6, "296,450"),
+        (-0.0612, 2, "-0.061"),
+        (0.0, 3, "0"),
+        (1.23e-7, 2, "1.2e-7"),
+        (120.0, 3, "120"),
+        (1234.5, 2, "1,200"),
+    ],
+)
+def test_numbers_are_rounded_to_significant_digits(value: float, digits: int, printed: str) -> None:
+    assert numbers.rounded(value, digits) == printed
+
+
+def test_a_pointer_to_nothing_is_an_error() -> None:
+    record = papers.record(1, {})
+    for pointer in ("kl_divergence/mars/mean", "kl_divergence", "nothing/mean", "counts", "kl_divergence/contrast"):
+        with pytest.raises(NotFoundError):
+            numbers.resolve(pointer, record)
