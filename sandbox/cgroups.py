@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fumehood.domain.execution import Limits
 from fumehood.errors import SandboxUnavailableError
@@ -86,7 +87,7 @@ def make(hierarchy: Hierarchy, installation: str, name: str, limits: Limits) -> 
         ) from error
 
 
-def gauges(hierarchy: Hierarchy, installation: str, name: str) -> dict[str, object]:
+def gauges(hierarchy: Hierarchy, installation: str, name: str) -> dict[str, Any]:
     """Return, as plain data, the files to join by and to read; the shim needs nothing else."""
     at = {key: root / TOP / installation / name for key, root in hierarchy.folders.items()}
     join = [str(root / TOP / installation / name / "cgroup.procs") for root in hierarchy.roots]

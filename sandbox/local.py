@@ -84,14 +84,19 @@ class LocalSandbox:
                     return
                 # Whoever launched it died on the way; what it made is in an unknown state.
                 self._release(record)
-            shim = Starting(record)
+            shim: Starting | None = None
             try:
-                plan = self._prepare(record, spec, groups)
+                uid = uids.claim(self._installation.run_dir, f"{self.installation}/{spec.name}")
+                cgroups.make(groups, self.installation, spec.name, spec.limits)
+                gauges = cgroups.gauges(groups, self.installation, spec.name)
+                shim = Starting(record, gauges["join"])
+                plan = self._prepare(record, spec, uid) | {"gauges": gauges}
                 # From here on it counts as started: whoever finds it without a shim finds it lost.
                 record.write("plan.json", plan)
                 shim.go(plan)
             except BaseException:
-                shim.abandon()
+                if shim:
+                    shim.abandon()
                 self._release(record)
                 record.erase()
                 raise
@@ -205,11 +210,9 @@ class LocalSandbox:
         """Say what holds each promise here."""
         return machine.capabilities(self._groups)
 
-    def _prepare(self, record: Record, spec: Spec, groups: cgroups.Hierarchy) -> dict[str, Any]:
+    def _prepare(self, record: Record, spec: Spec, uid: int) -> dict[str, Any]:
         home, root = self._installation, self._roots[spec.image]
-        uid = uids.claim(home.run_dir, f"{home.id}/{spec.name}")
         place = home.make_run_folder(self._place(spec.name))
-        cgroups.make(groups, home.id, spec.name, spec.limits)
         volume, etc = place / "volume", place / "etc"
         for folder in (volume, etc):
             folder.mkdir()
@@ -222,8 +225,7 @@ class LocalSandbox:
         (record.folder / "seccomp.bpf").write_bytes(seccomp.program())
         with suppress(FileExistsError):
             os.mkfifo(record.folder / "wake", 0o600)
-        plan = self._plan(spec, root, uid, self._show(place, root))
-        return plan | {"gauges": cgroups.gauges(groups, home.id, spec.name)}
+        return self._plan(spec, root, uid, self._show(place, root))
 
     def _show(self, place: Path, root: Root) -> dict[str, Path]:
         """Bind what lies in private folders of the host to where the execution's uid can reach it."""

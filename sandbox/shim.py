@@ -35,7 +35,7 @@ _XFSZ = 128 + signal.SIGXFSZ
 
 def main() -> None:
     """Leave the caller, then supervise."""
-    folder, lock, ready = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    folder, lock, ready, groups = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -44,43 +44,58 @@ def main() -> None:
         os.set_inheritable(descriptor, False)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    shim = Shim(folder, lock, ready)
+    shim.fork(groups)
     with os.fdopen(0, "rb") as file:
         told = file.read()
     if told:
-        Shim(folder, marshal.loads(told), lock, ready).run()  # noqa: S302 - from our own parent, through a pipe
+        shim.run(told)
 
 
 class Shim:
     """One execution, from its start to its `exit.json`."""
 
-    def __init__(self, folder: str, plan: dict[str, Any], lock: int, ready: int) -> None:
-        self.folder, self.plan, self.lock, self.ready = folder, plan, lock, ready
+    def __init__(self, folder: str, lock: int, ready: int) -> None:
+        self.folder, self.lock, self.ready = folder, lock, ready
         self.kept = self.seen = 0
         self.truncated = self.storage_full = False
         self.started_at: float | None = None
         self.started = self.deadline = time.monotonic()
         self.peak_memory = self.peak_storage = self.denied = 0
         self.head = b""
-        self.child = 0
-        self.free = self._free()
 
-    def run(self) -> None:
+    def fork(self, groups: list[str]) -> None:
+        """Make the process that will be bwrap; it joins its groups while the volume is still being made."""
+        self.output, given_output = os.pipe()
+        self.begun, given_begun = os.pipe()
+        order, self.order = os.pipe()
+        shim = os.getpid()
+        self.child = os.fork()
+        if not self.child:
+            os.close(self.order)
+            become(shim, groups, order, given_output, given_begun)
+        for descriptor in (given_output, given_begun, order):
+            os.close(descriptor)
+        os.set_blocking(self.output, False)
+        os.set_blocking(self.begun, False)
+
+    def run(self, told: bytes) -> None:
         """Start it, watch it to its end, and write down what came of it."""
+        self.plan: dict[str, Any] = marshal.loads(told)  # noqa: S302 - from our own parent, through a pipe
+        self.free = self._free()
         self.log = os.open(self._at("output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.fchown(self.log, *self.plan["owner"])
         # Opened for reading and writing, so that it never says "hung up" between two callers.
         self.wake = os.open(self._at("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self.output, given_output = os.pipe()
-        self.begun, given_begun = os.pipe()
-        self.child = os.fork()
-        if not self.child:
-            become(self.plan, given_output, given_begun)
-        os.close(given_output)
-        os.close(given_begun)
-        os.set_blocking(self.output, False)
-        os.set_blocking(self.begun, False)
-        self._write("shim.json", {"pid": os.getpid()})
+        self.started = time.monotonic()
         self.deadline = self.started + START_PATIENCE_S
+        try:
+            with os.fdopen(self.order, "wb") as file:
+                file.write(told)
+        except BrokenPipeError:
+            # It ended already, and said why through its output.
+            pass
+        self._write("shim.json", {"pid": os.getpid()})
         if os.path.exists(self._at("intent.json")):
             self._kill("")
         self._watch()
@@ -336,13 +351,17 @@ def read_key(path: str, key: str) -> int:
         return 0
 
 
-def become(plan: dict[str, Any], output: int, begun: int) -> None:
+def become(shim: int, groups: list[str], order: int, output: int, begun: int) -> None:
     """Turn this child into bwrap: in its control group, without root, inside its limits. Never returns."""
     try:
-        parent = os.getppid()
-        for path in plan["gauges"]["join"]:
+        for path in groups:
             with open(path, "w", encoding="ascii") as file:
                 file.write("0")
+        with os.fdopen(order, "rb") as orders:
+            said = orders.read()
+        if not said:
+            os._exit(0)
+        plan = marshal.loads(said)  # noqa: S302 - from the shim, through a pipe
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(str(plan["oom_score"]))
         for kind, value in plan["rlimits"].items():
@@ -357,6 +376,7 @@ def become(plan: dict[str, Any], output: int, begun: int) -> None:
         for target, source in enumerate([fcntl.fcntl(descriptor, fcntl.F_DUPFD, 20) for descriptor in wanted]):
             os.dup2(source, target, inheritable=True)
         os.closerange(6, _ALL)
+        output = 1
         os.write(4, "\0".join([*plan["arguments"], "--seccomp", "5"]).encode() + b"\0")
         os.lseek(4, 0, os.SEEK_SET)
         os.lseek(5, 0, os.SEEK_SET)
@@ -372,11 +392,11 @@ def become(plan: dict[str, Any], output: int, begun: int) -> None:
         for option, value in ((_PR_SET_PDEATHSIG, int(signal.SIGKILL)), (_PR_SET_NO_NEW_PRIVS, 1)):
             if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
                 raise OSError(ctypes.get_errno(), "prctl")  # noqa: TRY301 - all ends in the one handler below
-        if os.getppid() != parent:
+        if os.getppid() != shim:
             os._exit(1)
         os.execve(plan["bwrap"], ["bwrap", "--args", "4", "--", *plan["command"]], {})  # noqa: S606 - our own list
     except BaseException as error:  # noqa: BLE001 - a forked child must end here, whatever happened
-        os.write(2, f"{type(error).__name__}: {error}".encode())
+        os.write(output, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
 
 

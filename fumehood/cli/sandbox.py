@@ -27,6 +27,7 @@ INTERRUPTED = 130
 CAPABILITIES = ("semantic-scholar", "openalex", "arxiv", "llm")
 
 app = typer.Typer(help="One command in one sandbox.", no_args_is_help=True, add_completion=False)
+AsJson = Annotated[bool, typer.Option("--json", help="Errors too are one JSON document on standard output.")]
 
 
 class _ManyGlobs(TyperCommand):
@@ -65,9 +66,10 @@ def exec_(
     output_bytes: Annotated[int, typer.Option(help="Bytes it may print.")] = Limits().output_bytes,
     network: Annotated[str, typer.Option(help="none, or allow:NAME,... of capabilities.")] = "none",
     collect: Annotated[list[str] | None, typer.Option(help="Globs of what may come out; ** crosses folders.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run one command in one sandbox and print its outcome as JSON."""
-    with _answering():
+    with _answering(as_json=as_json):
         check_network(network)
         settings = Settings()
         limits = Limits(
@@ -91,9 +93,10 @@ def exec_(
 def reap(
     adapter: Annotated[str, typer.Option(help="auto, docker or local.")] = "auto",
     everything: Annotated[bool, typer.Option("--all", help="Also what a living process holds.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove whatever a dead worker left, of this installation only."""
-    with _answering():
+    with _answering(as_json=as_json):
         sandbox = choose(adapter, Settings())
         kept = () if everything else sandbox.held()
         removed = sandbox.reap(keep=kept)
@@ -177,20 +180,26 @@ def _default_image(settings: Settings) -> str:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _answering(*, as_json: bool) -> Iterator[None]:
     """Turn errors into one sentence and an exit status, and every signal to end into an interruption."""
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except FumehoodError as error:
-        sys.stderr.write(f"{error}\n")
-        raise typer.Exit(error.exit_status) from error
+        raise _refused(str(error), error.exit_status, as_json=as_json) from error
     except KeyboardInterrupt as error:
-        sys.stderr.write("Interrupted; the execution was stopped and removed.\n")
-        raise typer.Exit(INTERRUPTED) from error
+        sentence = "Interrupted; the execution was stopped and removed."
+        raise _refused(sentence, INTERRUPTED, as_json=as_json) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _refused(sentence: str, status: int, *, as_json: bool) -> typer.Exit:
+    if as_json:
+        print_json({"error": sentence, "exit_status": status})
+    sys.stderr.write(f"{sentence}\n")
+    return typer.Exit(status)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
@@ -69,7 +70,11 @@ LEASE_S = 60.0
 HEARTBEAT_S = 15.0
 TRIES = 5
 """Claims of one step before its direction or experiment fails."""
+BUG_TRIES = 2
+"""A fault of our own is tried once more, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
+
+LOG = logging.getLogger("fumehood.steps")
 
 
 class _SupersededError(Exception):
@@ -102,9 +107,11 @@ def _after_error(store: Store, clock: Clock, step: Step, error: Exception) -> No
         commit(store, clock, refused, _held(store, clock, step, reason), StepState.DUE, reason)
         return
     again = isinstance(error, ModelUnavailableError) and error.retryable
+    tries = TRIES
     if not isinstance(error, FumehoodError):
-        again, reason = True, f"a fault in Fumehood: {type(error).__name__}: {error}"
-    if again and step.tries < TRIES:
+        LOG.error("the step %s (%s) broke, try %d", step.name, step.id, step.tries, exc_info=error)
+        again, tries, reason = True, BUG_TRIES, f"a fault in Fumehood: {type(error).__name__}: {error}"
+    if again and step.tries < tries:
         commit(store, clock, step, Change(), StepState.DUE, reason)
     else:
         commit(store, clock, step, _failed(store, clock, step, reason), StepState.FAILED, reason)

@@ -144,6 +144,8 @@ def test_a_file_that_was_given_for_reading_cannot_be_changed() -> None:
     done = edit(block("evaluate.py", "frozen\n", "kind\n"))
     assert "frozen" in done.problems[0]
     assert "evaluate.py" not in done.files
+    given = SearchReplaceCoder(Saying(block("given.py", "", "x = 1\n")))
+    assert given.edit(CALL, FILES, EDITABLE, {"given.py": b"x = 0\n"}).changed == ()
 
 
 def test_a_file_cannot_grow_without_end() -> None:
