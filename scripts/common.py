@@ -211,7 +211,7 @@ def uv() -> Path:
         return program
     import system_packages
 
-    system_packages.ensure_venv_module()
+    system_packages.install(system_packages.venv_module(), "making Python environments")
     with timed(f"uv {UV_VERSION}, which installs Python packages, into .setup/uv"):
         folder = STAMPS / "uv"
         must_run([sys.executable, "-m", "venv", "--clear", folder], "making an environment for uv")

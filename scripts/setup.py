@@ -23,8 +23,8 @@ def main(target: str) -> int:
     with common.alone(common.STAMPS / "lock"), ThreadPoolExecutor(max_workers=1) as beside:
         why = f"`make {target}`"
         lacking = system_packages.missing(system_packages.SETS[target])
-        system_packages.check_rights(lacking, why)
-        system_packages.ensure_venv_module()
+        system_packages.check_rights([*lacking, *system_packages.venv_module()], why)
+        common.uv()
         # apt waits for the network and the disk most of the time; Python's packages need not wait for it.
         apt = beside.submit(system_packages.install, lacking, why)
         platform_env.ensure()

@@ -102,10 +102,9 @@ def lists_are_fresh() -> bool:
     return bool(lists) and any(time.time() - place.stat().st_mtime < LISTS_AGE_S for place in [LISTS, *lists])
 
 
-def ensure_venv_module() -> None:
-    """Bring in Python's venv module: Debian ships it apart from Python."""
-    if importlib.util.find_spec("ensurepip") is None:
-        install([f"python3.{sys.version_info.minor}-venv"], "making Python environments")
+def venv_module() -> list[str]:
+    """Return the package of Python's venv module where it is missing: Debian ships it apart from Python."""
+    return [] if importlib.util.find_spec("ensurepip") else [f"python3.{sys.version_info.minor}-venv"]
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def reap(world: RunWorld) -> tuple[str, ...]:
     with world.store.begin(write=False) as tx:
         for state in (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED):
             live += [container_name(one.id) for one in tx.executions.find(state=state)]
-    return world.sandbox.reap(older_than_s=60.0, keep=live)
+    return world.sandbox.reap(older_than_s=60.0, keep=[*live, *world.sandbox.held()])
 
 
 def halt(world: RunWorld, direction_id: DirectionId) -> None:

@@ -14,6 +14,7 @@ from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
 from fumehood.latex.typesetter import Latex
 from fumehood.literature.index import LocalIndex
+from fumehood.llm.aider import AiderCoder
 from fumehood.llm.client import GatewayModel
 from fumehood.llm.prompts import PackagedPrompts
 from fumehood.llm.search_replace import SearchReplaceCoder
@@ -71,12 +72,16 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
 
 def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder:
     """Return Aider where its environment was made, else our own coder."""
-    python = settings.coder_python
-    if python is not None and python.is_file():
-        from fumehood.llm.aider import AiderCoder
+    python = coder_python(settings)
+    if python is None:
+        return SearchReplaceCoder(model)
+    return AiderCoder(python, gateway_url, tokens.secret(settings.state_dir), SystemClock())
 
-        return AiderCoder(python, gateway_url, tokens.secret(settings.state_dir), SystemClock())
-    return SearchReplaceCoder(model)
+
+def coder_python(settings: Settings) -> Path | None:
+    """Return the interpreter of the coder's environment: the one set, or the one that `make setup` made."""
+    python = settings.coder_python or SHIPPED.parent / ".venv-coder/bin/python"
+    return python if python.is_file() else None
 
 
 def run_world(settings: Settings, adapter: str) -> RunWorld:

@@ -21,7 +21,6 @@ def examine(settings: Settings, adapter: str) -> dict[str, Any]:
         error = ""
     except FumehoodError as failure:
         told, error = {"promises": [], "adapter": adapter}, str(failure)
-    coder = settings.coder_python
     return {
         "ready": not error,
         "error": error,
@@ -30,7 +29,7 @@ def examine(settings: Settings, adapter: str) -> dict[str, Any]:
         "state_dir": str(settings.state_dir),
         "root": os.geteuid() == 0,
         "lab": str(worlds.lab_folder(settings).resolve()) if worlds.lab_packages(settings) else None,
-        "coder": "aider" if coder and coder.is_file() else "search_replace",
+        "coder": "aider" if worlds.coder_python(settings) else "search_replace",
         "keys": list(Keys(settings.state_dir).list()),
         "gpus": [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
     }

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import Kind
 from fumehood.domain.experiment import Experiment, Run, RunResult
 from fumehood.domain.idea import Idea
 from fumehood.domain.template import Metric, Profile, Template
@@ -21,19 +20,16 @@ from fumehood.services.fact_types import (
     ContrastFacts,
     DatasetFacts,
     Facts,
-    FigureFacts,
-    IdeaFacts,
     MetricFacts,
     MetricWords,
     Number,
     RunFacts,
     TemplateFacts,
 )
+from fumehood.services.idea_facts import constants, figure_facts, idea_facts
 from fumehood.services.setup_facts import setup_rows
 
 OFFLINE = "offline"
-DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?:[eE][+-]?\d+)?|(?<![\w.])\d+[eE][+-]?\d+")
-CAPTION = re.compile(r"^[\s>*#-]*`?([\w.-]+\.png)`?\s*:\s*(\S.*)$", re.MULTILINE)
 RUN_NUMBER = re.compile(r"^run[ _]*\d+\s*[:.,\u2013\u2014-]*\s*", re.IGNORECASE)
 COUNTS = {"parameters": "parameters", "updates": "updates", "samples": "samples_seen"}
 
@@ -77,18 +73,18 @@ def gather(
         ),
         profile={"name": direction.profile, "arguments": list(profile.arguments), "confirm": profile.confirm},
         setup=setup_rows(direction, template, profile, base, sources.get(numbers.BASELINE_FOLDER, ""), table),
-        idea=_idea(idea),
+        idea=idea_facts(idea),
         metric=_shown(template, idea, base),
         baseline=baseline,
         runs=[run for run in told if run["index"] != 0],
         outcome=experiment.outcome.value if experiment.outcome else "",
         label=experiment.label,
         limitations=list(experiment.limitations),
-        figures=_figures(experiment),
+        figures=figure_facts(experiment),
         model={"name": direction.model, "offline": direction.model.split(":")[0].startswith(OFFLINE)},
         coder=coder,
         notes=experiment.notes,
-        constants=_constants(direction, template, profile, idea, ordered, code),
+        constants=constants(direction, template, profile, idea, ordered, code),
         numbers=table,
     )
 
@@ -340,50 +336,9 @@ def _add(
         value = numbers.resolve(pointer, record, base, template.metrics if template else None)
     except NotFoundError:
         return
-    digits = digits or (numbers.all_digits(value) if pointer.startswith("counts/") else 2)
+    is_count = pointer.startswith("counts/") or pointer.endswith("/df")
+    digits = digits or (numbers.all_digits(value, otherwise=2) if is_count else 2)
     table[name] = Number(value=value, digits=digits, source=source, pointer=pointer)
-
-
-def _idea(idea: Idea) -> IdeaFacts:
-    return IdeaFacts(
-        name=idea.name,
-        title=idea.title,
-        kind=idea.kind.value,
-        hypothesis=idea.hypothesis,
-        plan=idea.experiment,
-        metric=idea.metric,
-        expected=idea.expected,
-        changes=list(idea.changes),
-        scores={
-            "interestingness": idea.interestingness.value,
-            "feasibility": idea.feasibility.value,
-            "novelty": idea.novelty_score.value,
-        },
-        scored_by=idea.scored_by,
-        novelty=idea.novelty.value,
-        novelty_reason=idea.novelty_reason,
-        evidence=[
-            {"key": one.key, "title": one.title, "overlap": round(one.overlap, 2), "query": one.query}
-            for one in idea.evidence
-        ],
-    )
-
-
-def _figures(experiment: Experiment) -> list[FigureFacts]:
-    captions = dict(CAPTION.findall(experiment.notes))
-    files = sorted(path for path in experiment.products if path.endswith(".png") and "/" not in path)
-    return [FigureFacts(file=path, caption=str(captions.get(path, "")).strip()) for path in files]
-
-
-def _constants(
-    direction: Direction, template: Template, profile: Profile, idea: Idea, runs: Sequence[Run], code: str
-) -> list[str]:
-    texts = [direction.text, template.summary, idea.title, idea.experiment, idea.hypothesis, code, *profile.arguments]
-    texts += [*profile.evaluate_arguments, *profile.prepare_arguments, *template.prepare.arguments]
-    texts += [text for run in runs for text in (run.title, run.description)]
-    texts += [f"{profile.limits_of(kind).cpus:g}" for kind in Kind]
-    found = {float(match): match for text in texts for match in DECIMAL.findall(text)}
-    return [found[value] for value in sorted(found)]
 
 
 def _last_line(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from fumehood.services import placeholders, prose, tables
 from fumehood.services.fact_types import Facts
-from fumehood.services.facts import DECIMAL
+from fumehood.services.idea_facts import DECIMAL
 from fumehood.services.placeholders import MARK, Tools
 
 OPEN_TO_ALL = (0.05, 5.0, 95.0, 100.0)

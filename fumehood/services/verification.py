@@ -189,13 +189,13 @@ def _compare_results(folder: Folder, report: Report, where: str, run: str, predi
 
 def _claims(folder: Folder, report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
     try:
-        claims = json.loads(folder.read("claims.json"))["claims"]
+        claims = json.loads(folder.read("claims.json"))
         source = folder.read("latex/main.tex").decode() if "latex/main.tex" in folder.paths else ""
-    except (NotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (NotFoundError, ValueError, RecursionError) as error:
         report.add(f"{where}claims.json cannot be read: {error}")
         return
     if not isinstance(claims, list):
-        report.add(f"{where}claims.json cannot be read: its claims are no list")
+        report.add(f"{where}claims.json cannot be read: it is no list of claims")
         return
     for number, claim in enumerate(claims, start=1):
         report.count("claims")

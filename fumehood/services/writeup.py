@@ -163,7 +163,7 @@ def _finished(world: WriteWorld, step: Step, subject: Subject, pdf: str, log: st
 
 def _ask(world: WriteWorld, subject: Subject, section: str) -> str:
     draft = subject.experiment.draft
-    carried = json.dumps(subject.facts, ensure_ascii=False)
+    carried = _carried(subject)
     title = draft.get("title") or subject.idea.title
     if section == "title":
         prompt = world.prompts.render(
@@ -182,13 +182,20 @@ def _ask(world: WriteWorld, subject: Subject, section: str) -> str:
     return world.model.text(_call(world, subject, "section", section, prompt.text))
 
 
+def _carried(subject: Subject) -> str:
+    """Return the facts as a prompt carries them: without what only the platform needs."""
+    shown = {name: {"value": one["value"], "digits": one["digits"]} for name, one in subject.facts["numbers"].items()}
+    facts = {key: value for key, value in subject.facts.items() if key not in {"notes", "constants"}}
+    return json.dumps({**facts, "numbers": shown}, ensure_ascii=False, separators=(",", ":"))
+
+
 def _ask_again(world: WriteWorld, subject: Subject, section: str, draft: str, problems: tuple[str, ...]) -> str:
     prompt = world.prompts.render(
         "refine",
         subject=section,
         draft=draft,
         problems="\n".join(f"- {one}" for one in problems),
-        facts=json.dumps({key: value for key, value in subject.facts.items() if key != "notes"}, ensure_ascii=False),
+        facts=_carried(subject),
     )
     return world.model.text(_call(world, subject, "refine", section, prompt.text))
 

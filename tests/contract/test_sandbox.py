@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -736,3 +736,21 @@ def test_a_lab_may_lie_where_only_root_can_go(bench: Bench) -> None:
     assert "lab /lab/python/bin/python3.11\n" in outcome.output_tail
     assert "Read-only file system" in outcome.output_tail
     assert outcome.image == f"lab@sha256:{'ab' * 32}"
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"), [({"bwrap": "/no/such/bwrap"}, "FileNotFoundError"), ({"arguments": ["--no-such"]}, "no-such")]
+)
+def test_what_cannot_be_set_up_is_an_error_and_leaves_nothing(bench: Bench, broken: dict[str, Any], why: str) -> None:
+    if bench.adapter == "fake":
+        pytest.xfail("there is nothing to set up")
+
+    class Broken(LocalSandbox):
+        def _plan(self, *asked: Any) -> dict[str, Any]:
+            return super()._plan(*asked) | broken
+
+    spec = bench.spec("true")
+    with pytest.raises(SandboxUnavailableError, match=why) as caught:
+        Broken(bench.state_dir, Path("/run/fumehood")).launch(spec)
+    assert caught.value.reason == "setup_failed"
+    assert bench.left(bench.state_dir) == {}

@@ -57,7 +57,7 @@ def idea(**changes: Any) -> Idea:
         kind=IdeaKind.IMPROVEMENT, hypothesis=first["hypothesis"], metric="kl_divergence", expected="lower",
         changes=("schedule",), novelty=Novelty.NOVEL, novelty_reason="",
         evidence=(
-            Evidence(key="lin2024common", title="Common Diffusion Noise Schedules and Sample Steps are Flawed", overlap=0.8),
+            Evidence(key="lin2024common", title="Common Diffusion Noise Schedules", overlap=0.8),
             Evidence(key="nichol2021improved", title="Improved Denoising Diffusion Probabilistic Models", overlap=0.6),
         ),
     )  # fmt: skip
@@ -169,9 +169,16 @@ def make(
         if shift is not None:
             records[f"run_{index}"] = record(index, shift)
     return gathering.gather(
-        changes.get("direction", direction()), template(), idea(), experiment(products=dict.fromkeys(figures, "0" * 64)),
-        runs, {}, records, coder="search-replace", code=(FOLDER / "experiment.py").read_text(encoding="utf-8"),
-    )  # fmt: skip
+        changes.get("direction", direction()),
+        template(),
+        idea(),
+        experiment(products=dict.fromkeys(figures, "0" * 64)),
+        runs,
+        {},
+        records,
+        coder="search-replace",
+        code=(FOLDER / "experiment.py").read_text(encoding="utf-8"),
+    )
 
 
 def png(width: int = 700, height: int = 500) -> bytes:

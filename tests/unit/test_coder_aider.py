@@ -104,7 +104,7 @@ class Room:
                 **fields,  # type: ignore[arg-type]
             ),
             system="You edit.",
-            prompt="!touch shell",
+            prompt=f"!touch {self.outside.with_name('shell')}",
         )
         coder = AiderCoder(python, self.url, SECRET, SystemClock(), timeout_s=timeout_s)
         return coder.edit(call, FILES, EDITABLE, {"evaluate.py": b"frozen\n"})

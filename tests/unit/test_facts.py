@@ -52,9 +52,7 @@ def test_a_run_beyond_the_budget_is_never_promising() -> None:
     records = {"run_0": papers.record(0, {}), "run_1": papers.record(1, dict.fromkeys(papers.BASE, -9.0))}
     records["run_1"]["counts"] = {"parameters": 148000, "updates": 500, "samples_seen": 64000}
     runs = [papers.run(0), papers.run(1)]
-    found = facts.gather(
-        papers.direction(), papers.template(), papers.idea(), papers.experiment(), runs, {}, records
-    )
+    found = facts.gather(papers.direction(), papers.template(), papers.idea(), papers.experiment(), runs, {}, records)
     told = found["runs"][0]
     assert told["label"] == "not shown"
     assert "148,000 parameters" in told["budget"][0]

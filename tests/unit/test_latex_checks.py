@@ -51,7 +51,7 @@ def test_a_skeleton_without_a_place_for_the_disclosure_gets_one() -> None:
     ("text", "printed"),
     [
         ("50% of a_b & c#1 {x}", r"50\% of a\_b \& c\#1 \{x\}"),
-        ("σ ≤ 3 — “so”", r"\ensuremath{\sigma} \ensuremath{\leq} 3 --- ``so''"),
+        ("\u03c3 ≤ 3 — “so”", r"\ensuremath{\sigma} \ensuremath{\leq} 3 --- ``so''"),
         ("Schrödinger", "Schrödinger"),
         ("back\\slash ~^", r"back\textbackslash{}slash \textasciitilde{}\textasciicircum{}"),
         ("日本", ""),

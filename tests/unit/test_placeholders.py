@@ -38,7 +38,9 @@ def test_an_unknown_number_is_a_problem_and_its_sentence_goes() -> None:
 
 
 def test_a_typed_measurement_is_a_problem_and_a_constant_is_not() -> None:
-    text, problems = revise("We reach a loss of 0.1234 here. The schedule ends at 0.02 as in the code. It won by 37\\%.")
+    text, problems = revise(
+        "We reach a loss of 0.1234 here. The schedule ends at 0.02 as in the code. It won by 37\\%."
+    )
     assert text == "The schedule ends at 0.02 as in the code."
     assert len(problems) == 2
 
@@ -94,7 +96,9 @@ def test_run_numbers_in_prose_become_titles() -> None:
 
 def test_a_sentence_said_before_is_taken_out() -> None:
     seen = prose.keys("The network is small and fast to train.")
-    text, problems = revise("A new thing. The network is small and fast to train. Again: new words here now.", seen=seen)
+    text, problems = revise(
+        "A new thing. The network is small and fast to train. Again: new words here now.", seen=seen
+    )
     assert "network" not in text
     assert len(problems) == 1
 
@@ -121,7 +125,9 @@ def test_commands_that_reach_out_are_refused(bad: str) -> None:
 
 
 def test_what_does_not_balance_is_dropped_and_the_rest_stays() -> None:
-    text, problems = revise("Good words stay here. Bad $x + y is open.\n\n\\begin{itemize} \\item never ended\n\nLast one.")
+    text, problems = revise(
+        "Good words stay here. Bad $x + y is open.\n\n\\begin{itemize} \\item never ended\n\nLast one."
+    )
     assert text == "Good words stay here.\n\nLast one."
     assert problems
 

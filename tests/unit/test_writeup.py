@@ -91,7 +91,9 @@ class Bench:
                 statement = {"predicate": papers.record(index, shift)}
                 payload = base64.b64encode(json.dumps(statement).encode()).decode()
                 signed = artifacts.put(json.dumps({"payload": payload, "signatures": []}).encode())
-                tx.runs.save(papers.run(index, record=signed, final_info=artifacts.put(b"{}"), files=templates.workspace(files)))
+                tx.runs.save(
+                    papers.run(index, record=signed, final_info=artifacts.put(b"{}"), files=templates.workspace(files))
+                )
 
     def step(self, name: str, waits_for: tuple[ExecutionId, ...] = (), **payload: str | int) -> Step:
         """Return a step on the experiment."""
@@ -278,4 +280,3 @@ def test_a_number_changed_after_the_fact_is_found(written: Bench) -> None:
     assert len(broken) == 2
     assert "printed numbers" in broken[0]
     assert "pages" in broken[1]
-

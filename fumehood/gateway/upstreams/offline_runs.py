@@ -48,8 +48,8 @@ def _failure(run: Run, at: int) -> str:
     if not tries:
         return "This variant was planned and never measured, and it appears here so that the plan and the report agree."
     ended = (
-        f"{w.capital(w.count(tries, 'attempt'))} at {w.name_of(run)} ended with {_verdicts(run)}{_error_name(run)}, and no number "
-        "came of it."
+        f"{w.capital(w.count(tries, 'attempt'))} at {w.name_of(run)} ended with {_verdicts(run)}{_error_name(run)},"
+        " and no number came of it."
     )
     return f"{ended} " + w.pick(
         (
@@ -348,8 +348,8 @@ def _meaning(run: Run, at: int) -> str:
                 " study has none."
             ),
             (
-                f"What is said of {w.name_of(run)} here is a statement about the edited program as a whole and not about"
-                " any part of it."
+                f"What is said of {w.name_of(run)} here is a statement about the edited program as a whole and not"
+                " about any part of it."
             ),
             f"Whether the effect of {w.name_of(run)} would survive another size is left open by these numbers.",
         ),

@@ -1,0 +1,61 @@
+"""A model that answers by role from a script, and a coder that edits by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fumehood.ports import Call, Edit, Shape
+
+Answer = Callable[[Call], Any]
+
+
+class ScriptedModel:
+    """Answers each role from a function of the call or a fixed value; an exception for an answer is raised."""
+
+    def __init__(self, script: Mapping[str, Any]) -> None:
+        self.script: dict[str, Any] = dict(script)
+        self.calls: list[Call] = []
+
+    def text(self, call: Call) -> str:
+        return str(self._answer(call))
+
+    def answer(self, call: Call, shape: type[Shape]) -> Shape:
+        return shape.model_validate(self._answer(call))
+
+    def _answer(self, call: Call) -> Any:
+        self.calls.append(call)
+        found = self.script[call.claims.role]
+        told = found(call) if callable(found) else found
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def asked(self, role: str) -> list[Call]:
+        return [call for call in self.calls if call.claims.role == role]
+
+
+class ScriptedCoder:
+    """Edits as told for a run and its attempt; without a script each edit gives `experiment.py` another scale."""
+
+    name = "scripted"
+
+    def __init__(self, script: Mapping[tuple[int, int], tuple[Mapping[str, bytes], str]] | None = None) -> None:
+        self.script = dict(script or {})
+        self.calls: list[Call] = []
+        self.given: list[dict[str, bytes]] = []
+
+    def edit(
+        self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
+    ) -> Edit:
+        self.calls.append(call)
+        self.given.append(dict(files))
+        run, attempt = call.claims.run, call.claims.attempt
+        if call.claims.role == "plot":
+            changes, reply = self.script.get((0, attempt), ({}, "as it is"))
+        else:
+            usual = {"experiment.py": b"SCALE = %d.5\n" % run}
+            changes, reply = self.script.get((run, attempt), (usual, f"RUN: Scale {run} | the scale becomes {run}.5"))
+        after = {**{path: files[path] for path in editable}, **changes}
+        changed = tuple(path for path in changes if files.get(path) != changes[path])
+        return Edit(files=after, reply=reply, changed=changed, problems=() if changed else ("no block was found",))
