@@ -22,7 +22,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sandbox.shim import CHUNK, FAST_FOR_S, FAST_S, SLOW_S, Shim, judge, read_key, record_intent
+from sandbox.shim import CHUNK, FAST_FOR_S, FAST_S, NEARLY_FULL, SLOW_S, judge, read_key, record_intent
 
 START_PATIENCE_S = 60.0
 END_PATIENCE_S = 30.0
@@ -57,28 +57,32 @@ def main() -> None:
         DockerShim(folder, marshal.loads(told), lock, ready).run()  # noqa: S302 - from our own parent, through a pipe
 
 
-class DockerShim(Shim):
+class DockerShim:
     """One container, from its start to its `exit.json`."""
 
     def __init__(self, folder: str, plan: dict[str, Any], lock: int, ready: int) -> None:
-        super().__init__(folder, plan, lock, ready)
+        self.folder, self.plan, self.lock, self.ready = folder, plan, lock, ready
         self.engine = Engine(plan["socket"], plan["version"])
         self.init = -1
+        self.started_at: float | None = None
+        self.deadline = float("inf")
+        self.engine_was_gone = self.truncated = self.storage_full = False
+        self.peak_memory = self.peak_storage = self.denied = self.oom_kills = 0
+        self.free = plan["free"]
         self.stream: socket.socket | None = None
+        self.next_try = 0.0
         self.pending = b""
         self.in_body = False
-        self.skip = self.told = 0
-        self.next_try = 0.0
-        self.oom_kills = 0
-        self.engine_was_gone = False
+        self.told = self.seen = 0
+        """Bytes of output on this stream, and on all of them."""
 
     def run(self) -> None:
         """Start it, watch it to its end, and write down what came of it."""
         self._write("shim.json", {"pid": os.getpid()})
         self.log = os.open(self._at("output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.fchown(self.log, *self.plan["owner"])
-        # A shim before this one may have copied some of it.
-        self.skip = os.path.getsize(self._at("output.log"))
+        # A supervisor before this one may have copied some of it.
+        self.seen = self.kept = os.path.getsize(self._at("output.log"))
         # Opened for reading and writing, so that it never says "hung up" between two callers.
         self.wake = os.open(self._at("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         error = ""
@@ -166,7 +170,7 @@ class DockerShim(Shim):
 
     def _ask_for_output(self, *, follow: bool) -> None:
         """Have the output told from its first byte on; what is known already is passed over."""
-        self.skip, self.told, self.pending, self.in_body = max(self.skip, self.seen), 0, b"", False
+        self.told, self.pending, self.in_body = 0, b"", False
         path = f"/containers/{self.plan['container']}/logs?stdout=1&stderr=1&follow={int(follow)}"
         self.stream = self.engine.send("GET", path, END_PATIENCE_S)
         self.stream.setblocking(not follow)
@@ -210,25 +214,43 @@ class DockerShim(Shim):
                 break
             text = self.pending[at + _FRAME : end]
             self.told += len(text)
-            fresh = self.told - max(self.skip, self.seen)
+            fresh = self.told - self.seen
             if fresh > 0:
                 self._keep(text[-fresh:])
             at = end
         self.pending = self.pending[at:]
 
     def _keep(self, chunk: bytes) -> None:
-        # Counted from the first byte of all, which another shim may have seen.
-        self.seen = max(self.seen, self.skip)
-        self.kept = max(self.kept, self.skip)
-        super()._keep(chunk)
+        cap = self.plan["output_bytes"]
+        self.seen += len(chunk)
+        part = chunk[: max(0, cap - self.kept)]
+        try:
+            while part:
+                written = os.write(self.log, part)
+                self.kept += written
+                part = part[written:]
+        except OSError:
+            # The host's own disk is full; the engine still has it.
+            self.truncated = True
+        if self.seen > cap:
+            self.truncated = True
+            self._kill("too_much_output")
 
     def _sample(self) -> None:
-        before = self.denied
-        super()._sample()
-        self.denied = max(before, self.denied)
-        self.oom_kills = max(self.oom_kills, read_key(*self.plan["inner"]["oom"]), read_key(*self.plan["gauges"]["oom"]))
-        if read_key(self.plan["forks_peak"], "") > self.plan["tasks"]:
+        gauges, inner = self.plan["gauges"], self.plan["inner"]
+        path, keys = gauges["memory"]
+        self.peak_memory = max(self.peak_memory, sum(read_key(path, key) for key in keys))
+        # In version 1 what happens is told in the engine's own group only, which goes with the container.
+        self.denied = max(self.denied, read_key(*inner["forks"]), read_key(*gauges["forks"]))
+        self.oom_kills = max(self.oom_kills, read_key(*inner["oom"]), read_key(*gauges["oom"]))
+        if read_key(self.plan["tasks_peak"], "") > self.plan["tasks"]:
             self.denied = max(1, self.denied)
+        found = os.statvfs(self.plan["volume"])
+        left = found.f_bfree * found.f_frsize
+        self.peak_storage = max(self.peak_storage, self.free - left)
+        self.storage_full = self.storage_full or (self.plan["quota"] and (left < NEARLY_FULL or found.f_ffree == 0))
+        if self.denied >= self.plan["denied_forks"]:
+            self._kill("too_many_processes")
 
     def _kill(self, reason: str) -> None:
         """Store the reason, if none was stored before, and only then kill."""
@@ -317,6 +339,30 @@ class DockerShim(Shim):
             },
             sync=True,
         )  # fmt: skip
+
+
+    def _say(self, word: bytes) -> None:
+        if self.ready >= 0:
+            try:
+                os.write(self.ready, word)
+            except OSError:
+                # Whoever launched it is gone; the execution goes on and will be adopted.
+                pass
+            os.close(self.ready)
+            self.ready = -1
+
+    def _write(self, name: str, value: dict[str, Any], *, sync: bool = False) -> None:
+        temporary = self._at(f".{name}.shim")
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(value, file, sort_keys=True)
+            os.fchown(file.fileno(), *self.plan["owner"])
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.rename(temporary, self._at(name))
+
+    def _at(self, name: str) -> str:
+        return os.path.join(self.folder, name)
 
 
 class Engine:

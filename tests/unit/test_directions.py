@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +16,6 @@ from fumehood.domain.step import StepState
 from fumehood.errors import BadInputError
 from fumehood.services import directions
 from tests.fakes.laboratory import TINY, Laboratory, moved, step_of
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Laboratory:
-    return Laboratory(tmp_path)
 
 
 def idea(lab: Laboratory, index: int, **changes: Any) -> Idea:

@@ -1,0 +1,393 @@
+"""The Docker adapter: one hardened container, one loop volume and one detached supervisor for each execution.
+
+What is kept on the state folder, the volume and the intake is the local adapter's, and so are the verbs that only
+touch those.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import docker
+import docker.errors
+import docker.utils
+import requests
+
+from fumehood.domain.execution import NAME, Capability, Ended, Running, Spec
+from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
+from sandbox import admission, cgroups, docker_promises, docker_spec, installation, kernel, lab, records, uids, volumes
+from sandbox import limits as translate
+from sandbox.image import build as images
+from sandbox.lab import Root
+from sandbox.local import LocalSandbox
+from sandbox.records import Record
+from sandbox.starting import Starting
+
+if TYPE_CHECKING:
+    from fumehood.settings import Settings
+
+CONNECT_S, CALL_S = 2, 120
+_SHIM = Path(__file__).with_name("docker_shim.py")
+_OLDEST_API = "1.41"
+_ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
+_NO_GPU = ("could not select device driver", "unknown or invalid runtime name: nvidia", "nvidia-container-cli")
+
+
+class DockerSandbox(LocalSandbox):
+    """Runs each execution as a container: a host user, a control group and a volume of its own."""
+
+    def __init__(
+        self,
+        client: Any,
+        state_dir: Path,
+        run_dir: Path,
+        roots: Mapping[str, Root] | None = None,
+        *,
+        ceilings: translate.Ceilings | None = None,
+        runtime: str = "",
+    ) -> None:
+        super().__init__(state_dir, run_dir, roots, ceilings=ceilings)
+        self._client = client
+        self._runtime = runtime
+        self._every = every_hierarchy(self._groups)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Self:
+        """Return the sandbox of the engine that answers here, or raise with what is missing."""
+        client = connect()
+        return cls(client, settings.state_dir, settings.run_dir, lab.find(settings.state_dir, settings.lab_dir))
+
+    def launch(self, spec: Spec) -> None:
+        """Start the execution, or adopt the one of that name and spec."""
+        groups = self._check(spec)
+        record = self._record(spec.name)
+        with record.locked(make=True):
+            if record.adopt(spec):
+                if record.was_started or record.read("exit.json"):
+                    return
+                # Whoever launched it died on the way; what it made is in an unknown state.
+                self._release(record)
+            shim = None
+            try:
+                image = images.ensure(self._client, self._installation.state_dir, self._root(spec.image))
+                shim = _DockerStarting(record)
+                plan = self._prepare_container(record, spec, image, groups)
+                # From here on it counts as started: whoever finds it without a shim asks the engine.
+                record.write("plan.json", plan)
+                self._go(shim, plan)
+            except BaseException as error:
+                if shim:
+                    shim.abandon()
+                self._release(record)
+                record.erase()
+                if isinstance(error, _ENGINE_ERRORS):
+                    raise _unavailable(error) from error
+                raise
+
+    def inspect(self, name: str) -> Running | Ended:
+        """Tell whether it ended, and how; a container without a supervisor gets one again."""
+        record = self._record(name)
+        if told := record.read("exit.json"):
+            return records.ended(told)
+        if not record.exists:
+            raise NotFoundError(f"There is no execution {name}.")
+        if record.is_supervised():
+            return self._running(record)
+        with record.locked(wait=False) as held:
+            if told := record.read("exit.json"):
+                return records.ended(told)
+            if not held:
+                # Being launched at this moment, or removed.
+                return Running(started_at=None)
+            if not record.is_supervised():
+                self._supervise_again(record)
+            if told := record.read("exit.json"):
+                return records.ended(told)
+        return self._running(record)
+
+    def stop(self, name: str, reason: str) -> None:
+        """Store the reason, then end the whole tree."""
+        super().stop(name, reason)
+        record = self._record(name)
+        if record.read("exit.json") is None and not record.is_supervised():
+            with suppress(*_ENGINE_ERRORS):
+                self._client.kill(name, "SIGKILL")
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Say what holds each promise here."""
+        return docker_promises.capabilities(self._groups)
+
+    def _check(self, spec: Spec) -> cgroups.Hierarchy:
+        admission.check_text(spec)
+        self._ceilings.check(spec.limits)
+        admission.check_storage(spec)
+        docker_spec.check(spec)
+        self._root(spec.image)
+        return docker_promises.require(self._every, quota=spec.storage == "loop")
+
+    def _root(self, image: str) -> Root:
+        if image == "latex":
+            # Built from packages, so it does not depend on what this machine has.
+            return Root(image="latex")
+        if image not in self._roots:
+            remedy = "Run `make setup`." if image == "lab" else ""
+            raise SandboxUnavailableError(f"The image {image} is not installed.", remedy=remedy, reason="no_image")
+        return self._roots[image]
+
+    def _prepare_container(
+        self, record: Record, spec: Spec, image: images.Image, groups: cgroups.Hierarchy
+    ) -> dict[str, Any]:
+        home, name = self._installation, spec.name
+        uid = uids.claim(home.run_dir, f"{home.id}/{name}")
+        place = home.make_run_folder(self._place(name))
+        # The program's processes and one init above them; the local adapter's isolation has one more.
+        asked = {field: getattr(spec.limits, field) for field in spec.limits.__slots__}
+        asked["processes"] = docker_spec.tasks(spec.limits) - translate.SUPERVISORS
+        cgroups.make(groups, home.id, name, type(spec.limits)(**asked))
+        for root in groups.roots:
+            (root / cgroups.TOP / home.id / name / docker_spec.GROUP).mkdir(exist_ok=True)
+        volume, etc = place / "volume", place / "etc"
+        for folder in (volume, etc):
+            folder.mkdir()
+            folder.chmod(0o711)
+        docker_spec.write_etc(etc, uid)
+        if spec.storage == "loop":
+            volumes.make(home, name, volume, spec.limits, spec.inputs, uid)
+        else:
+            volumes.make_plain(home, name, volume, spec.inputs, uid)
+        with suppress(FileExistsError):
+            os.mkfifo(record.folder / "wake", 0o600)
+        given = docker_spec.Place(
+            installation=home.id,
+            image=image.id,
+            uid=uid,
+            volume=volume,
+            etc=etc,
+            cgroup_parent=f"/{cgroups.TOP}/{home.id}/{name}/{docker_spec.GROUP}",
+            digest=records.digest(spec),
+            launched_at=time.time(),
+            environment=image.environment,
+            links=image.links,
+            runtime=self._runtime,
+        )
+        container = self._create(name, docker_spec.create(spec, given))
+        return self._plan_container(spec, image, volume, groups, container)
+
+    def _create(self, name: str, body: dict[str, Any]) -> str:
+        for last in (False, True):
+            try:
+                told = self._client.create_container_from_config(body, name)
+            except docker.errors.APIError as error:
+                if error.status_code != 409 or last:
+                    raise
+                # Left by a launch of ours that was interrupted; anybody else's stays, and is a conflict.
+                self._destroy(name)
+            else:
+                return str(told["Id"])
+        raise AssertionError("the last round returns or raises")
+
+    def _plan_container(
+        self, spec: Spec, image: images.Image, volume: Path, groups: cgroups.Hierarchy, container: str
+    ) -> dict[str, Any]:
+        home, disk = self._installation, os.statvfs(volume)
+        isolation = {found.promise: found.mechanism for found in self.capabilities() if found.held}
+        if spec.storage == "none":
+            isolation["S5"] = "not held: the spec asks for storage without a quota"
+        box = f"{spec.name}/{docker_spec.GROUP}"
+        return {
+            "container": spec.name,
+            "id": container,
+            "socket": self._client.base_url_of_socket,
+            "version": self._client.api_version,
+            "owner": [home.uid, home.gid],
+            "volume": str(volume),
+            "quota": spec.storage == "loop",
+            "free": disk.f_bfree * disk.f_frsize,
+            "wall_s": spec.limits.wall_s,
+            "output_bytes": spec.limits.output_bytes,
+            "memory_bytes": translate.memory_bytes(spec.limits),
+            "denied_forks": translate.DENIED_FORKS,
+            "tasks": docker_spec.tasks(spec.limits),
+            "tasks_peak": str(groups.folders["pids"] / cgroups.TOP / home.id / box / "pids.peak"),
+            "gauges": cgroups.gauges(groups, home.id, spec.name),
+            "inner": cgroups.gauges(groups, home.id, f"{box}/{container}"),
+            "image": f"{image.repository}@{image.id}",
+            "isolation": isolation,
+            "fresh": False,
+        }
+
+    def _go(self, shim: Starting, plan: dict[str, Any]) -> None:
+        try:
+            shim.go({**plan, "fresh": True})
+        except SandboxUnavailableError as error:
+            if any(sign in str(error) for sign in _NO_GPU):
+                raise SandboxUnavailableError(
+                    "The Docker engine cannot pass a GPU into a container.",
+                    remedy="Install the NVIDIA container toolkit and run: nvidia-ctk runtime configure.",
+                    reason="gpu_runtime_missing",
+                ) from error
+            raise
+
+    def _supervise_again(self, record: Record) -> None:
+        """Give a container a supervisor, which also finds the end of one that has ended; without one it is lost."""
+        plan = record.read("plan.json")
+        try:
+            state = self._client.inspect_container(record.name)["State"] if plan else None
+        except docker.errors.NotFound:
+            state = None
+        except _ENGINE_ERRORS as error:
+            raise _unavailable(error) from error
+        if plan is None or state is None or state["Status"] == "created":
+            self._record_loss(record)
+            return
+        _DockerStarting(record).go(plan)
+
+    def _release(self, record: Record) -> None:
+        """Take back everything an execution was given, its container first; the state folder stays."""
+        home, name, place = self._installation, record.name, self._place(record.name)
+        self._destroy(name)
+        self._end_shim(record)
+        volumes.unmount(place)
+        volumes.remove(home, name, place / "volume")
+        shutil.rmtree(place, ignore_errors=True)
+        if self._every:
+            for root in self._every.roots:
+                remove_groups(root / cgroups.TOP / home.id / name)
+            cgroups.remove(self._every, home.id, name)
+        uids.release(home.run_dir, f"{home.id}/{name}")
+
+    def _destroy(self, name: str, patience_s: float = 10.0) -> None:
+        """Kill and remove a container of ours, and wait until it is gone."""
+        deadline = time.monotonic() + patience_s
+        try:
+            while True:
+                labels = self._client.inspect_container(name)["Config"]["Labels"] or {}
+                if labels.get(f"{docker_spec.LABEL}.installation") != self.installation:
+                    raise ConflictError(f"The container {name} is not one of this installation.")
+                try:
+                    self._client.remove_container(name, v=True, force=True)
+                except docker.errors.APIError as error:
+                    # Somebody else removes it at this moment.
+                    if error.status_code != 409 or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.02)
+        except docker.errors.NotFound:
+            return
+        except _ENGINE_ERRORS as error:
+            raise _unavailable(error) from error
+
+    def _known(self) -> set[str]:
+        """Return every name of ours that is left anywhere on this machine."""
+        chosen = {"label": f"{docker_spec.LABEL}.installation={self.installation}"}
+        try:
+            listed = self._client.containers(all=True, filters=chosen)
+        except _ENGINE_ERRORS as error:
+            raise _unavailable(error) from error
+        found = {one["Labels"].get(f"{docker_spec.LABEL}.name", "") for one in listed}
+        groups = cgroups.names(self._every, self.installation) if self._every else set()
+        return super()._known() | {name for name in found | groups if NAME.match(name)}
+
+
+class _DockerStarting(Starting):
+    """A supervisor that waits for its plan; without one it ends and nothing was done."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        lock = os.open(record.folder / "shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._heard, said = os.pipe()
+        try:
+            # The lock belongs to the open file, so it passes to the shim and is given up when the shim dies.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with (record.folder / "shim.log").open("wb") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(_SHIM), str(record.folder), str(lock), str(said)],
+                    pass_fds=(lock, said),
+                    cwd="/",
+                    env={},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(self._heard)
+            raise
+        finally:
+            os.close(lock)
+            os.close(said)
+
+
+def connect() -> Any:
+    """Return a client of the engine on this machine, once it has answered and proved fit."""
+    told = docker.utils.kwargs_from_env()
+    place = str(told.get("base_url") or "unix:///var/run/docker.sock")
+    if not place.startswith(("unix://", "http+unix://")):
+        raise SandboxUnavailableError(
+            f"The Docker engine at {place} is not on this machine, where the volumes are.",
+            remedy="Unset DOCKER_HOST, or use --adapter local.",
+            reason="no_docker",
+        )
+    try:
+        client = docker.APIClient(base_url=place, version="auto", timeout=CONNECT_S)
+        info = client.info()
+    except _ENGINE_ERRORS as error:
+        raise SandboxUnavailableError(
+            "The Docker engine does not answer.",
+            remedy="Install it with: apt-get install docker.io; start it; or use --adapter local.",
+            reason="no_docker",
+        ) from error
+    if docker.utils.version_lt(client.api_version, _OLDEST_API):
+        raise SandboxUnavailableError(
+            f"The Docker engine is too old: it speaks version {client.api_version}, and {_OLDEST_API} is needed.",
+            remedy="Install Docker 20.10 or newer.",
+            reason="engine_unfit",
+        )
+    docker_promises.check_engine(info)
+    client.timeout = CALL_S
+    client.base_url_of_socket = "/" + place.partition("://")[2].lstrip("/")
+    return client
+
+
+def every_hierarchy(groups: cgroups.Hierarchy | None) -> cgroups.Hierarchy | None:
+    """Return all control group hierarchies of this machine, since the engine leaves folders in each of them."""
+    if groups is None or groups.version == 2:
+        return groups
+    folders = [path for path in cgroups.ROOT.iterdir() if (path / "cgroup.procs").exists()]
+    return cgroups.Hierarchy(1, {**groups.folders, **{path.name: path.resolve() for path in folders}})
+
+
+def remove_groups(folder: Path, patience_s: float = 5.0) -> None:
+    """Remove the control groups below a folder, deepest first, as the processes in them die."""
+    deadline = time.monotonic() + patience_s
+    below = sorted((Path(parent) for parent, _, _ in os.walk(folder)), key=lambda path: -len(path.parts))
+    for group in below[:-1]:
+        while group.exists():
+            try:
+                group.rmdir()
+            except FileNotFoundError:
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+
+
+def _unavailable(error: Exception) -> SandboxUnavailableError:
+    if isinstance(error, docker.errors.APIError):
+        said = str(error.explanation or error)
+        if any(sign in said for sign in _NO_GPU):
+            reason, remedy = "gpu_runtime_missing", "Install the NVIDIA container toolkit."
+            return SandboxUnavailableError("The Docker engine has no GPU runtime.", remedy=remedy, reason=reason)
+        return SandboxUnavailableError(f"The Docker engine refused: {said}", reason="engine_refused")
+    return SandboxUnavailableError(
+        "The Docker engine does not answer.", remedy="Look into its log, and start it again.", reason="no_docker"
+    )

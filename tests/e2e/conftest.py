@@ -1,0 +1,119 @@
+"""A finished folder made by the real command in real sandboxes, once for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "fumehood")
+DEMO = ("--template", "2d_diffusion", "--profile", "tiny", "--model", "offline", "--sandbox", "local")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """A state folder of its own, and the command that works in it."""
+
+    state: Path
+    lab: Path
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a command that works in this house."""
+        return {
+            **os.environ,
+            "FUMEHOOD_STATE_DIR": str(self.state),
+            "FUMEHOOD_LAB_DIR": str(self.lab),
+        }
+
+    def call(
+        self, *arguments: str, timeout: float = 600, before: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `fumehood ...` to its end."""
+        return subprocess.run(
+            [*before, *COMMAND, *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start `fumehood ...` as the leader of a process group of its own."""
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def left(self) -> list[str]:
+        """Return what of this house is still on the machine: mounts, cgroups, processes, executions."""
+        mark = self.state / "installation"
+        if not mark.exists():
+            return []
+        name = mark.read_text().strip()
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if f"/{name}/fh-" in line]
+        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/fh/{name}/*") if path.is_dir()]
+        executions = [str(path) for path in (self.state / "executions").glob("fh-*")]
+        return [*mounts, *groups, *executions, *self.processes()]
+
+    def processes(self) -> list[str]:
+        """Return the processes that name this house's state folder."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
+            except OSError:
+                continue
+            if str(self.state).encode() in words and int(place.name) != os.getpid():
+                found.append(place.name)
+        return found
+
+
+@pytest.fixture(scope="session")
+def make_house(tmp_path_factory: pytest.TempPathFactory, lab_dir: Path) -> Any:
+    """Make a house with an empty state folder."""
+
+    def make(name: str) -> House:
+        return House(state=tmp_path_factory.mktemp(name), lab=lab_dir)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def house(make_house: Any) -> House:
+    """The house in which the finished folder was made."""
+    found: House = make_house("house")
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """A finished folder and what the command said."""
+
+    out: Path
+    told: dict[str, Any]
+    lines: str
+
+    @property
+    def experiments(self) -> list[Path]:
+        """The folders of the experiments, in the order they were carried out."""
+        return [self.out / "experiments" / line["name"] for line in self.told["summary"]["experiments"]]
+
+
+@pytest.fixture(scope="session")
+def demo(house: House, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """One direction of the demo's kind, carried out by the real command in real sandboxes."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    done = house.call("run", *DEMO, "--ideas", "2", "--runs", "2", "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Demo(out=out, told=json.loads(done.stdout), lines=done.stderr)
