@@ -14,18 +14,17 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import docker
 import docker.errors
-import docker.utils
-import requests
 
 from fumehood.domain.execution import NAME, Capability, Ended, Running, Spec
-from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
-from sandbox import admission, cgroups, docker_promises, docker_spec, installation, kernel, lab, records, uids, volumes
+from fumehood.errors import BadInputError, ConflictError, NotFoundError, SandboxUnavailableError
+from sandbox import admission, cgroups, docker_engine, docker_promises, docker_spec, lab, records, uids, volumes
 from sandbox import limits as translate
+from sandbox.docker_engine import Engine
 from sandbox.image import build as images
 from sandbox.lab import Root
 from sandbox.local import LocalSandbox
@@ -35,11 +34,7 @@ from sandbox.starting import Starting
 if TYPE_CHECKING:
     from fumehood.settings import Settings
 
-CONNECT_S, CALL_S = 2, 120
 _SHIM = Path(__file__).with_name("docker_shim.py")
-_OLDEST_API = "1.41"
-_ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
-_NO_GPU = ("could not select device driver", "unknown or invalid runtime name: nvidia", "nvidia-container-cli")
 
 
 class DockerSandbox(LocalSandbox):
@@ -47,7 +42,7 @@ class DockerSandbox(LocalSandbox):
 
     def __init__(
         self,
-        client: Any,
+        engine: Engine,
         state_dir: Path,
         run_dir: Path,
         roots: Mapping[str, Root] | None = None,
@@ -56,15 +51,15 @@ class DockerSandbox(LocalSandbox):
         runtime: str = "",
     ) -> None:
         super().__init__(state_dir, run_dir, roots, ceilings=ceilings)
-        self._client = client
+        self._engine = engine
         self._runtime = runtime
-        self._every = every_hierarchy(self._groups)
+        self._every = docker_engine.every_hierarchy(self._groups)
 
     @classmethod
     def connect(cls, settings: Settings) -> Self:
         """Return the sandbox of the engine that answers here, or raise with what is missing."""
-        client = connect()
-        return cls(client, settings.state_dir, settings.run_dir, lab.find(settings.state_dir, settings.lab_dir))
+        engine = docker_engine.connect()
+        return cls(engine, settings.state_dir, settings.run_dir, lab.find(settings.state_dir, settings.lab_dir))
 
     def launch(self, spec: Spec) -> None:
         """Start the execution, or adopt the one of that name and spec."""
@@ -78,7 +73,7 @@ class DockerSandbox(LocalSandbox):
                 self._release(record)
             shim = None
             try:
-                image = images.ensure(self._client, self._installation.state_dir, self._root(spec.image))
+                image = self._image(spec.image)
                 shim = _DockerStarting(record)
                 plan = self._prepare_container(record, spec, image, groups)
                 # From here on it counts as started: whoever finds it without a shim asks the engine.
@@ -89,8 +84,8 @@ class DockerSandbox(LocalSandbox):
                     shim.abandon()
                 self._release(record)
                 record.erase()
-                if isinstance(error, _ENGINE_ERRORS):
-                    raise _unavailable(error) from error
+                if isinstance(error, docker_engine.ERRORS):
+                    raise docker_engine.unavailable(error) from error
                 raise
 
     def inspect(self, name: str) -> Running | Ended:
@@ -119,8 +114,8 @@ class DockerSandbox(LocalSandbox):
         super().stop(name, reason)
         record = self._record(name)
         if record.read("exit.json") is None and not record.is_supervised():
-            with suppress(*_ENGINE_ERRORS):
-                self._client.kill(name, "SIGKILL")
+            with suppress(*docker_engine.ERRORS):
+                self._engine.client.kill(name, "SIGKILL")
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Say what holds each promise here."""
@@ -129,19 +124,24 @@ class DockerSandbox(LocalSandbox):
     def _check(self, spec: Spec) -> cgroups.Hierarchy:
         admission.check_text(spec)
         self._ceilings.check(spec.limits)
-        admission.check_storage(spec)
+        if spec.storage not in {"loop", "none"}:
+            raise BadInputError(f"The storage driver is loop or none, not {spec.storage!r}.")
         docker_spec.check(spec)
         self._root(spec.image)
         return docker_promises.require(self._every, quota=spec.storage == "loop")
 
     def _root(self, image: str) -> Root:
         if image == "latex":
-            # Built from packages, so it does not depend on what this machine has.
-            return Root(image="latex")
+            # Made of packages, so it does not depend on what this machine has itself.
+            return images.latex()
         if image not in self._roots:
             remedy = "Run `make setup`." if image == "lab" else ""
             raise SandboxUnavailableError(f"The image {image} is not installed.", remedy=remedy, reason="no_image")
         return self._roots[image]
+
+    def _image(self, name: str) -> images.Image:
+        home = self._installation
+        return images.ensure(self._engine, home.state_dir, home.run_dir, self._root(name))
 
     def _prepare_container(
         self, record: Record, spec: Spec, image: images.Image, groups: cgroups.Hierarchy
@@ -149,12 +149,10 @@ class DockerSandbox(LocalSandbox):
         home, name = self._installation, spec.name
         uid = uids.claim(home.run_dir, f"{home.id}/{name}")
         place = home.make_run_folder(self._place(name))
-        # The program's processes and one init above them; the local adapter's isolation has one more.
-        asked = {field: getattr(spec.limits, field) for field in spec.limits.__slots__}
-        asked["processes"] = docker_spec.tasks(spec.limits) - translate.SUPERVISORS
-        cgroups.make(groups, home.id, name, type(spec.limits)(**asked))
-        for root in groups.roots:
-            (root / cgroups.TOP / home.id / name / docker_spec.GROUP).mkdir(exist_ok=True)
+        # One init stands above the program here, and two processes in the local adapter.
+        processes = docker_spec.tasks(spec.limits) - translate.SUPERVISORS
+        cgroups.make(groups, home.id, name, replace(spec.limits, processes=processes))
+        docker_engine.make_below(groups, home.id, name, docker_spec.GROUP)
         volume, etc = place / "volume", place / "etc"
         for folder in (volume, etc):
             folder.mkdir()
@@ -185,7 +183,7 @@ class DockerSandbox(LocalSandbox):
     def _create(self, name: str, body: dict[str, Any]) -> str:
         for last in (False, True):
             try:
-                told = self._client.create_container_from_config(body, name)
+                told = self._engine.client.create_container_from_config(body, name)
             except docker.errors.APIError as error:
                 if error.status_code != 409 or last:
                     raise
@@ -206,8 +204,8 @@ class DockerSandbox(LocalSandbox):
         return {
             "container": spec.name,
             "id": container,
-            "socket": self._client.base_url_of_socket,
-            "version": self._client.api_version,
+            "socket": self._engine.socket,
+            "version": self._engine.version,
             "owner": [home.uid, home.gid],
             "volume": str(volume),
             "quota": spec.storage == "loop",
@@ -229,23 +227,17 @@ class DockerSandbox(LocalSandbox):
         try:
             shim.go({**plan, "fresh": True})
         except SandboxUnavailableError as error:
-            if any(sign in str(error) for sign in _NO_GPU):
-                raise SandboxUnavailableError(
-                    "The Docker engine cannot pass a GPU into a container.",
-                    remedy="Install the NVIDIA container toolkit and run: nvidia-ctk runtime configure.",
-                    reason="gpu_runtime_missing",
-                ) from error
-            raise
+            raise docker_engine.no_gpu() if docker_engine.is_no_gpu(str(error)) else error from None
 
     def _supervise_again(self, record: Record) -> None:
         """Give a container a supervisor, which also finds the end of one that has ended; without one it is lost."""
         plan = record.read("plan.json")
         try:
-            state = self._client.inspect_container(record.name)["State"] if plan else None
+            state = self._engine.client.inspect_container(record.name)["State"] if plan else None
         except docker.errors.NotFound:
             state = None
-        except _ENGINE_ERRORS as error:
-            raise _unavailable(error) from error
+        except docker_engine.ERRORS as error:
+            raise docker_engine.unavailable(error) from error
         if plan is None or state is None or state["Status"] == "created":
             self._record_loss(record)
             return
@@ -260,8 +252,7 @@ class DockerSandbox(LocalSandbox):
         volumes.remove(home, name, place / "volume")
         shutil.rmtree(place, ignore_errors=True)
         if self._every:
-            for root in self._every.roots:
-                remove_groups(root / cgroups.TOP / home.id / name)
+            docker_engine.remove_below(self._every, home.id, name)
             cgroups.remove(self._every, home.id, name)
         uids.release(home.run_dir, f"{home.id}/{name}")
 
@@ -270,11 +261,11 @@ class DockerSandbox(LocalSandbox):
         deadline = time.monotonic() + patience_s
         try:
             while True:
-                labels = self._client.inspect_container(name)["Config"]["Labels"] or {}
+                labels = self._engine.client.inspect_container(name)["Config"]["Labels"] or {}
                 if labels.get(f"{docker_spec.LABEL}.installation") != self.installation:
                     raise ConflictError(f"The container {name} is not one of this installation.")
                 try:
-                    self._client.remove_container(name, v=True, force=True)
+                    self._engine.client.remove_container(name, v=True, force=True)
                 except docker.errors.APIError as error:
                     # Somebody else removes it at this moment.
                     if error.status_code != 409 or time.monotonic() > deadline:
@@ -282,16 +273,16 @@ class DockerSandbox(LocalSandbox):
                     time.sleep(0.02)
         except docker.errors.NotFound:
             return
-        except _ENGINE_ERRORS as error:
-            raise _unavailable(error) from error
+        except docker_engine.ERRORS as error:
+            raise docker_engine.unavailable(error) from error
 
     def _known(self) -> set[str]:
         """Return every name of ours that is left anywhere on this machine."""
         chosen = {"label": f"{docker_spec.LABEL}.installation={self.installation}"}
         try:
-            listed = self._client.containers(all=True, filters=chosen)
-        except _ENGINE_ERRORS as error:
-            raise _unavailable(error) from error
+            listed = self._engine.client.containers(all=True, filters=chosen)
+        except docker_engine.ERRORS as error:
+            raise docker_engine.unavailable(error) from error
         found = {one["Labels"].get(f"{docker_spec.LABEL}.name", "") for one in listed}
         groups = cgroups.names(self._every, self.installation) if self._every else set()
         return super()._known() | {name for name in found | groups if NAME.match(name)}
@@ -324,70 +315,3 @@ class _DockerStarting(Starting):
         finally:
             os.close(lock)
             os.close(said)
-
-
-def connect() -> Any:
-    """Return a client of the engine on this machine, once it has answered and proved fit."""
-    told = docker.utils.kwargs_from_env()
-    place = str(told.get("base_url") or "unix:///var/run/docker.sock")
-    if not place.startswith(("unix://", "http+unix://")):
-        raise SandboxUnavailableError(
-            f"The Docker engine at {place} is not on this machine, where the volumes are.",
-            remedy="Unset DOCKER_HOST, or use --adapter local.",
-            reason="no_docker",
-        )
-    try:
-        client = docker.APIClient(base_url=place, version="auto", timeout=CONNECT_S)
-        info = client.info()
-    except _ENGINE_ERRORS as error:
-        raise SandboxUnavailableError(
-            "The Docker engine does not answer.",
-            remedy="Install it with: apt-get install docker.io; start it; or use --adapter local.",
-            reason="no_docker",
-        ) from error
-    if docker.utils.version_lt(client.api_version, _OLDEST_API):
-        raise SandboxUnavailableError(
-            f"The Docker engine is too old: it speaks version {client.api_version}, and {_OLDEST_API} is needed.",
-            remedy="Install Docker 20.10 or newer.",
-            reason="engine_unfit",
-        )
-    docker_promises.check_engine(info)
-    client.timeout = CALL_S
-    client.base_url_of_socket = "/" + place.partition("://")[2].lstrip("/")
-    return client
-
-
-def every_hierarchy(groups: cgroups.Hierarchy | None) -> cgroups.Hierarchy | None:
-    """Return all control group hierarchies of this machine, since the engine leaves folders in each of them."""
-    if groups is None or groups.version == 2:
-        return groups
-    folders = [path for path in cgroups.ROOT.iterdir() if (path / "cgroup.procs").exists()]
-    return cgroups.Hierarchy(1, {**groups.folders, **{path.name: path.resolve() for path in folders}})
-
-
-def remove_groups(folder: Path, patience_s: float = 5.0) -> None:
-    """Remove the control groups below a folder, deepest first, as the processes in them die."""
-    deadline = time.monotonic() + patience_s
-    below = sorted((Path(parent) for parent, _, _ in os.walk(folder)), key=lambda path: -len(path.parts))
-    for group in below[:-1]:
-        while group.exists():
-            try:
-                group.rmdir()
-            except FileNotFoundError:
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
-
-
-def _unavailable(error: Exception) -> SandboxUnavailableError:
-    if isinstance(error, docker.errors.APIError):
-        said = str(error.explanation or error)
-        if any(sign in said for sign in _NO_GPU):
-            reason, remedy = "gpu_runtime_missing", "Install the NVIDIA container toolkit."
-            return SandboxUnavailableError("The Docker engine has no GPU runtime.", remedy=remedy, reason=reason)
-        return SandboxUnavailableError(f"The Docker engine refused: {said}", reason="engine_refused")
-    return SandboxUnavailableError(
-        "The Docker engine does not answer.", remedy="Look into its log, and start it again.", reason="no_docker"
-    )

@@ -1,5 +1,5 @@
 # It starts with every execution, and pathlib and contextlib alone would double what it imports.
-# ruff: noqa: PTH100, PTH110, PTH118, PTH120, PTH123, PTH202, E402, SIM105
+# ruff: noqa: PTH100, PTH104, PTH110, PTH118, PTH120, PTH123, PTH202, SIM105
 """The supervisor of one container: `python -I -S docker_shim.py STATE_FOLDER LOCK READY`, standard library only.
 
 It starts the container, or takes over one that runs without a supervisor, holds the deadline and the output cap,
@@ -105,12 +105,13 @@ class DockerShim:
         if self.plan["fresh"]:
             self.engine.ask("POST", f"/containers/{self.plan['container']}/start", START_PATIENCE_S)
         state = self.engine.state(self.plan["container"])
-        if not state or not unix_time(state["StartedAt"]):
+        started_at = unix_time(state["StartedAt"]) if state else None
+        if state is None or started_at is None:
             return
-        self.started_at = unix_time(state["StartedAt"])
+        self.started_at = started_at
         # Of the time that it has had already, none is given again.
-        self.deadline = time.monotonic() + self.plan["wall_s"] - max(0.0, time.time() - self.started_at)
-        self._write("started.json", {"at": self.started_at})
+        self.deadline = time.monotonic() + self.plan["wall_s"] - max(0.0, time.time() - started_at)
+        self._write("started.json", {"at": started_at})
         if state["Running"]:
             self._open_init(state["Pid"])
 
@@ -339,7 +340,6 @@ class DockerShim:
             },
             sync=True,
         )  # fmt: skip
-
 
     def _say(self, word: bytes) -> None:
         if self.ready >= 0:

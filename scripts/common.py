@@ -183,8 +183,10 @@ def package_sources() -> PackageSources:
     home_config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     shared = [Path(folder) / "pip/pip.conf" for folder in os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")]
     places = [*shared, Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", home_config / "pip/pip.conf"]
-    if "PIP_CONFIG_FILE" in os.environ:
-        places.append(Path(os.environ["PIP_CONFIG_FILE"]))
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    if named:
+        # pip's own way to say "no settings files at all" is to name the null device
+        places = [] if named == os.devnull else [*places, Path(named)]
     for place in places:
         parser = configparser.RawConfigParser()
         with contextlib.suppress(OSError, configparser.Error, UnicodeDecodeError):

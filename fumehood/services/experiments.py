@@ -106,7 +106,9 @@ def _edit(
 ) -> Edit:
     template, _ = measuring.read(world, direction)
     system, task = templates.prompt_of(direction.template_files, world.artifacts)
-    editable = [path for path in template.editable if path in experiment.files]
+    sources = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
+    added = [path for path in sources if path not in direction.template_files]
+    editable = [*(path for path in template.editable if path in sources), *added]
     last = run.attempts[-1] if run and run.attempts else None
     prompt = world.prompts.render(
         "coder",
@@ -130,8 +132,8 @@ def _edit(
         attempt=attempt,
         now=world.clock.now(),
     )
-    files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
-    return world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, editable, {})
+    files = {path: sources.pop(path) for path in editable}
+    return world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, editable, sources)
 
 
 def _no_edit(

@@ -118,8 +118,10 @@ def _ask(world: WriteWorld, direction: Direction, archive: Sequence[Idea], index
         )
         claims = claims_for(direction, "reflection", index=index, attempt=number, now=world.clock.now())
         thought = world.model.answer(Call(claims=claims, system=system, prompt=again.text), IdeaAnswer)
-        if thought.title and thought.experiment:
-            answer = thought
+        if thought.title.strip() and thought.experiment.strip():
+            # What a thought leaves out stays as it was.
+            told = thought.model_dump(exclude={"exhausted", "done"}, exclude_unset=True)
+            answer = IdeaAnswer.model_validate(answer.model_dump() | {name: one for name, one in told.items() if one})
         if thought.done:
             return answer, number
     return answer, REFLECTIONS

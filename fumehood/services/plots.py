@@ -88,7 +88,8 @@ def _fitted(
         now=world.clock.now(),
     )
     files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
-    edit = world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, ["plot.py"], {})
+    shown = {"plot.py": files.pop("plot.py")}
+    edit = world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), shown, ["plot.py"], files)
     changed = {path: world.artifacts.put(edit.files[path]) for path in edit.changed if path == "plot.py"}
     return dataclasses.replace(experiment, files={**experiment.files, **changed})
 

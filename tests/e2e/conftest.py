@@ -26,7 +26,7 @@ class House:
     def environment(self) -> dict[str, str]:
         """Return the environment of a command that works in this house."""
         return {
-            **os.environ,
+            **os.environ,  # noqa: TID251 - a command inherits what a person has, less what conftest cleaned
             "FUMEHOOD_STATE_DIR": str(self.state),
             "FUMEHOOD_LAB_DIR": str(self.lab),
         }

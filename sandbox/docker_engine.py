@@ -1,0 +1,132 @@
+"""The container engine of this machine: reached, found fit, and what it leaves behind in the control groups."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import docker.utils
+import requests
+
+from fumehood.errors import SandboxUnavailableError
+from sandbox import cgroups, docker_promises
+
+CONNECT_S, CALL_S, IMPORT_S = 2, 120, 1800
+OLDEST_API = "1.41"
+ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
+"""Everything that a call to the engine raises."""
+_NO_GPU = ("could not select device driver", "Unknown runtime specified nvidia", "nvidia-container-cli")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that answered: its client, and the socket that supervisors speak to."""
+
+    client: Any
+    socket: str
+
+    @property
+    def version(self) -> str:
+        """The version of its interface that is spoken."""
+        return str(self.client.api_version)
+
+    def patient(self) -> Any:
+        """Return a client that waits as long as an import takes."""
+        return docker.APIClient(base_url=f"unix://{self.socket}", version=self.version, timeout=IMPORT_S)
+
+
+def connect() -> Engine:
+    """Return the engine of this machine, or raise with what is missing."""
+    place = str(docker.utils.kwargs_from_env().get("base_url") or "unix:///var/run/docker.sock")
+    if not place.startswith(("unix://", "http+unix://")):
+        raise SandboxUnavailableError(
+            f"The Docker engine at {place} is not on this machine, where the volumes are.",
+            remedy="Unset DOCKER_HOST, or use --adapter local.",
+            reason="no_docker",
+        )
+    try:
+        client = docker.APIClient(base_url=place, version="auto", timeout=CONNECT_S)
+        info = client.info()
+    except ERRORS as error:
+        raise SandboxUnavailableError(
+            "The Docker engine does not answer.",
+            remedy="Install it with: apt-get install docker.io; start it; or use --adapter local.",
+            reason="no_docker",
+        ) from error
+    if docker.utils.version_lt(client.api_version, OLDEST_API):
+        raise SandboxUnavailableError(
+            f"The Docker engine is too old: it speaks version {client.api_version}, and {OLDEST_API} is needed.",
+            remedy="Install Docker 20.10 or newer.",
+            reason="engine_unfit",
+        )
+    docker_promises.check_engine(info)
+    client.timeout = CALL_S
+    return Engine(client, "/" + place.partition("://")[2].lstrip("/"))
+
+
+def unavailable(error: Exception) -> SandboxUnavailableError:
+    """Return our own error for one of the engine's."""
+    if isinstance(error, docker.errors.APIError):
+        said = str(error.explanation or error)
+        return no_gpu() if is_no_gpu(said) else SandboxUnavailableError(
+            f"The Docker engine refused: {said}", reason="engine_refused"
+        )  # fmt: skip
+    return SandboxUnavailableError(
+        "The Docker engine does not answer.", remedy="Look into its log, and start it again.", reason="no_docker"
+    )
+
+
+def is_no_gpu(said: str) -> bool:
+    """Tell whether the engine says that it has no way to pass a GPU."""
+    return any(sign in said for sign in _NO_GPU)
+
+
+def no_gpu() -> SandboxUnavailableError:
+    """Return the error for an engine that cannot pass a GPU."""
+    return SandboxUnavailableError(
+        "The Docker engine cannot pass a GPU into a container.",
+        remedy="Install the NVIDIA container toolkit and run: nvidia-ctk runtime configure --runtime=docker",
+        reason="gpu_runtime_missing",
+    )
+
+
+def every_hierarchy(groups: cgroups.Hierarchy | None) -> cgroups.Hierarchy | None:
+    """Return all control group hierarchies of this machine: the engine leaves folders in each of them."""
+    if groups is None or groups.version == 2:
+        return groups
+    folders = [path for path in cgroups.ROOT.iterdir() if (path / "cgroup.procs").exists()]
+    return cgroups.Hierarchy(1, {**groups.folders, **{path.name: path.resolve() for path in folders}})
+
+
+def make_below(groups: cgroups.Hierarchy, installation: str, name: str, child: str) -> None:
+    """Make a control group without limits of its own inside an execution's, in each hierarchy."""
+    for root in groups.roots:
+        (root / cgroups.TOP / installation / name / child).mkdir(exist_ok=True)
+
+
+def remove_below(groups: cgroups.Hierarchy, installation: str, name: str, patience_s: float = 5.0) -> None:
+    """Remove the control groups inside an execution's, deepest first, as the processes in them die."""
+    deadline = time.monotonic() + patience_s
+    for root in groups.roots:
+        found = [Path(parent) for parent, _, _ in os.walk(root / cgroups.TOP / installation / name)]
+        for group in sorted(found[1:], key=lambda path: -len(path.parts)):
+            _remove(group, deadline)
+
+
+def _remove(group: Path, deadline: float) -> None:
+    while True:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+        else:
+            return
