@@ -17,6 +17,8 @@ from fumehood.domain.step import Side
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import directions
 
+Given = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+"""Stands here and not where it is used: FastAPI looks annotations up among a module's names."""
 PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "No key, or a wrong one", **PROBLEM},
@@ -31,9 +33,8 @@ def create_app(
     """Return the application; every route but `/healthz` and the documentation asks for the key."""
     app = FastAPI(title="Fumehood", version="1", docs_url="/docs", redoc_url=None)
     problem.install(app)
-    bearer = HTTPBearer(auto_error=False)
 
-    def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+    def authorised(given: Given) -> None:
         if given is None or not hmac.compare_digest(given.credentials.encode(), api_key.encode()):
             told = {"WWW-Authenticate": "Bearer"}
             raise HTTPException(401, "A valid key is needed: Authorization: Bearer <key>.", told)

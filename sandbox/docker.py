@@ -187,8 +187,9 @@ class DockerSandbox(LocalSandbox):
             except docker.errors.APIError as error:
                 if error.status_code != 409 or last:
                     raise
-                # Left by a launch of ours that was interrupted; anybody else's stays, and is a conflict.
-                self._destroy(name)
+                # Left by a launch of ours that was interrupted, or somebody else's.
+                if not self._destroy(name):
+                    raise ConflictError(f"The container {name} is not one of this installation.") from error
             else:
                 return str(told["Id"])
         raise AssertionError("the last round returns or raises")
@@ -256,14 +257,14 @@ class DockerSandbox(LocalSandbox):
             cgroups.remove(self._every, home.id, name)
         uids.release(home.run_dir, f"{home.id}/{name}")
 
-    def _destroy(self, name: str, patience_s: float = 10.0) -> None:
-        """Kill and remove a container of ours, and wait until it is gone."""
+    def _destroy(self, name: str, patience_s: float = 10.0) -> bool:
+        """Kill and remove a container of ours, and wait until it is gone; False when it is not ours, and stays."""
         deadline = time.monotonic() + patience_s
         try:
             while True:
                 labels = self._engine.client.inspect_container(name)["Config"]["Labels"] or {}
                 if labels.get(f"{docker_spec.LABEL}.installation") != self.installation:
-                    raise ConflictError(f"The container {name} is not one of this installation.")
+                    return False
                 try:
                     self._engine.client.remove_container(name, v=True, force=True)
                 except docker.errors.APIError as error:
@@ -272,7 +273,7 @@ class DockerSandbox(LocalSandbox):
                         raise
                     time.sleep(0.02)
         except docker.errors.NotFound:
-            return
+            return True
         except docker_engine.ERRORS as error:
             raise docker_engine.unavailable(error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Engine:
 
     def patient(self) -> Any:
         """Return a client that waits as long as an import takes."""
-        return docker.APIClient(base_url=f"unix://{self.socket}", version=self.version, timeout=IMPORT_S)
+        return _client(f"unix://{self.socket}", self.version, IMPORT_S)
 
 
 def connect() -> Engine:
@@ -49,10 +50,15 @@ def connect() -> Engine:
             remedy="Unset DOCKER_HOST, or use --adapter local.",
             reason="no_docker",
         )
+    path = "/" + place.partition("://")[2].lstrip("/")
     try:
-        client = docker.APIClient(base_url=place, version="auto", timeout=CONNECT_S)
+        # Tried by hand first: the client leaves its socket open when nobody listens.
+        with socket.socket(socket.AF_UNIX) as attempt:
+            attempt.settimeout(CONNECT_S)
+            attempt.connect(path)
+        client = _client(place, "auto", CONNECT_S)
         info = client.info()
-    except ERRORS as error:
+    except (OSError, *ERRORS) as error:
         raise SandboxUnavailableError(
             "The Docker engine does not answer.",
             remedy="Install it with: apt-get install docker.io; start it; or use --adapter local.",
@@ -66,7 +72,14 @@ def connect() -> Engine:
         )
     docker_promises.check_engine(info)
     client.timeout = CALL_S
-    return Engine(client, "/" + place.partition("://")[2].lstrip("/"))
+    return Engine(client, path)
+
+
+def _client(place: str, version: str, timeout_s: float) -> Any:
+    client = docker.APIClient(base_url=place, version=version, timeout=timeout_s)
+    # A connection that is kept would be a dead one after the engine was restarted, and costs nothing to make anew.
+    client.headers["Connection"] = "close"
+    return client
 
 
 def unavailable(error: Exception) -> SandboxUnavailableError:

@@ -249,7 +249,9 @@ class DockerShim:
         found = os.statvfs(self.plan["volume"])
         left = found.f_bfree * found.f_frsize
         self.peak_storage = max(self.peak_storage, self.free - left)
-        self.storage_full = self.storage_full or (self.plan["quota"] and (left < NEARLY_FULL or found.f_ffree == 0))
+        # ext4 keeps a fiftieth for itself, and refuses a large write as a whole while a small one would still fit.
+        nearly_full = 2 * NEARLY_FULL + found.f_blocks * found.f_frsize // 50
+        self.storage_full = self.storage_full or (self.plan["quota"] and (left < nearly_full or found.f_ffree == 0))
         if self.denied >= self.plan["denied_forks"]:
             self._kill("too_many_processes")
 

@@ -31,7 +31,9 @@ app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(keys_app, name="keys")
 app.add_typer(template.app, name="template")
 
-REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP})
+REFUSALS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
+)
 """What the system says to a path that a person gave; any other error of it is a fault of ours."""
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")

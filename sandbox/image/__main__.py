@@ -19,10 +19,12 @@ def main(names: list[str]) -> int:
             raise BadInputError(f"The images are {', '.join(build.NAMES)}, not {', '.join(unknown)}.")
         engine = connect()
         roots = lab.find(settings.state_dir, settings.lab_dir) | {"latex": build.latex()}
-        for name in names or build.NAMES:
-            if name not in roots:
-                raise SandboxUnavailableError("There is no lab yet.", remedy="Run `make setup`.", reason="no_image")
-            image = build.ensure(engine, settings.state_dir, settings.run_dir, roots[name])
+        if "lab" not in roots and "lab" in (names or build.NAMES):
+            raise SandboxUnavailableError("There is no lab yet.", remedy="Run `make setup`.", reason="no_image")
+        wanted = [roots[name] for name in names or build.NAMES]
+        build.build(engine, settings.state_dir, settings.run_dir, wanted)
+        for root in wanted:
+            image = build.ensure(engine, settings.state_dir, settings.run_dir, root)
             print(f"{image.repository} {image.id}")
     except FumehoodError as error:
         print(error, file=sys.stderr)

@@ -11,11 +11,11 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 import docker.errors
 
@@ -63,15 +63,22 @@ class Image:
 
 def ensure(engine: Engine, state_dir: Path, run_dir: Path, root: Root) -> Image:
     """Return the image of a root, which is built first where the engine does not have it."""
-    if found := _find(engine, root):
-        return found
-    with _locked(run_dir):
-        if not (found := _find(engine, root)):
-            _build(engine, state_dir, root)
-            found = _find(engine, root)
+    if not (found := _find(engine, root)):
+        # The plain one costs nothing more, and may be the next one that is asked for.
+        build(engine, state_dir, run_dir, [plain(), root])
+        found = _find(engine, root)
     if not found:
         raise SandboxUnavailableError(f"The image {root.image} is gone already.", reason="no_image")
     return found
+
+
+def build(engine: Engine, state_dir: Path, run_dir: Path, roots: Sequence[Root]) -> None:
+    """Build those of these images that the engine does not have, from one tree."""
+    with _locked(run_dir):
+        # What needs packages of its own comes last: they stay in the tree.
+        ordered = sorted({root.image: root for root in roots}.values(), key=lambda root: NAMES.index(root.image))
+        if missing := [root for root in ordered if not _find(engine, root)]:
+            _build(engine, state_dir, missing)
 
 
 def repository(root: Root) -> str:
@@ -117,30 +124,27 @@ def _is_made_at_start(place: str) -> bool:
     return PurePosixPath(place).is_relative_to("/tmp")  # noqa: S108 - inside, where it is the execution's own
 
 
-def _build(engine: Engine, state_dir: Path, root: Root) -> None:
+def _build(engine: Engine, state_dir: Path, roots: Sequence[Root]) -> None:
     debian.require()
     folder = state_dir / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".building-*"):
         shutil.rmtree(left)
-    tree = folder / f".building-{root.image}-{os.getpid()}"
-    begun = time.monotonic()
-    _say(f"building {repository(root)}, once on this machine ...")
+    tree = folder / f".building-{os.getpid()}"
+    names, begun = ", ".join(repository(root) for root in roots), time.monotonic()
+    _say(f"building {names}, once on this machine ...")
     try:
         debian.make(tree, BASE)
-        _check_interpreter(tree, root)
-        if not _find(engine, plain()):
-            # It costs nothing more, and the next one that is asked for may be this.
-            _import(engine, tree, plain())
-        if packages := PACKAGES.get(root.image):
-            debian.install(tree, packages)
-        if root.image != "plain":
+        for root in roots:
+            _check_interpreter(tree, root)
+            if packages := PACKAGES.get(root.image):
+                debian.apt(tree, "install", *packages)
             _import(engine, tree, root)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
         with suppress(OSError):
             folder.rmdir()
-    _say(f"{repository(root)}: done in {time.monotonic() - begun:.0f} s")
+    _say(f"{names}: done in {time.monotonic() - begun:.0f} s")
 
 
 def _check_interpreter(tree: Path, root: Root) -> None:
@@ -264,9 +268,3 @@ def _locked(run_dir: Path) -> Iterator[None]:
 
 def _say(line: str) -> None:
     print(f"image: {line}", file=sys.stderr, flush=True)
-
-
-def sizes(engine: Engine) -> list[dict[str, Any]]:
-    """Return our images that the engine has, with their sizes."""
-    found = engine.client.images(filters={"label": "fumehood.image"})
-    return [{"tags": one["RepoTags"], "id": one["Id"], "mib": one["Size"] // MIB} for one in found]

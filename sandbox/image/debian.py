@@ -101,11 +101,6 @@ def make(tree: Path, packages: Sequence[str]) -> None:
     apt(tree, "upgrade")
 
 
-def install(tree: Path, packages: Sequence[str]) -> None:
-    """Install packages into a tree."""
-    apt(tree, "install", *packages)
-
-
 def apt(tree: Path, *words: str) -> None:
     """Run apt-get inside a tree, with this machine's own proxies and certificates."""
     chroot = [

@@ -27,10 +27,12 @@ RUN_DIR = Path("/run/fumehood")
 ADAPTERS = [
     pytest.param("fake"),
     pytest.param("local", marks=pytest.mark.local),
+    pytest.param("docker", marks=pytest.mark.docker),
 ]
 """Another adapter is one more line here, one branch in `build`, and its own `known_failures`."""
 
 _NOT_ISOLATED = "the fake isolates nothing"
+_OTHERWISE = "it is otherwise with a container; tests/contract/test_docker.py says how"
 known_failures: Mapping[tuple[str, str], str] = {
     ("fake", "test_a_fork_bomb_ends_and_its_neighbour_does_not_notice"): "it would have to be outrun by polling",
     ("fake", "test_a_child_out_of_memory_is_told_but_not_the_verdict"): "memory is polled and the whole tree ended",
@@ -50,6 +52,10 @@ known_failures: Mapping[tuple[str, str], str] = {
     ("fake", "test_reaping_touches_only_its_own"): "its state is in memory",
     ("fake", "test_an_image_that_is_not_installed_is_refused"): "it has every image",
     ("fake", "test_a_program_that_relaunches_itself_ends_with_it"): "a program may drop the variable that marks it",
+    ("docker", "test_it_is_nobody_seen_from_the_host"): _OTHERWISE,
+    ("docker", "test_nothing_secret_is_readable"): _OTHERWISE,
+    ("docker", "test_a_killed_supervisor_is_a_loss"): _OTHERWISE,
+    ("docker", "test_it_outlives_whoever_launched_it"): _OTHERWISE,
 }
 
 
@@ -57,6 +63,11 @@ def build(adapter: str, state_dir: Path) -> Sandbox:
     """Return a sandbox of one kind, or fail with what this machine lacks: nothing is skipped silently."""
     if adapter == "fake":
         return FakeSandbox(state_dir)
+    if adapter == "docker":
+        from sandbox import docker_engine
+        from sandbox.docker import DockerSandbox
+
+        return DockerSandbox(docker_engine.connect(), state_dir, RUN_DIR, {**find(state_dir)})
     lacks = machine.lacks(cgroups.find())
     if lacks:
         pytest.fail(" ".join(f"{lack.sentence} {lack.remedy}" for lack in lacks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -276,7 +275,8 @@ class Laboratory:
         did = steps.advance(self.write)
         did = steps.advance(self.run) or did
         before = self.store.version()
-        executions.watch_once(self.store, self.sandbox, self.clock)
+        for _ in range(2):  # what the first look stops, the second finds ended
+            executions.watch_once(self.store, self.sandbox, self.clock)
         return did or self.store.version() != before
 
     def go_on(self, *, until: Callable[[], bool] | None = None) -> None:
@@ -368,6 +368,3 @@ def step_of(direction: Direction, name: str, experiment: Experiment | None = Non
 def moved(direction: Direction, *states: DirectionState) -> Direction:
     """Return a direction moved through these states."""
     return functools.reduce(lambda one, state: one.to(state), states, direction)
-
-
-__all__ = ["IDEAS", "PLAIN", "TINY", "Laboratory", "act", "dataclasses", "moved", "script", "step_of", "write_template"]

@@ -36,11 +36,11 @@ class ScriptedModel:
 
 
 class ScriptedCoder:
-    """Edits as told for a run and its attempt; without a script each edit gives `experiment.py` another scale."""
+    """Edits as told for a run and its attempt, or raises; without a script each edit gives `experiment.py` another scale."""
 
     name = "scripted"
 
-    def __init__(self, script: Mapping[tuple[int, int], tuple[Mapping[str, bytes], str]] | None = None) -> None:
+    def __init__(self, script: Mapping[tuple[int, int], Any] | None = None) -> None:
         self.script = dict(script or {})
         self.calls: list[Call] = []
         self.given: list[dict[str, bytes]] = []
@@ -51,11 +51,14 @@ class ScriptedCoder:
         self.calls.append(call)
         self.given.append(dict(files))
         run, attempt = call.claims.run, call.claims.attempt
+        told = self.script.get((run, attempt))
+        if isinstance(told, Exception):
+            raise told
         if call.claims.role == "plot":
-            changes, reply = self.script.get((0, attempt), ({}, "as it is"))
+            changes, reply = told or ({}, "as it is")
         else:
-            usual = {"experiment.py": b"SCALE = %d.5\n" % run}
-            changes, reply = self.script.get((run, attempt), (usual, f"RUN: Scale {run} | the scale becomes {run}.5"))
+            usual = {"experiment.py": b"SCALE = %d.5\n" % run + b"# again\n" * (attempt - 1)}
+            changes, reply = told or (usual, f"RUN: Scale {run} | the scale becomes {run}.5")
         after = {**{path: files[path] for path in editable}, **changes}
         changed = tuple(path for path in changes if files.get(path) != changes[path])
         return Edit(files=after, reply=reply, changed=changed, problems=() if changed else ("no block was found",))

@@ -1,0 +1,303 @@
+"""The command's manners: exit statuses, one sentence for each error, and one JSON document where it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fumehood.cli import run as running
+from fumehood.cli.main import main
+from fumehood.domain.direction import DirectionState, Hold
+from fumehood.domain.step import Event
+from fumehood.errors import FumehoodError, MachineUnfitError, OverBudgetError, WorkFailedError
+from fumehood.services import directions
+from fumehood.settings import Settings
+from tests.fakes.laboratory import TINY, Laboratory, write_template
+
+ROOT = Path(__file__).parents[2]
+RUN = ("run", "--template", "2d_diffusion", "--profile", "tiny")
+
+
+class Said:
+    """What a command answered."""
+
+    def __init__(self, status: int, out: str, complained: str) -> None:
+        self.status = status
+        self.out = out
+        self.complained = complained
+
+    @property
+    def sentence(self) -> str:
+        (line,) = self.complained.strip().splitlines()
+        return line.removeprefix("fumehood: ")
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Said]:
+    def command(*words: str, state: Path | None = None) -> Said:
+        monkeypatch.setenv("FUMEHOOD_STATE_DIR", str(state or tmp_path / "state"))
+        status = main(words)
+        told = capsys.readouterr()
+        return Said(status, told.out, told.err)
+
+    return command
+
+
+@pytest.fixture
+def finished(make_lab: Callable[..., Laboratory], tmp_path: Path) -> tuple[Path, Path]:
+    """A finished folder, and the state folder that signed it."""
+    lab = make_lab()
+    lab.submit(runs=1)
+    lab.go_on()
+    return lab.export(tmp_path / "finished"), lab.folder / "state"
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (("bogus",), "No such command 'bogus'."),
+            (("run", "--bogus"), "No such option: --bogus"),
+            (("run",), "Missing option '--template'"),
+            (("run", "--template", "x", "--ideas", "many"), "Invalid value for '--ideas'"),
+            (("run", "--template", "x", "--sandbox", "none"), "Invalid value for '--sandbox'"),
+            (("run", "--template", "x", "--seed", "-1"), "Invalid value for '--seed'"),
+            (("verify",), "Missing argument"),
+        ],
+    )
+    def test_wrong_words_are_told_in_a_sentence(
+        self, say: Callable[..., Said], words: tuple[str, ...], sentence: str
+    ) -> None:
+        said = say(*words)
+        assert (said.status, said.out) == (2, "")
+        assert sentence in said.sentence
+        with_json = say(*words, "--json")
+        assert with_json.status == 2
+        assert with_json.document["exit_status"] == 2
+
+    def test_help_is_no_error_and_nothing_at_all_is_one(self, say: Callable[..., Said]) -> None:
+        assert say("--help").status == 0
+        empty = say()
+        assert (empty.status, empty.complained) == (2, "")
+
+
+class TestRunRefuses:
+    def bad(self, say: Callable[..., Said], tmp_path: Path, *words: str) -> Said:
+        """Return what a run with bad input says, which is the same with `--json`, and leaves no state."""
+        said, told = say(*RUN, *words), say(*RUN, *words, "--json")
+        assert (said.status, told.status, said.out) == (2, 2, "")
+        assert told.document == {"error": said.sentence, "exit_status": 2}
+        assert not (tmp_path / "state").exists()
+        return said
+
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (("--template", "nope"), "There is no template 'nope'"),
+            (("--text", " "), "text is empty"),
+            (("--ideas", "0"), "number of ideas"),
+            (("--ideas", "501"), "number of ideas"),
+            (("--runs", "0"), "number of runs"),
+            (("--budget-usd", "-1"), "budget"),
+            (("--budget-usd", "nan"), "budget"),
+            (("--budget-usd", "inf"), "budget"),
+            (("--seed", "1" + "0" * 30), "seed"),
+            (("--profile", "huge"), "no profile 'huge'"),
+            (("--model", ""), "model's name"),
+            (("--model", "claude-x"), "fumehood keys set anthropic"),
+        ],
+    )
+    def test_bad_input_before_anything_is_made(
+        self, say: Callable[..., Said], tmp_path: Path, words: tuple[str, ...], sentence: str
+    ) -> None:
+        assert sentence in self.bad(say, tmp_path, "--out", str(tmp_path / "out"), *words).sentence
+        assert not (tmp_path / "out").exists()
+
+    def test_a_template_with_a_syntax_error(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        folder = write_template(tmp_path / "mine", {**TINY, "experiment.py": "x = 1\ny = (\n"})
+        said = self.bad(say, tmp_path, "--template", str(folder), "--out", str(tmp_path / "out"))
+        assert "experiment.py is not valid Python in line 2" in said.sentence
+
+    def test_a_folder_that_is_not_empty(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        said = self.bad(say, tmp_path, "--out", str(tmp_path))
+        assert "is not empty: give another folder, or --resume" in said.sentence
+
+    @pytest.mark.parametrize("place", ["file", "file/below", "file/below/deeper", "/proc/nowhere/out", "a" * 5000])
+    def test_a_place_that_cannot_be_written(self, say: Callable[..., Said], tmp_path: Path, place: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        said = self.bad(say, tmp_path, "--out", str(tmp_path / place))
+        assert said.sentence.startswith("--out ")
+        assert (tmp_path / "file").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        "text", ["", "{}", "[]", "5", '{"id": 5}', '{"id": null}', '{"id": "../x"}', '{"id": "exp"}', "\udcff"]
+    )
+    def test_a_folder_that_names_no_direction(self, say: Callable[..., Said], tmp_path: Path, text: str) -> None:
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "direction.json").write_bytes(text.encode(errors="surrogateescape"))
+        said = self.bad(say, tmp_path, "--out", str(out), "--resume")
+        assert "holds no direction.json that names a direction" in said.sentence
+
+
+class TestMachine:
+    def test_a_state_folder_that_cannot_be_is_status_three(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        said = say(*RUN, "--out", str(tmp_path / "out"), "--json", state=tmp_path / "file" / "state")
+        assert (said.status, said.document["exit_status"]) == (3, 3)
+        listed = say("keys", "list", "--json", state=tmp_path / "file" / "state")
+        assert (listed.status, listed.document["exit_status"]) == (3, 3)
+
+
+class TestVerify:
+    def test_a_folder_that_holds_is_status_zero(self, say: Callable[..., Said], finished: tuple[Path, Path]) -> None:
+        folder, state = finished
+        said = say("verify", str(folder), state=state)
+        assert (said.status, said.complained) == (0, "")
+        assert said.out.startswith("checked ")
+        assert say("verify", str(folder), "--json", state=state).document["holds"] is True
+
+    def test_one_that_does_not_is_status_one_and_the_places_are_named(
+        self, say: Callable[..., Said], finished: tuple[Path, Path]
+    ) -> None:
+        folder, state = finished
+        (folder / "summary.json").write_text("{}")
+        assert say("verify", str(folder), state=state).out == "summary.json line 1 is not what was signed\n"
+        told = say("verify", str(folder), "--json", state=state)
+        assert told.status == 1
+        assert told.document["problems"] == ["summary.json line 1 is not what was signed"]
+
+    def test_another_installation_does_not_know_the_key(
+        self, say: Callable[..., Said], finished: tuple[Path, Path]
+    ) -> None:
+        said = say("verify", str(finished[0]))
+        assert said.status == 1
+        assert "signed by unknown key sha256:" in said.out
+
+    def test_a_key_may_be_given(self, say: Callable[..., Said], finished: tuple[Path, Path]) -> None:
+        folder, state = finished
+        assert say("verify", str(folder), "--key", str(state / "keys/signing.key")).status == 0
+
+    @pytest.mark.parametrize("words", [("nowhere",), (".", "--key", "nowhere"), (".", "--key", "0" * 64)])
+    def test_what_is_not_there_is_status_two(self, say: Callable[..., Said], words: tuple[str, ...]) -> None:
+        said = say("verify", *words, "--json")
+        assert (said.status, said.document["exit_status"]) == (2, 2)
+
+
+class TestTemplates:
+    def test_the_shipped_ones_are_listed(self, say: Callable[..., Said]) -> None:
+        assert "2d_diffusion" in [row["name"] for row in say("template", "list", "--json").document]
+        assert say("template", "list").status == 0
+
+    def test_a_folder_that_keeps_the_contract(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        folder = write_template(tmp_path / "mine")
+        said = say("template", "check", str(folder), "--json")
+        assert (said.status, said.document["keeps_contract"], said.document["problems"]) == (0, True, [])
+
+    def test_one_that_does_not_is_status_one(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        folder = write_template(tmp_path / "mine", {"plot.py": "(\n"})
+        said = say("template", "check", str(folder), "--json")
+        assert (said.status, said.document["keeps_contract"]) == (1, False)
+        assert len(said.document["problems"]) > 4
+
+    def test_a_baseline_wants_an_empty_folder(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        for place in (tmp_path, tmp_path / "file"):
+            said = say("template", "baseline", "2d_diffusion", "--out", str(place), "--json")
+            assert (said.status, "is not an empty folder" in said.document["error"]) == (2, True)
+
+
+class TestSandbox:
+    def test_errors_are_one_document_where_it_is_asked_for(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        words = ("sandbox", "exec", "--workspace", str(tmp_path / "no"), "--out", str(tmp_path / "out"))
+        assert say(*words, "--", "true").out == ""
+        assert say(*words, "--json", "--", "true").document["exit_status"] == 2
+
+    def test_an_option_of_the_program_is_not_ours(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        words = ("sandbox", "exec", "--workspace", str(tmp_path / "no"), "--out", str(tmp_path / "out"))
+        assert say(*words, "--", "true", "--json").out == ""
+        assert say(*words[:3], "--bogus", "--", "true", "--json").out == ""
+
+
+class TestEnds:
+    def held(self, lab: Laboratory) -> None:
+        direction = dataclasses.replace(lab.submit(), hold=Hold.OVER_BUDGET)
+        lab.save(direction)
+        with lab.store.begin() as tx:
+            tx.events.append(Event(direction_id=direction.id, kind="over_budget", text="held: 1.00 USD is used up"))
+
+    def test_over_budget_is_status_four_and_says_how_to_go_on(self, lab: Laboratory) -> None:
+        self.held(lab)
+        with pytest.raises(OverBudgetError, match=r"1\.00 USD is used up\. Raise --budget-usd and give --resume"):
+            running.raise_for(lab.direction(), lab.store)
+        assert OverBudgetError.exit_status == 4
+
+    def test_a_raised_budget_lifts_the_hold(self, lab: Laboratory) -> None:
+        self.held(lab)
+        lifted = running._lifted(lab.store, lab.direction(), lab.asked(budget_usd=5.0))
+        assert (lifted.hold, lifted.budget_usd) == (Hold.NONE, 5.0)
+        assert lab.direction() == lifted
+
+    def test_a_hold_for_another_reason_is_not_lifted(self, lab: Laboratory) -> None:
+        lab.save(dataclasses.replace(lab.submit(), hold=Hold.PAUSED))
+        assert running._lifted(lab.store, lab.direction(), lab.asked()).hold is Hold.PAUSED
+
+    @pytest.mark.parametrize("state", [DirectionState.FAILED, DirectionState.CANCELLED])
+    def test_a_direction_that_ended_badly_is_status_one(self, lab: Laboratory, state: DirectionState) -> None:
+        lab.save(lab.submit().to(state, error="because"))
+        with pytest.raises(WorkFailedError, match=f"The direction {state}: because"):
+            running.raise_for(lab.direction(), lab.store)
+        assert (WorkFailedError.exit_status, MachineUnfitError.exit_status, FumehoodError.exit_status) == (1, 3, 1)
+
+    def test_a_direction_of_another_state_folder_is_told(self, lab: Laboratory, tmp_path: Path) -> None:
+        other = directions.DirectionId("dir_" + "0" * 26)
+        with pytest.raises(FumehoodError, match="which this state folder does not know"):
+            running._find(lab.store, other, tmp_path)
+
+    def test_a_finished_folder_is_told_again_without_any_work(
+        self, say: Callable[..., Said], finished: tuple[Path, Path]
+    ) -> None:
+        folder, state = finished
+        said = say(*RUN, "--out", str(folder), "--resume", "--json", state=state)
+        assert (said.status, said.document["verified"]) == (0, True)
+        assert said.document["papers"] == [str(folder / "experiments/smaller_scale/paper.pdf")]
+        told = say(*RUN, "--out", str(folder), "--resume", state=state)
+        assert (told.status, "review of smaller_scale checked: Every section stands once" in told.out) == (0, True)
+        (folder / "ideas.json").write_text("[]")
+        assert say(*RUN, "--out", str(folder), "--resume", state=state).status == 1
+
+
+@pytest.mark.parametrize("asked", [(), ("--json",)])
+def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "fumehood", "verify", str(tmp_path), "--key", str(pipe), *asked]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # Opening returns when the command has opened the other end, so it is past its imports.
+        with pipe.open("wb"):
+            process.send_signal(signal.SIGINT)
+            out, complained = process.communicate(timeout=30)
+    assert (process.returncode, complained) == (130, b"fumehood: interrupted\n")
+    assert (json.loads(out) if asked else out) == ({"error": "interrupted", "exit_status": 130} if asked else b"")
+
+
+def test_settings_are_read_when_a_command_runs(say: Callable[..., Said], tmp_path: Path) -> None:
+    assert say("keys", "list", "--json", state=tmp_path / "other").document == {"keys": []}
+    assert Settings().state_dir == tmp_path / "other"

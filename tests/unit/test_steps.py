@@ -1,0 +1,320 @@
+"""The table of steps: a step is done once whatever dies, and what goes wrong has one end that a person can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fumehood.domain.direction import DirectionState, Hold
+from fumehood.domain.experiment import ExperimentState
+from fumehood.domain.step import Side, Step, StepState
+from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError
+from fumehood.ports import Call
+from fumehood.services import directions, steps
+from fumehood.services.change import Change
+from fumehood.store.memory import MemoryTransaction
+from tests.fakes.laboratory import Laboratory, script
+from tests.fakes.model import ScriptedCoder
+from tests.fakes.store import KilledError, Moment, MortalStore
+
+DOWN = ModelUnavailableError("The provider is overloaded.", retryable=True)
+
+
+def refusing(error: Exception, times: int, then: Any) -> Callable[[Call], Any]:
+    """Return an answer that is an error for some calls, and something else afterwards."""
+    told: Iterator[Any] = iter([error] * times)
+    return lambda call: next(told, None) or (then(call) if callable(then) else then)
+
+
+def live(lab: Laboratory) -> list[Step]:
+    return [step for step in lab.steps() if step.state in {StepState.DUE, StepState.CLAIMED}]
+
+
+def survive(lab: Laboratory) -> int:
+    """Work to the end through every kill, as processes that are started again would; return the number of kills."""
+    kills = 0
+    for _ in range(2000):
+        try:
+            if not lab.once() and not live(lab):
+                return kills
+            if not [step for step in live(lab) if step.state is StepState.DUE]:
+                lab.clock.advance(steps.LEASE_S + 1)
+        except KilledError:
+            kills += 1
+    raise AssertionError("it does not end")
+
+
+class TestKilled:
+    @pytest.mark.parametrize("moment", Moment)
+    def test_a_step_killed_at_its_commit_is_done_once(
+        self, make_lab: Callable[..., Laboratory], moment: Moment
+    ) -> None:
+        store = MortalStore()
+        lab = make_lab(store=store)
+        direction = lab.submit()
+        at = store.commits + 2  # the claim, then the commit of what was done
+        store.fate = lambda _: moment if store.commits == at else None
+        with pytest.raises(KilledError):
+            steps.advance(lab.write)
+        lab.clock.advance(steps.LEASE_S + 1)
+        lab.go_on_to("prepare" if moment is Moment.BEFORE else "launch")
+        assert lab.direction().state is DirectionState.IDEATING
+        (begin,) = lab.steps("begin")
+        assert (begin.state, begin.tries) == (StepState.DONE, 2 if moment is Moment.BEFORE else 1)
+        assert len([event for event in lab.events() if event.direction_id == direction.id]) == 1
+
+    def test_before_the_lease_is_over_nobody_else_does_it(self, make_lab: Callable[..., Laboratory]) -> None:
+        store = MortalStore()
+        lab = make_lab(store=store)
+        lab.submit()
+        at = store.commits + 2
+        store.fate = lambda _: Moment.BEFORE if store.commits == at else None
+        with pytest.raises(KilledError):
+            steps.advance(lab.write)
+        lab.clock.advance(steps.LEASE_S - 1)
+        assert steps.advance(lab.write) is False
+
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_killed_at_seeded_moments_a_direction_reaches_its_runs(
+        self, make_lab: Callable[..., Laboratory], seed: int
+    ) -> None:
+        rng = random.Random(seed)  # noqa: S311 - moments, not secrets
+        store = MortalStore()
+        lab = make_lab(store=store, coder=ScriptedCoder({(1, 1): ({}, "nothing")}))
+        lab.submit()
+        store.fate = lambda _: rng.choice([None, None, Moment.BEFORE, Moment.AFTER])
+        assert survive(lab) > 10
+        assert lab.direction().state is DirectionState.DONE
+        assert [run.result for run in lab.runs()] == ["measured"] * 3
+        assert [len(run.attempts) for run in lab.runs()] == [0, 1, 0]
+        assert all(one.state == "removed" for one in lab.executions())
+
+
+class TestSuperseded:
+    def test_a_worker_that_lost_its_claim_commits_nothing(self, lab: Laboratory) -> None:
+        direction = lab.submit()
+        with lab.store.begin() as tx:
+            first = tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=1)
+        lab.clock.advance(2)
+        with lab.store.begin() as tx:
+            second = tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=1)
+        assert first is not None
+        assert second is not None
+        change = directions.begin(lab.write, first)
+        with pytest.raises(steps._SupersededError):
+            steps.commit(lab.store, lab.clock, first, change, StepState.DONE)
+        assert lab.direction() == direction
+        steps.commit(lab.store, lab.clock, second, change, StepState.DONE)
+        assert lab.direction().state is DirectionState.IDEATING
+
+    def test_to_the_worker_it_is_no_error(self, make_lab: Callable[..., Laboratory]) -> None:
+        def stolen(_: Call) -> dict[str, Any]:
+            lab.clock.advance(steps.LEASE_S + 1)
+            with lab.store.begin() as tx:
+                assert tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=1) is not None
+            return {"exhausted": True}
+
+        lab = make_lab(model=script(idea=stolen))
+        lab.submit()
+        lab.go_on_to("propose")
+        assert steps.advance(lab.write) is True
+        assert lab.steps("schedule") == ()
+        assert lab.steps("propose")[0].state is StepState.CLAIMED
+
+
+class TestModelDown:
+    def test_it_is_asked_again_later_each_time(self, make_lab: Callable[..., Laboratory]) -> None:
+        usual = script()["idea"]
+        lab = make_lab(model=script(idea=refusing(DOWN, 3, usual)))
+        lab.submit()
+        lab.go_on_to("propose")
+        waits = []
+        for _ in range(3):
+            steps.advance(lab.write)
+            (step,) = lab.steps("propose")
+            assert (step.state, step.error) == (StepState.DUE, "The provider is overloaded.")
+            waits.append(step.due_at - lab.clock.now())
+            assert steps.advance(lab.write) is False
+            lab.clock.advance(waits[-1])
+        assert waits == [10, 20, 30]
+        steps.advance(lab.write)
+        assert len(lab.ideas()) == 1
+
+    def test_after_the_last_try_the_direction_fails_with_the_reason(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=DOWN))
+        lab.submit()
+        for _ in range(steps.TRIES + 1):
+            lab.go_on()
+            lab.clock.advance(100)
+        assert len(lab.model.asked("idea")) == steps.TRIES
+        assert lab.direction().state is DirectionState.FAILED
+        assert lab.direction().error == "The provider is overloaded."
+
+    def test_what_waiting_cannot_help_fails_at_once(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=ModelUnavailableError("The key is wrong.")))
+        lab.submit()
+        lab.go_on()
+        assert len(lab.model.asked("idea")) == 1
+        assert lab.direction().error == "The key is wrong."
+
+    def test_within_an_experiment_only_that_experiment_fails(self, make_lab: Callable[..., Laboratory]) -> None:
+        def section(call: Call) -> Any:
+            return ModelUnavailableError("no") if call.claims.idea == "smaller_scale" else script()["section"](call)
+
+        lab = make_lab(model=script(section=section))
+        lab.submit(ideas=2, runs=1)
+        lab.go_on()
+        assert [one.state for one in lab.experiments()] == [ExperimentState.FAILED, ExperimentState.DONE]
+        assert lab.experiments()[0].error == "no"
+        assert lab.direction().state is DirectionState.DONE
+
+
+class TestFaults:
+    def test_a_fault_of_ours_is_tried_again_and_then_named_as_one(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=ZeroDivisionError("oops")))
+        lab.submit()
+        for _ in range(steps.TRIES + 1):
+            lab.go_on()
+            lab.clock.advance(100)
+        assert len(lab.model.asked("idea")) == steps.BUG_TRIES
+        assert lab.direction().error == "a fault in Fumehood: ZeroDivisionError: oops"
+
+    def test_one_that_goes_away_is_forgotten(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=refusing(ZeroDivisionError(), steps.BUG_TRIES - 1, script()["idea"])))
+        lab.submit()
+        for _ in range(3):
+            lab.go_on(until=lambda: bool(lab.ideas()))
+            lab.clock.advance(100)
+        (step,) = lab.steps("propose")
+        assert (step.state, step.error) == (StepState.DONE, "")
+
+    def test_a_change_that_cannot_be_stored_fails_its_step_and_not_the_worker(
+        self, make_lab: Callable[..., Laboratory]
+    ) -> None:
+        def broken(tx: MemoryTransaction) -> None:
+            if tx.ideas.find():
+                raise RuntimeError("no such column")
+
+        store = MortalStore()
+        store.fate = broken
+        lab = make_lab(store=store)
+        lab.submit()
+        for _ in range(steps.BUG_TRIES + 1):
+            lab.go_on()
+            lab.clock.advance(100)
+        assert lab.direction().error == "a fault in Fumehood: RuntimeError: no such column"
+        assert lab.ideas() == ()
+
+    def test_bad_input_fails_at_once(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=BadInputError("no")))
+        lab.submit()
+        lab.go_on()
+        assert (len(lab.model.asked("idea")), lab.direction().error) == (1, "no")
+
+    def test_a_step_of_an_experiment_that_has_ended_fails_nothing_else(
+        self, make_lab: Callable[..., Laboratory]
+    ) -> None:
+        lab = make_lab(coder=ScriptedCoder({(1, 1): BadInputError("no")}))
+        lab.submit()
+        lab.go_on_to("code")
+        (experiment,) = lab.experiments()
+        lab.save(experiment.to(ExperimentState.FAILED))
+        lab.go_on()
+        assert lab.steps("code")[0].state is StepState.FAILED
+        assert lab.direction().state is DirectionState.RUNNING
+
+
+class TestOverBudget:
+    def held(self, make_lab: Callable[..., Laboratory], role: str) -> Laboratory:
+        error = OverBudgetError("The budget of 1.00 USD is used up.")
+        lab = make_lab(model=script(**{role: refusing(error, 1, script()[role])}))
+        lab.submit(runs=1)
+        lab.go_on()
+        return lab
+
+    @pytest.mark.parametrize("role", ["idea", "notes"])
+    def test_the_work_is_held_and_not_asked_again(self, make_lab: Callable[..., Laboratory], role: str) -> None:
+        lab = self.held(make_lab, role)
+        lab.clock.advance(10_000)
+        lab.go_on()
+        assert len(lab.model.asked(role)) == 1
+        holds = {lab.direction().hold, *(one.hold for one in lab.experiments())}
+        assert Hold.OVER_BUDGET in holds
+        assert "over_budget: held: The budget of 1.00 USD is used up." in lab.told()
+        assert steps.nothing_left(lab.store, lab.direction())
+        assert not lab.direction().is_final
+
+    @pytest.mark.parametrize("role", ["idea", "notes"])
+    def test_when_the_hold_is_lifted_it_goes_on_at_once(self, make_lab: Callable[..., Laboratory], role: str) -> None:
+        lab = self.held(make_lab, role)
+        lab.save(dataclasses.replace(lab.direction(), hold=Hold.NONE))
+        lab.save(*(dataclasses.replace(one, hold=Hold.NONE) for one in lab.experiments()))
+        lab.go_on()
+        assert lab.direction().state is DirectionState.DONE
+
+    def test_a_refusal_is_no_failed_try(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = self.held(make_lab, "idea")
+        assert lab.steps("propose")[0].tries == 0
+
+
+class TestSave:
+    @pytest.mark.parametrize("state", [DirectionState.DONE, DirectionState.FAILED, DirectionState.CANCELLED])
+    def test_a_final_direction_is_never_overwritten(self, lab: Laboratory, state: DirectionState) -> None:
+        direction = dataclasses.replace(lab.submit(), state=state)
+        lab.save(direction)
+        lab.apply(Change(directions=(dataclasses.replace(direction, state=DirectionState.RUNNING),)))
+        assert lab.direction() == direction
+
+    def test_an_experiment_that_was_cancelled_meanwhile_stays_cancelled(self, lab: Laboratory) -> None:
+        lab.submit()
+        step = lab.go_on_to("code")
+        change = steps.WRITE_STEPS["code"](lab.write, step)
+        directions.cancel(lab.store, lab.clock, lab.direction().id)
+        lab.apply(change)
+        assert lab.experiments()[0].state is ExperimentState.CANCELLED
+
+    def test_a_hold_that_was_set_meanwhile_is_kept(self, lab: Laboratory) -> None:
+        lab.submit()
+        step = lab.go_on_to("code")
+        change = steps.WRITE_STEPS["code"](lab.write, step)
+        lab.save(dataclasses.replace(lab.experiments()[0], hold=Hold.PAUSED))
+        lab.apply(change)
+        assert (lab.experiments()[0].hold, lab.experiments()[0].state) == (Hold.PAUSED, ExperimentState.RUNNING)
+
+    def test_a_wanted_execution_gets_one_launch(self, lab: Laboratory) -> None:
+        lab.submit()
+        lab.go_on_to("launch")
+        lab.apply(Change(executions=lab.executions()))
+        assert len(lab.steps("launch")) == len(lab.executions()) == 2
+
+
+class TestNothingLeft:
+    def test_there_is_work_until_the_direction_and_its_containers_are_gone(self, lab: Laboratory) -> None:
+        lab.submit(runs=1)
+        seen = []
+        while lab.once():
+            seen.append(steps.nothing_left(lab.store, lab.direction()))
+        assert seen.count(True) <= 2
+        assert steps.nothing_left(lab.store, lab.direction())
+
+    def test_a_container_of_a_cancelled_direction_is_waited_for(self, lab: Laboratory) -> None:
+        lab.submit()
+        lab.sandbox.act = lambda _: None
+        lab.go_on()
+        directions.cancel(lab.store, lab.clock, lab.direction().id)
+        assert not steps.nothing_left(lab.store, lab.direction())
+        lab.go_on()
+        assert steps.nothing_left(lab.store, lab.direction())
+
+    def test_a_direction_that_is_held_waits_for_a_person(self, lab: Laboratory) -> None:
+        lab.save(dataclasses.replace(lab.submit(), hold=Hold.PAUSED))
+        assert steps.nothing_left(lab.store, lab.direction())
+
+
+def test_every_step_that_is_asked_for_has_a_worker() -> None:
+    assert not set(steps.WRITE_STEPS) & set(steps.RUN_STEPS)
+    assert {"begin", "verify", "write_section", "review"} <= set(steps.WRITE_STEPS)

@@ -1,0 +1,145 @@
+"""The workers that `fumehood run` starts: they end with their parent, and an interruption leaves nothing running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fumehood.domain.direction import DirectionState
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.ids import container_name
+from fumehood.domain.step import Side, StepState
+from fumehood.errors import MachineUnfitError
+from fumehood.services import directions
+from fumehood.settings import Settings
+from tests.fakes.laboratory import Laboratory, act
+from tests.fakes.sandbox import InstantSandbox
+from worker import local, worlds
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(state: Path, *words: str) -> subprocess.Popen[bytes]:
+    environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(state), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "worker.local", *words]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+
+
+def test_a_worker_ends_when_its_standard_input_closes(tmp_path: Path) -> None:
+    worlds.prepare_state(Settings(state_dir=tmp_path))
+    with start(tmp_path, "--side", "write", "--gateway", "http://127.0.0.1:9") as process:
+        assert process.stdin is not None
+        process.stdin.write(b"x" * 10_000)
+        process.stdin.flush()
+        assert process.poll() is None
+        _, complained = process.communicate(timeout=30)
+    assert (process.returncode, complained) == (0, b"")
+
+
+def test_an_unknown_side_is_status_two(tmp_path: Path) -> None:
+    with start(tmp_path, "--side", "left") as process:
+        _, complained = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert b"invalid choice" in complained
+
+
+class TestHalt:
+    @pytest.fixture
+    def interrupted(self, make_lab: Callable[..., Laboratory]) -> Laboratory:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: None))
+        lab.submit()
+        lab.go_on()
+        return lab
+
+    def test_what_runs_is_removed_and_wanted_again(self, interrupted: Laboratory) -> None:
+        assert {one.state for one in interrupted.executions()} == {ExecutionState.LAUNCHED}
+        local.halt(interrupted.run, interrupted.direction().id)
+        assert interrupted.sandbox.specs == {}
+        assert [(one.state, one.fence) for one in interrupted.executions()] == [(ExecutionState.WANTED, 1)] * 2
+
+    def test_the_work_goes_on_from_there(self, interrupted: Laboratory) -> None:
+        local.halt(interrupted.run, interrupted.direction().id)
+        interrupted.sandbox.act = act
+        interrupted.go_on()
+        assert interrupted.direction().state is DirectionState.DONE
+        assert {one.losses for one in interrupted.executions()} == {0}
+
+    def test_twice_or_when_the_container_is_gone_is_no_error(self, interrupted: Laboratory) -> None:
+        interrupted.sandbox.remove(container_name(interrupted.executions()[0].id))
+        local.halt(interrupted.run, interrupted.direction().id)
+        local.halt(interrupted.run, interrupted.direction().id)
+        assert {one.state for one in interrupted.executions()} == {ExecutionState.WANTED}
+
+    def test_a_container_whose_launch_was_not_written_down_is_removed_too(self, lab: Laboratory) -> None:
+        lab.sandbox.act = lambda _: None
+        lab.submit()
+        step = lab.go_on_to("launch")
+        local.executions.launch(lab.run, step)
+        assert ExecutionState.WANTED in {one.state for one in lab.executions()}
+        assert lab.sandbox.specs != {}
+        local.halt(lab.run, lab.direction().id)
+        assert lab.sandbox.specs == {}
+
+    def test_a_step_in_hand_is_due_again_at_once(self, lab: Laboratory) -> None:
+        lab.submit()
+        with lab.store.begin() as tx:
+            assert tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=60) is not None
+        assert lab.once() is False
+        local.halt(lab.run, lab.direction().id)
+        lab.go_on()
+        assert lab.direction().state is DirectionState.DONE
+        assert all(step.state is StepState.DONE for step in lab.steps())
+
+    def test_another_direction_goes_on_undisturbed(self, interrupted: Laboratory) -> None:
+        first = interrupted.direction().id
+        interrupted.submit(seed=1)
+        interrupted.go_on()
+        local.halt(interrupted.run, first)
+        assert len(interrupted.sandbox.specs) == 2
+
+
+def test_what_a_row_speaks_of_is_not_reaped(lab: Laboratory) -> None:
+    lab.sandbox.act = lambda _: None
+    lab.submit()
+    lab.go_on()
+    names = set(lab.sandbox.specs)
+    lab.sandbox.specs["fh-stray"] = next(iter(lab.sandbox.specs.values()))
+    local.reap(lab.run)
+    assert names <= set(lab.sandbox.specs)
+
+
+class TestState:
+    def test_the_folder_is_private_and_the_tables_are_there(self, tmp_path: Path) -> None:
+        settings = Settings(state_dir=tmp_path / "state")
+        worlds.prepare_state(settings)
+        worlds.prepare_state(settings)
+        assert settings.state_dir.stat().st_mode & 0o777 == 0o700
+        store = worlds.store_of(settings)
+        with store.begin(write=False) as tx:
+            assert tx.directions.find() == ()
+        store.close()
+
+    def test_a_folder_that_cannot_be_is_told_with_the_remedy(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(MachineUnfitError, match="cannot be used: .* Set FUMEHOOD_STATE_DIR"):
+            worlds.prepare_state(Settings(state_dir=tmp_path / "file" / "state"))
+
+    def test_only_one_holds_a_lock(self, tmp_path: Path) -> None:
+        with worlds.only_one(tmp_path / "deep" / "lock") as mine, worlds.only_one(tmp_path / "deep" / "lock") as other:
+            assert (mine, other) == (True, False)
+        with worlds.only_one(tmp_path / "deep" / "lock") as again:
+            assert again is True
+
+
+def test_a_cancelled_direction_is_cleared_away_after_a_halt(lab: Laboratory) -> None:
+    lab.sandbox.act = lambda _: None
+    lab.submit()
+    lab.go_on()
+    directions.cancel(lab.store, lab.clock, lab.direction().id)
+    local.halt(lab.run, lab.direction().id)
+    lab.go_on()
+    assert {one.state for one in lab.executions()} == {ExecutionState.REMOVED}
