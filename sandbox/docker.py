@@ -113,9 +113,10 @@ class DockerSandbox(LocalSandbox):
         """Store the reason, then end the whole tree."""
         super().stop(name, reason)
         record = self._record(name)
-        if record.read("exit.json") is None and not record.is_supervised():
-            with suppress(*docker_engine.ERRORS):
-                self._engine.client.kill(name, "SIGKILL")
+        plan = record.read("plan.json")
+        if plan and self._every and record.read("exit.json") is None:
+            # Neither a hung supervisor nor a hung engine keeps it from ending.
+            cgroups.kill(self._every, self.installation, f"{name}/{docker_spec.GROUP}/{plan['id']}")
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Say what holds each promise here."""

@@ -12,7 +12,7 @@ from typing import Any
 import docker
 import docker.errors
 import docker.utils
-import requests
+import requests  # deptry: ignore[DEP003]
 
 from fumehood.errors import SandboxUnavailableError
 from sandbox import cgroups, docker_promises

@@ -25,8 +25,9 @@ if not __package__:
 from sandbox.shim import CHUNK, FAST_FOR_S, FAST_S, NEARLY_FULL, SLOW_S, judge, read_key, record_intent
 
 START_PATIENCE_S = 60.0
-END_PATIENCE_S = 30.0
-"""So long after the program's death the engine may take to say how it ended."""
+CALL_PATIENCE_S = 30.0
+END_PATIENCE_S, INTENDED_PATIENCE_S = 120.0, 5.0
+"""So long after the program's death the engine may be away before it is given up."""
 RETRY_S = 1.0
 _KILLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM, 255}
 _FRAME = 8
@@ -85,17 +86,16 @@ class DockerShim:
         self.seen = self.kept = os.path.getsize(self._at("output.log"))
         # Opened for reading and writing, so that it never says "hung up" between two callers.
         self.wake = os.open(self._at("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        error = ""
         try:
             self._begin()
-        except (EngineError, OSError) as failure:
-            error = str(failure)
-        if error:
-            self._say(b"!" + error.encode()[:2000])
-        elif self.init >= 0:
+        except (EngineError, OSError) as error:
+            # Nothing is known of how it stands, so no end is written down; whoever looks next tries again.
+            self._say(b"!" + str(error).encode()[:2000])
+            return
+        if self.init >= 0:
             self._say(b".")
             self._watch()
-        self._finish(error)
+        self._finish()
         self._say(b".")
 
     def _begin(self) -> None:
@@ -173,7 +173,7 @@ class DockerShim:
         """Have the output told from its first byte on; what is known already is passed over."""
         self.told, self.pending, self.in_body = 0, b"", False
         path = f"/containers/{self.plan['container']}/logs?stdout=1&stderr=1&follow={int(follow)}"
-        self.stream = self.engine.send("GET", path, END_PATIENCE_S)
+        self.stream = self.engine.send("GET", path, CALL_PATIENCE_S)
         self.stream.setblocking(not follow)
 
     def _stream(self) -> socket.socket:
@@ -267,7 +267,7 @@ class DockerShim:
             except ProcessLookupError:
                 pass
 
-    def _finish(self, error: str) -> None:
+    def _finish(self) -> None:
         state = self._final_state()
         died_at = time.time()
         self._close_stream()
@@ -278,17 +278,19 @@ class DockerShim:
         ended_at = (state and unix_time(state["FinishedAt"])) or died_at
         if state and state["OOMKilled"]:
             self.oom_kills = max(1, self.oom_kills)
-        self._write_end(status, max(ended_at, self.started_at or 0.0), error)
+        self._write_end(status, max(ended_at, self.started_at or 0.0))
 
     def _final_state(self) -> dict[str, Any] | None:
         """Return how the engine says that it ended; None when there is no such container, or no answer in time."""
-        patience = time.monotonic() + END_PATIENCE_S
+        # Of an execution that we ended ourselves, nothing but the exit code is still unknown.
+        is_intended = os.path.exists(self._at("intent.json"))
+        patience = time.monotonic() + (INTENDED_PATIENCE_S if is_intended else END_PATIENCE_S)
         while time.monotonic() < patience:
             try:
                 state = self.engine.state(self.plan["container"])
                 if state is None or not state["Running"]:
                     return state
-                self.engine.ask("POST", f"/containers/{self.plan['container']}/wait", END_PATIENCE_S)
+                self.engine.ask("POST", f"/containers/{self.plan['container']}/wait", CALL_PATIENCE_S)
             except (EngineError, OSError):
                 self.engine_was_gone = True
                 time.sleep(RETRY_S / 10)
@@ -300,11 +302,11 @@ class DockerShim:
             self._ask_for_output(follow=False)
         except OSError:
             return
-        self._stream().settimeout(END_PATIENCE_S)
+        self._stream().settimeout(CALL_PATIENCE_S)
         self._drain(until_end=True)
         self._close_stream()
 
-    def _write_end(self, status: int, ended_at: float, error: str) -> None:
+    def _write_end(self, status: int, ended_at: float) -> None:
         gauges = self.plan["gauges"]
         path, key, unit = gauges["cpu"]
         try:
@@ -333,7 +335,7 @@ class DockerShim:
                 "cpu_s": read_key(path, key) * unit,
                 "peak_memory": memory,
                 "peak_storage": max(0, self.peak_storage),
-                "detail": error or detail,
+                "detail": detail,
                 "truncated": self.truncated,
                 "evidence": {
                     "intent": intent, "status": status, "oom_kills": self.oom_kills, "denied_forks": self.denied,
@@ -376,7 +378,7 @@ class Engine:
     def state(self, container: str) -> dict[str, Any] | None:
         """Return how a container stands, or None when there is none."""
         try:
-            told: dict[str, Any] = json.loads(self.ask("GET", f"/containers/{container}/json", END_PATIENCE_S))
+            told: dict[str, Any] = json.loads(self.ask("GET", f"/containers/{container}/json", CALL_PATIENCE_S))
         except AbsentError:
             return None
         except ValueError as error:

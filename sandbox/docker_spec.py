@@ -15,8 +15,8 @@ from fumehood.domain.execution import MIB, Limits, Spec
 from fumehood.errors import SandboxUnavailableError
 from sandbox import limits as translate
 from sandbox import seccomp
+from sandbox.bubblewrap import PATH
 
-PATH = "/lab/bin:/usr/bin:/bin"
 LABEL = "fumehood"
 GROUP = "box"
 """Between the control group that holds the limits and the engine's own one. A fork that is refused above counts here

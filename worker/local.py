@@ -20,15 +20,13 @@ from fumehood.domain.ids import DirectionId, container_name
 from fumehood.domain.step import StepState
 from fumehood.errors import NotFoundError
 from fumehood.queue.local import LocalQueue
-from fumehood.services import executions, steps
+from fumehood.services import steps
 from fumehood.services.change import Change
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from worker import worlds
 from worker.probe import probe
-
-WATCH_EVERY_S = 0.1
-REAP_EVERY_S = 30.0
+from worker.watcher import watch
 
 
 def main() -> int:
@@ -71,31 +69,10 @@ def _loop(world: WriteWorld | RunWorld) -> None:
 
 
 def _watch(world: RunWorld, settings: Settings) -> None:
-    """Follow every container of this installation; only one watcher a state folder does."""
+    """Follow every container of this installation, as soon as no other watcher of its state folder does."""
     while True:
-        with worlds.only_one(settings.state_dir / "watcher.lock") as mine:
-            if mine:
-                _watch_alone(world)
+        watch(world, settings)
         time.sleep(1.0)
-
-
-def _watch_alone(world: RunWorld) -> None:
-    reaped = 0.0
-    while True:
-        executions.watch_once(world.store, world.sandbox, world.clock)
-        if world.clock.now() - reaped > REAP_EVERY_S:
-            reap(world)
-            reaped = world.clock.now()
-        time.sleep(WATCH_EVERY_S)
-
-
-def reap(world: RunWorld) -> tuple[str, ...]:
-    """Remove what lies on this machine and no row speaks of."""
-    live: list[str] = []
-    with world.store.begin(write=False) as tx:
-        for state in (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED):
-            live += [container_name(one.id) for one in tx.executions.find(state=state)]
-    return world.sandbox.reap(older_than_s=60.0, keep=[*live, *world.sandbox.held()])
 
 
 def halt(world: RunWorld, direction_id: DirectionId) -> None:

@@ -15,6 +15,7 @@ from fumehood.cli import machine, output, template
 from fumehood.cli.keys import app as keys_app
 from fumehood.cli.run import Finished
 from fumehood.cli.run import run as carry_out
+from fumehood.cli.sandbox import INTERRUPTED
 from fumehood.cli.sandbox import app as sandbox_app
 from fumehood.errors import FumehoodError
 from fumehood.services import directions, verification
@@ -178,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = command(args=given, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        return _said("interrupted", 130, given)
+        return _said("interrupted", INTERRUPTED, given)
     except TyperException as error:
         return _said(_message(error), 2, given)
     except FumehoodError as error:
@@ -189,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in REFUSALS:
             raise
         return _said(f"The system refuses {error.filename or 'a file'}: {error.strerror}.", 3, given)
+    if status == INTERRUPTED and given[:1] != ["sandbox"]:
+        # Typer makes a status of an interruption without a word; `sandbox` has said its own.
+        return _said("interrupted", INTERRUPTED, given)
     return status if isinstance(status, int) else 0
 
 

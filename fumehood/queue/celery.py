@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import queue
+import threading
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery
 
 from fumehood.domain.step import Side
 
+LOG = logging.getLogger("fumehood.queue")
 TASK = "fumehood.advance"
+MOST_WAITING = 16
 
 
 def queue_name(side: Side) -> str:
@@ -17,40 +23,59 @@ def queue_name(side: Side) -> str:
 
 
 def create_app(redis_url: str) -> Celery:
-    """Return a Celery application with the settings that a lost worker needs: late acks, short limits, JSON only.
+    """Return a Celery application for hints: JSON only, no results, no remote control.
 
-    The visibility timeout outlasts the longest task, and no task waits for an experiment.
+    A message is acknowledged before it is acted upon. What a lost one would have said stands in the database, so none
+    is ever delivered again, and Redis may go and come back at any time.
     """
     app = Celery("fumehood", broker=redis_url)
     app.conf.update(
         broker_transport_options={
-            "visibility_timeout": 120,
-            "unacked_restore_interval": 5,
-            "unacked_restore_throttle": 1,
+            # Without these, a Redis that takes connections and never answers would be waited for without end.
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
         },
-        visibility_timeout=120,
         broker_connection_retry_on_startup=True,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
+        broker_connection_max_retries=None,
         worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=True,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
-        worker_send_task_events=False,
-        worker_hijack_root_logger=False,
     )
     return app
 
 
 class CeleryQueue:
-    """Sends hints through a Celery application."""
+    """Sends hints from a thread of its own, so that no caller waits for Redis or fails without it.
+
+    A hint that cannot be sent is dropped: the workers also look for themselves.
+    """
 
     def __init__(self, app: Celery) -> None:
         self._app: Any = app
+        self._waiting: queue.Queue[Side] = queue.Queue(MOST_WAITING)
+        threading.Thread(target=self._send_all, daemon=True).start()
 
     def hint(self, side: Side) -> None:
         """Tell the workers of a side that something may be due."""
-        self._app.send_task(TASK, args=[side.value], queue=queue_name(side), retry=False)
+        with suppress(queue.Full):
+            self._waiting.put_nowait(side)
+
+    def _send_all(self) -> None:
+        failing = False
+        while True:
+            side = self._waiting.get()
+            try:
+                self._app.send_task(TASK, args=[side.value], queue=queue_name(side), retry=False)
+            except Exception as error:  # noqa: BLE001 - a thread that ended here would send no hint ever again
+                if not failing:
+                    LOG.warning("no hint can be sent, the work is found once Redis is back: %s", error)
+                failing = True
+            else:
+                failing = False

@@ -123,10 +123,10 @@ def _manifest(folder: Folder, opened: Open, report: Report, where: str = "") -> 
 
 
 def _line(data: bytes, expected: str) -> str:
-    """Return where a text first differs, such as ` line 12`; nothing when the manifest has no lines for it."""
-    if not expected:
-        return ""
+    """Return where a text first differs, such as ` line 12`; nothing when either side has no lines."""
     found = export.line_sums(data)
+    if not expected or not found:
+        return ""
     for number in range(max(len(found), len(expected)) // 8):
         if found[number * 8 : number * 8 + 8] != expected[number * 8 : number * 8 + 8]:
             return f" line {number + 1}"
@@ -213,9 +213,7 @@ def _claim(claim: Mapping[str, Any], found: Mapping[str, dict[str, Any]], source
     if run not in found:
         return f"{place}: there is no such signed record"
     try:
-        value = numbers.resolve(
-            claim["pointer"], found[run], found.get(numbers.BASELINE_FOLDER), _metrics(found[run])
-        )
+        value = numbers.resolve(claim["pointer"], found[run], found.get(numbers.BASELINE_FOLDER), _metrics(found[run]))
     except NotFoundError as error:
         return f"{place}: {error}"
     text = numbers.rounded(value, int(claim["digits"]))

@@ -22,6 +22,7 @@ import docker.errors
 from fumehood.domain.execution import MIB
 from fumehood.errors import SandboxUnavailableError
 from sandbox import lab
+from sandbox.bubblewrap import PATH
 from sandbox.docker_engine import Engine
 from sandbox.image import debian
 from sandbox.lab import Root
@@ -29,7 +30,6 @@ from sandbox.lab import Root
 FORMAT = 1
 """Goes into the hash: raised when the same inputs make a different image."""
 NAMES = ("plain", "lab", "latex")
-PATH = "/lab/bin:/usr/bin:/bin"
 BASE = ("python3",)
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "latex": (

@@ -71,9 +71,9 @@ def sources(suite: str, settings: Path = Path("/etc/apt")) -> list[Source]:
     return ours
 
 
-def require() -> str:
+def require(path: str = _PROGRAMS) -> str:
     """Return where debootstrap is, or raise with the way to get it."""
-    place = shutil.which(DEBOOTSTRAP, path=_PROGRAMS)
+    place = shutil.which(DEBOOTSTRAP, path=path)
     if place is None:
         raise SandboxUnavailableError(
             "Images are built with debootstrap, which is not installed.",

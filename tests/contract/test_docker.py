@@ -29,13 +29,13 @@ def client(bench: Bench) -> Any:
     return bench.sandbox._engine.client  # type: ignore[attr-defined]
 
 
-def folder(bench: Bench, name: str) -> Path:
-    return bench.state_dir / "executions" / name
+def supervisor(bench: Bench, name: str) -> int:
+    told = (bench.state_dir / "executions" / name / "shim.json").read_text(encoding="utf-8")
+    return int(re.findall(r"\d+", told)[0])
 
 
 def kill_supervisor(bench: Bench, name: str) -> None:
-    told = (folder(bench, name) / "shim.json").read_text(encoding="utf-8")
-    os.kill(int(re.findall(r"\d+", told)[0]), signal.SIGKILL)
+    os.kill(supervisor(bench, name), signal.SIGKILL)
     bench.until(lambda: not bench.sandbox._record(name).is_supervised())  # type: ignore[attr-defined]
 
 
@@ -144,6 +144,16 @@ def test_it_is_stopped_also_without_a_supervisor(bench: Bench) -> None:
     kill_supervisor(bench, name)
     bench.sandbox.stop(name, Verdict.CANCELLED)
     bench.until(has_ended(bench, name), 2)
+    assert bench.wait(name, 5).verdict == Verdict.CANCELLED
+
+
+def test_a_hung_supervisor_does_not_keep_it_from_being_stopped(bench: Bench) -> None:
+    name = bench.launch("sleep", "30")
+    pid = supervisor(bench, name)
+    os.kill(pid, signal.SIGSTOP)
+    bench.sandbox.stop(name, Verdict.CANCELLED)
+    bench.until(has_ended(bench, name), 2)
+    os.kill(pid, signal.SIGCONT)
     assert bench.wait(name, 5).verdict == Verdict.CANCELLED
 
 

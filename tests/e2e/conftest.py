@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class House:
 
     state: Path
     lab: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a command that works in this house."""
@@ -29,19 +31,20 @@ class House:
             **os.environ,  # noqa: TID251 - a command inherits what a person has, less what conftest cleaned
             "FUMEHOOD_STATE_DIR": str(self.state),
             "FUMEHOOD_LAB_DIR": str(self.lab),
+            **self.settings,
         }
 
     def call(
-        self, *arguments: str, timeout: float = 600, before: tuple[str, ...] = ()
+        self, *arguments: str, timeout: float = 600, before: tuple[str, ...] = (), said: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run `fumehood ...` to its end."""
+        """Run `fumehood ...` to its end, with these words on its standard input."""
         return subprocess.run(
             [*before, *COMMAND, *arguments],
             env=self.environment(),
             capture_output=True,
             text=True,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=said,
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -83,8 +86,8 @@ class House:
 def make_house(tmp_path_factory: pytest.TempPathFactory, lab_dir: Path) -> Any:
     """Make a house with an empty state folder."""
 
-    def make(name: str) -> House:
-        return House(state=tmp_path_factory.mktemp(name), lab=lab_dir)
+    def make(name: str, **settings: str) -> House:
+        return House(state=tmp_path_factory.mktemp(name), lab=lab_dir, settings=settings)
 
     return make
 

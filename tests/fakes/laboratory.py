@@ -203,7 +203,7 @@ def script(**changes: Any) -> dict[str, Any]:
         "title": section,
         "refine": section,
         "citation": {"queries": []},
-        "review": lambda _: {name: None for name in FORM} | {"summary": "checked", **dict.fromkeys(LISTS, ())},
+        "review": lambda _: dict.fromkeys(FORM) | {"summary": "checked", **dict.fromkeys(LISTS, ())},
     }
     return roles | changes
 

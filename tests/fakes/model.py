@@ -36,7 +36,7 @@ class ScriptedModel:
 
 
 class ScriptedCoder:
-    """Edits as told for a run and its attempt, or raises; without a script each edit gives `experiment.py` another scale."""
+    """Edits as told for a run and its attempt, or raises; untold, each edit gives `experiment.py` another scale."""
 
     name = "scripted"
 
@@ -46,7 +46,11 @@ class ScriptedCoder:
         self.given: list[dict[str, bytes]] = []
 
     def edit(
-        self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
+        self,
+        call: Call,
+        files: Mapping[str, bytes],
+        editable: Sequence[str],
+        read_only: Mapping[str, bytes],  # noqa: ARG002
     ) -> Edit:
         self.calls.append(call)
         self.given.append(dict(files))

@@ -90,7 +90,7 @@ class InstantSandbox:
         self.specs.pop(name, None)
         self.did.pop(name, None)
 
-    def reap(self, older_than_s: float = 0.0, keep: Sequence[str] = ()) -> tuple[str, ...]:
+    def reap(self, older_than_s: float = 0.0, keep: Sequence[str] = ()) -> tuple[str, ...]:  # noqa: ARG002
         gone = tuple(name for name in self.specs if name not in keep)
         for name in gone:
             self.remove(name)

@@ -46,9 +46,7 @@ class Said:
 
 
 @pytest.fixture
-def say(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Said]:
+def say(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     def command(*words: str, state: Path | None = None) -> Said:
         monkeypatch.setenv("FUMEHOOD_STATE_DIR", str(state or tmp_path / "state"))
         status = main(words)
@@ -289,11 +287,13 @@ def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...]) -
     os.mkfifo(pipe)
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fumehood", "verify", str(tmp_path), "--key", str(pipe), *asked]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        # Opening returns when the command has opened the other end, so it is past its imports.
-        with pipe.open("wb"):
-            process.send_signal(signal.SIGINT)
-            out, complained = process.communicate(timeout=30)
+    # Opening returns when the command has opened the other end, so it is past its imports.
+    with (
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        pipe.open("wb"),
+    ):
+        process.send_signal(signal.SIGINT)
+        out, complained = process.communicate(timeout=30)
     assert (process.returncode, complained) == (130, b"fumehood: interrupted\n")
     assert (json.loads(out) if asked else out) == ({"error": "interrupted", "exit_status": 130} if asked else b"")
 

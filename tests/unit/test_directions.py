@@ -126,9 +126,7 @@ class TestSchedule:
         assert [step.name for step in change.steps] == ["next_experiment"]
 
     @pytest.mark.parametrize("novelty", [None, Novelty.NOT_NOVEL])
-    def test_without_an_idea_that_goes_on_the_direction_is_done(
-        self, lab: Laboratory, novelty: Novelty | None
-    ) -> None:
+    def test_without_an_idea_that_goes_on_the_direction_is_done(self, lab: Laboratory, novelty: Novelty | None) -> None:
         direction = moved(lab.submit(), DirectionState.IDEATING)
         lab.save(direction)
         if novelty is not None:

@@ -18,7 +18,14 @@ from fumehood.services import export, records, verification
 from tests.fakes.laboratory import Laboratory
 
 INSIDE = "experiments/smaller_scale"
-EDITED = ("run_1/final_info.json", "run_1/record.json", "latex/main.tex", "claims.json", "run_0/record.json", "notes.txt")
+EDITED = (
+    "run_1/final_info.json",
+    "run_1/record.json",
+    "latex/main.tex",
+    "claims.json",
+    "run_0/record.json",
+    "notes.txt",
+)
 
 
 class Finished:
@@ -181,7 +188,10 @@ def test_signed_again_with_another_key_it_is_signed_by_an_unknown_key(
         place.write_bytes(export.manifest(files, finished.lab.artifacts, other))
     problems = finished.problems(copy)
     unknown = f"signed by unknown key {other.key_id}"
-    assert [f"{name}: {unknown}" in problems for name in ("manifest.json", f"{INSIDE}/run_1/record.json")] == [True, True]
+    assert [f"{name}: {unknown}" in problems for name in ("manifest.json", f"{INSIDE}/run_1/record.json")] == [
+        True,
+        True,
+    ]
 
 
 def test_a_record_of_another_run_does_not_pass_for_this_one(finished: Finished) -> None:

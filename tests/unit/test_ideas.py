@@ -85,9 +85,7 @@ class TestPropose:
         assert "A Smaller Scale for Circles" in last.prompt
         assert last.claims.index == 1
 
-    def test_without_the_novelty_check_the_next_idea_follows_at_once(
-        self, proposing: Callable[..., Proposing]
-    ) -> None:
+    def test_without_the_novelty_check_the_next_idea_follows_at_once(self, proposing: Callable[..., Proposing]) -> None:
         bench = proposing(submitted={"novelty": False})
         assert [(step.name, step.payload) for step in bench.propose(0).steps] == [("propose", {"index": 1})]
         assert [step.name for step in bench.propose(2).steps] == ["schedule"]

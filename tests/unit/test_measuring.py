@@ -129,7 +129,9 @@ class TestWhatARunLeaves:
         def sly(spec: Spec) -> Did:
             did = act(spec)
             extra = dict.fromkeys(("record.json", "self_reported.json"), b'{"forged": true}')
-            return dataclasses.replace(did, files={**did.files, **{f"run_0/{path}": data for path, data in extra.items()}})
+            return dataclasses.replace(
+                did, files={**did.files, **{f"run_0/{path}": data for path, data in extra.items()}}
+            )
 
         lab = make_lab(sandbox=acting(run=sly))
         lab.submit()
@@ -174,7 +176,9 @@ class TestBadEnds:
 
     def test_what_the_evaluator_refuses_is_fed_back(self, make_lab: Callable[..., Laboratory]) -> None:
         def refuse(spec: Spec) -> Did:
-            values = json.loads(next(Path(i.source) for i in spec.inputs if i.path.endswith("samples.json")).read_bytes())
+            values = json.loads(
+                next(Path(i.source) for i in spec.inputs if i.path.endswith("samples.json")).read_bytes()
+            )
             return act(spec) if values[0] < 1.5 else Did(verdict=Verdict.FAILED, output="wrong shape")
 
         lab = self.carried(make_lab(sandbox=acting(evaluate=refuse)))
@@ -225,5 +229,3 @@ class TestCache:
         lab.submit(**changes)
         lab.go_on(until=lambda: len(lab.steps("propose")) == 2)
         assert len([run for run in lab.executions(kind=Kind.RUN) if "--out_dir=run_0" in run.command]) == 2
-
-

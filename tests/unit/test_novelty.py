@@ -28,13 +28,13 @@ class Shelf:
 
     def search(self, query: str, limit: int = 10) -> Sequence[Hit]:
         self.queries.append(query)
-        hits = self.found.get(query.split()[0], ())
+        hits = self.found.get(query.split(maxsplit=1)[0], ())
         return [Hit(work=work, score=overlap, overlap=overlap) for work, overlap in hits[:limit]]
 
     def get(self, key: str) -> Work:
         raise NotFoundError(key)
 
-    def bibtex(self, work: Work) -> str:
+    def bibtex(self, work: Work) -> str:  # noqa: ARG002
         return ""
 
 

@@ -92,7 +92,15 @@ def test_a_direction_goes_from_ideas_to_verified_papers(done: Laboratory, tmp_pa
 
 def test_the_finished_folder_holds_what_the_contract_says(done: Laboratory, tmp_path: Path) -> None:
     out = done.export(tmp_path / "out")
-    top = {"direction.json", "ideas.json", "summary.json", "ledger.json", "events.jsonl", "manifest.json", "experiments"}
+    top = {
+        "direction.json",
+        "ideas.json",
+        "summary.json",
+        "ledger.json",
+        "events.jsonl",
+        "manifest.json",
+        "experiments",
+    }
     assert {path.name for path in out.iterdir()} == top
     inside = out / "experiments/smaller_scale"
     for name in (
@@ -107,9 +115,7 @@ def test_the_finished_folder_holds_what_the_contract_says(done: Laboratory, tmp_
     assert "Every section stands once" in summary["experiments"][0]["reviewed"]
 
 
-def test_written_again_the_folder_is_the_same_and_strays_of_a_killed_write_go(
-    done: Laboratory, tmp_path: Path
-) -> None:
+def test_written_again_the_folder_is_the_same_and_strays_of_a_killed_write_go(done: Laboratory, tmp_path: Path) -> None:
     out = done.export(tmp_path / "out")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (out / "experiments/smaller_scale/.paper.pdf.partial").write_bytes(b"half of it")
@@ -142,7 +148,7 @@ def test_killed_once_at_every_commit_it_ends_the_same(
 def test_killed_at_seeded_commits_it_ends_the_same(
     done: Laboratory, make_lab: Callable[..., Laboratory], seed: int
 ) -> None:
-    rng = random.Random(seed)  # noqa: S311 - moments, not secrets
+    rng = random.Random(seed)
     store = MortalStore()
     lab = make_lab(store=store, **parts())
     lab.submit(ideas=3)

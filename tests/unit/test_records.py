@@ -23,9 +23,7 @@ def trusted(lab: Laboratory) -> dict[str, bytes]:
 
 
 def statement(lab: Laboratory, run: Run) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(
-        open_envelope(lab.artifacts.get(run.record), trusted(lab), records.PAYLOAD_TYPE)
-    )
+    told: dict[str, Any] = json.loads(open_envelope(lab.artifacts.get(run.record), trusted(lab), records.PAYLOAD_TYPE))
     return told
 
 
@@ -99,7 +97,10 @@ def test_without_an_evaluator_every_number_is_self_reported(make_lab: Callable[.
 @pytest.mark.parametrize(
     ("data", "counts"),
     [
-        (b'{"parameters": 12, "updates": 3.5, "samples_seen": 0}', {"parameters": 12, "updates": 3.5, "samples_seen": 0}),
+        (
+            b'{"parameters": 12, "updates": 3.5, "samples_seen": 0}',
+            {"parameters": 12, "updates": 3.5, "samples_seen": 0},
+        ),
         (b'{"parameters": true, "updates": "x", "samples_seen": -1}', {}),
         (b'{"parameters": NaN, "updates": Infinity, "samples_seen": 1e30}', {}),
         (b"[1]", {}),

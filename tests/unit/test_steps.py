@@ -82,7 +82,7 @@ class TestKilled:
     def test_killed_at_seeded_moments_a_direction_reaches_its_runs(
         self, make_lab: Callable[..., Laboratory], seed: int
     ) -> None:
-        rng = random.Random(seed)  # noqa: S311 - moments, not secrets
+        rng = random.Random(seed)
         store = MortalStore()
         lab = make_lab(store=store, coder=ScriptedCoder({(1, 1): ({}, "nothing")}))
         lab.submit()

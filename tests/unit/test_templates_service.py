@@ -199,5 +199,7 @@ class TestWords:
         assert templates.seed_ideas(files, artifacts) == tuple(json.loads(TINY["seed_ideas.json"]))
 
     def test_imports_are_top_level_names_and_never_relative_ones(self) -> None:
-        source = b"import os.path, numpy as np\nfrom torch.nn import Linear\nfrom . import mine\ndef f():\n    import tqdm\n"
+        source = (
+            b"import os.path, numpy as np\nfrom torch.nn import Linear\nfrom . import mine\ndef f():\n    import tqdm\n"
+        )
         assert templates.imports(source) == {"os", "numpy", "torch", "tqdm"}

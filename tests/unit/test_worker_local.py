@@ -125,7 +125,7 @@ class TestState:
 
     def test_a_folder_that_cannot_be_is_told_with_the_remedy(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
-        with pytest.raises(MachineUnfitError, match="cannot be used: .* Set FUMEHOOD_STATE_DIR"):
+        with pytest.raises(MachineUnfitError, match=r"cannot be used: .* Set FUMEHOOD_STATE_DIR"):
             worlds.prepare_state(Settings(state_dir=tmp_path / "file" / "state"))
 
     def test_only_one_holds_a_lock(self, tmp_path: Path) -> None:

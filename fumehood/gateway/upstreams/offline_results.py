@@ -129,12 +129,12 @@ def _together(facts: Facts) -> list[str]:
         said += f"A single variant could be compared, and its contrast lies on the {side} side."
     elif not wanted:
         said += (
-            f"All {w.count(len(runs))} contrasts lie on the unwanted side; the one nearest to zero is that of"
+            f"{w.every(len(runs))} contrasts lie on the unwanted side; the one nearest to zero is that of"
             f" {w.name_of(runs[0])}."
         )
     elif len(wanted) == len(runs):
         said += (
-            f"All {w.count(len(runs))} contrasts lie on the wanted side, from {w.name_of(runs[-1])} at the lower end to"
+            f"{w.every(len(runs))} contrasts lie on the wanted side, from {w.name_of(runs[-1])} at the lower end to"
             f" {w.name_of(runs[0])} at the upper."
         )
     else:

@@ -27,6 +27,11 @@ def count(number: int, noun: str = "", plural: str = "") -> str:
     return f"{word} {noun if number == 1 else plural or noun + 's'}"
 
 
+def every(number: int) -> str:
+    """Return `Both`, or `All three` and so on, for the start of a sentence."""
+    return "Both" if number == 2 else f"All {count(number)}"
+
+
 def listed(items: Sequence[str], last: str = "and") -> str:
     """Return `a`, `a and b`, `a, b and c`."""
     if len(items) < 2:

@@ -1,0 +1,187 @@
+"""A whole paper by a model of a real provider, whose place a strict double takes; and what happens when it is away."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fumehood.gateway.prices import Prices
+from tests.e2e.conftest import House
+from tests.e2e.test_demo import SECTIONS, text_of
+from tests.fakes.provider import KEY, Provider, serving
+from tests.fakes.researcher import Researcher
+
+pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
+MODEL = "claude-sonnet-4-5"
+ASKED = ("--template", "2d_diffusion", "--profile", "tiny", "--sandbox", "local", "--model", MODEL)
+SMALL = (*ASKED, "--ideas", "1", "--runs", "1")
+
+
+@dataclass
+class Watch:
+    """Looks into the environments of all processes for a word, until it is told to stop."""
+
+    word: str
+    met: set[str] = field(default_factory=set)
+    sandboxes: int = 0
+
+    def __post_init__(self) -> None:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(0.1):
+            for place in Path("/proc").glob("[0-9]*"):
+                try:
+                    words = (place / "environ").read_bytes()
+                    command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                self.sandboxes += b"FUMEHOOD_SEEDS=" in words
+                if self.word.encode() in words or self.word in command:
+                    self.met.add(command)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[tuple[Provider, str]]:
+    made = Provider(Researcher())
+    with serving(made.app) as url:
+        yield made, url
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished folder, and what was said on the way there."""
+
+    house: House
+    out: Path
+    provider: Provider
+    refused: subprocess.CompletedProcess[str]
+    calls_when_refused: int
+    told: dict[str, Any]
+    lines: str
+    watch: Watch
+
+    @property
+    def experiment(self) -> Path:
+        """The folder of its one experiment."""
+        return self.out / "experiments" / str(self.told["summary"]["experiments"][0]["name"])
+
+
+@pytest.fixture(scope="module")
+def written(make_house: Any, provider: tuple[Provider, str], tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A paper begun with too small a budget, then carried to its end."""
+    house: House = make_house("real", FUMEHOOD_ANTHROPIC_BASE_URL=provider[1])
+    out = tmp_path_factory.mktemp("real") / "out"
+    kept = house.call("keys", "set", "anthropic", said=f"{KEY}\n")
+    assert (kept.returncode, KEY in kept.stdout + kept.stderr) == (0, False)
+    with Watch(KEY) as watch:
+        refused = house.call("run", *SMALL, "--budget-usd", "0.0001", "--out", str(out))
+        calls = len(provider[0].asked)
+        done = house.call("run", *SMALL, "--resume", "--budget-usd", "10", "--out", str(out), "--json")
+    assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-3000:])
+    return Written(house, out, provider[0], refused, calls, json.loads(done.stdout), done.stderr, watch)
+
+
+def test_the_budget_refuses_with_a_sentence_before_anything_is_sent(written: Written) -> None:
+    last = written.refused.stderr.strip().splitlines()[-1]
+    assert written.refused.returncode == 4, written.refused.stderr
+    assert "budget is $0.0001" in last
+    assert last.endswith("Raise --budget-usd and give --resume to go on.")
+    assert ".." not in last
+    assert written.calls_when_refused == 0
+
+
+def test_going_on_repeats_nothing_that_was_measured(written: Written) -> None:
+    baseline = [line for line in (written.refused.stdout + written.lines).splitlines() if "run_0" in line]
+    assert len(baseline) == len(set(baseline))
+
+
+def test_the_folder_is_verified(written: Written) -> None:
+    assert written.told["verified"]
+    assert written.told["summary"]["cost_usd"] > 0
+    assert written.house.call("verify", str(written.out)).returncode == 0
+    assert written.house.left() == []
+
+
+def test_the_paper_has_its_parts_and_names_the_model(written: Written) -> None:
+    text = text_of(written.experiment / "paper.pdf")
+    for section in SECTIONS:
+        assert len(re.findall(rf"^(?:\d+\s+)?{section}s?$", text, re.MULTILINE)) == 1, section
+    assert "Abstract" in text
+    assert text.count("Figure 1:") == text.count("Table 1:") == 1
+    assert f"language model {MODEL}" in re.sub(r"\s+", " ", text)
+    for slip in ("12.34", "zebra"):
+        assert slip not in text
+
+
+def test_every_kind_of_question_was_asked(written: Written) -> None:
+    script = written.provider.script
+    assert isinstance(script, Researcher)
+    assert {"idea", "reflection", "novelty_query", "coder", "plot", "notes", "title", "review"} <= set(script.roles)
+    assert {"section abstract", "refine results", "refine related_work"} <= set(script.roles)
+    assert script.roles.count("coder") == 2  # the first edit broke
+
+
+def test_the_review_is_in_the_conference_form(written: Written) -> None:
+    review = json.loads((written.experiment / "review.json").read_bytes())
+    assert (review["Overall"], review["Decision"], review["reviewer"]) == (4, "Reject", MODEL)
+    assert review["not judged"] == []
+    assert [check["name"] for check in review["checks"] if not check["held"]] == []
+    assert written.told["summary"]["mean_score"] == 4
+
+
+def test_the_ledger_is_tokens_times_price(written: Written) -> None:
+    lines = json.loads((written.out / "ledger.json").read_bytes())
+    settled = [line for line in lines if line["kind"] == "settled"]
+    rates = Prices.shipped().of(MODEL).rates
+    cost = sum(line["input_tokens"] * rates.input + line["output_tokens"] * rates.output for line in settled) / 1e6
+    by_call: defaultdict[str, float] = defaultdict(float)
+    for line in lines:
+        by_call[line["call_id"]] += line["usd"]
+    assert len(settled) == len(by_call) == len(written.provider.asked)
+    assert sum(by_call.values()) == pytest.approx(cost)
+    assert written.told["summary"]["cost_usd"] == pytest.approx(cost, abs=1e-6)
+
+
+def test_every_call_is_kept_and_shows_no_secret(written: Written) -> None:
+    calls = [
+        json.loads(line)
+        for path in (written.out / "llm_calls.jsonl", written.experiment / "llm_calls.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(calls) == len(written.provider.asked)
+    assert {call["status"] for call in calls} == {200}
+    assert all(call["request"]["messages"] and call["reply"]["content"] for call in calls)
+    for path in written.out.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert KEY.encode() not in data, path
+            assert b"fhg_" not in data, path
+
+
+def test_the_key_is_in_no_log_and_in_no_environment(written: Written) -> None:
+    kept = written.house.state / "keys/providers.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    for path in written.house.state.rglob("*"):
+        if path.is_file() and path != kept:
+            assert KEY.encode() not in path.read_bytes(), path
+    assert written.watch.sandboxes > 0
+    assert written.watch.met == set()
