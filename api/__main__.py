@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 import uvicorn
-from kombu.exceptions import OperationalError
 
 from api.app import create_app
 from fumehood.artifacts.local import LocalArtifacts
-from fumehood.domain.step import Side
-from fumehood.ports import Queue
+from fumehood.errors import FumehoodError, MachineUnfitError
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
 from fumehood.settings import Settings
@@ -21,23 +18,8 @@ from fumehood.store import migrate
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore
 
-LOG = logging.getLogger("fumehood.api")
 SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 SHORTEST_KEY = 16
-
-
-class PatientQueue:
-    """Passes hints on; one that cannot be sent is no error, since the workers also look for themselves."""
-
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-
-    def hint(self, side: Side) -> None:
-        """Try to tell the workers of a side."""
-        try:
-            self._queue.hint(side)
-        except (OperationalError, OSError) as error:
-            LOG.warning("no hint was sent, the workers will find the work themselves: %s", error)
 
 
 def main() -> int:
@@ -52,15 +34,18 @@ def main() -> int:
         return 2
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        migrate.upgrade(settings.resolved_database_url)
     except OSError as error:
         sys.stderr.write(f"api: The state folder {settings.state_dir} cannot be used: {error.strerror}.\n")
-        return 3
-    migrate.upgrade(settings.resolved_database_url)
+        return MachineUnfitError.exit_status
+    except FumehoodError as error:
+        sys.stderr.write(f"api: {error}\n")
+        return error.exit_status
     app = create_app(
         SqlStore(settings.resolved_database_url),
         LocalArtifacts(settings.state_dir / "artifacts"),
         SystemClock(),
-        PatientQueue(CeleryQueue(create_celery(settings.redis_url))),
+        CeleryQueue(create_celery(settings.redis_url)),
         shipped=SHIPPED,
         api_key=settings.api_key,
     )

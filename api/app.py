@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-import hmac
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.exceptions import HTTPException
+from fastapi.security import HTTPBearer
 
 from api import problem
-from api.schemas import DirectionCreate, DirectionRead, Health
+from api.door import Door
+from api.schemas import DirectionCreate, DirectionRead, Health, Problem
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Side
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import directions
 
-Given = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-"""Stands here and not where it is used: FastAPI looks annotations up among a module's names."""
-PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {}}}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "No key, or a wrong one", **PROBLEM},
-    404: {"description": "No such direction", **PROBLEM},
-    422: {"description": "Input that cannot be used", **PROBLEM},
+PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+ERRORS = {
+    400: "A body that cannot be read",
+    401: "No key, or a wrong one",
+    404: "No such direction",
+    413: "A body that is too long",
+    422: "Input that cannot be used",
 }
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how an operation's errors are documented."""
+    return {status: {"description": ERRORS[status], "content": PROBLEM} for status in statuses}
 
 
 def create_app(
     store: Store, artifacts: Artifacts, clock: Clock, queue: Queue, *, shipped: Path, api_key: str
 ) -> FastAPI:
     """Return the application; every route but `/healthz` and the documentation asks for the key."""
-    app = FastAPI(title="Fumehood", version="1", docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="Fumehood", version="1", redoc_url=None, swagger_ui_oauth2_redirect_url=None)
     problem.install(app)
-
-    def authorised(given: Given) -> None:
-        if given is None or not hmac.compare_digest(given.credentials.encode(), api_key.encode()):
-            told = {"WWW-Authenticate": "Bearer"}
-            raise HTTPException(401, "A valid key is needed: Authorization: Bearer <key>.", told)
-
-    guarded = [Depends(authorised)]
+    app.add_middleware(Door, api_key=api_key)
+    # The door has asked already; this only writes it into the documentation.
+    guarded = [Depends(HTTPBearer(auto_error=False))]
 
     @app.get("/healthz")
     def healthz() -> Health:
         """Say that the process answers."""
         return Health()
 
-    @app.post("/v1/directions", status_code=202, responses=ERRORS, dependencies=guarded)
+    @app.post("/v1/directions", status_code=202, responses=errors(400, 401, 413, 422), dependencies=guarded)
     def submit(asked: DirectionCreate) -> DirectionRead:
         """Submit a research direction; the work is done by the workers."""
         submission = directions.Submission(
@@ -66,7 +66,7 @@ def create_app(
         queue.hint(Side.WRITE)
         return DirectionRead.of(direction)
 
-    @app.get("/v1/directions/{direction_id}", responses=ERRORS, dependencies=guarded)
+    @app.get("/v1/directions/{direction_id}", responses=errors(401, 404, 422), dependencies=guarded)
     def read(direction_id: str) -> DirectionRead:
         """Return a direction and where it stands."""
         with store.begin(write=False) as tx:

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.schemas import Problem
 from fumehood.errors import (
     BadInputError,
     ConflictError,
@@ -25,13 +26,14 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     OverBudgetError: (402, "over-budget"),
     MachineUnfitError: (503, "machine-unfit"),
 }
-NAMES = {400: "bad-request", 401: "unauthorised", 404: "not-found", 405: "method-not-allowed", 422: "bad-input"}
+NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 
 
 def problem(status: int, name: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return one problem document."""
+    document = Problem(type=f"urn:fumehood:problem:{name}", title=name.replace("-", " "), status=status, detail=detail)
     return JSONResponse(
-        {"type": f"urn:fumehood:problem:{name}", "title": name.replace("-", " "), "status": status, "detail": detail},
+        document.model_dump(),
         status_code=status,
         media_type="application/problem+json",
         headers=headers,

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fumehood.domain.direction import Direction
 
+NAME = r"^[!-~]+$"
+"""Printable and without spaces."""
+
 
 class Budget(BaseModel):
     """The most that a direction may cost."""
@@ -36,12 +39,12 @@ class DirectionCreate(BaseModel):
     )
     template: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """The name of a shipped template; a path is never accepted from the wire."""
-    text: str | None = Field(default=None, max_length=20_000)
-    model: str = Field(default="offline", min_length=1, max_length=200)
-    review_model: str | None = Field(default=None, max_length=200)
+    text: str | None = Field(default=None, max_length=20_000, pattern=r"^[^\x00]*$")
+    model: str = Field(default="offline", max_length=200, pattern=NAME)
+    review_model: str | None = Field(default=None, max_length=200, pattern=NAME)
     ideas: int = Field(default=50, ge=1, le=500)
     runs: int = Field(default=5, ge=1, le=20)
-    profile: str = Field(default="cpu", max_length=40)
+    profile: str = Field(default="cpu", max_length=40, pattern=NAME)
     novelty: bool = True
     seed: int = Field(default=0, ge=0, le=1_000_000)
     sandbox: Literal["auto", "docker", "local"] = "auto"
@@ -87,3 +90,14 @@ class Health(BaseModel):
     """Whether the process answers."""
 
     status: Literal["ok"] = "ok"
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str
+    """Stable; meant for programs."""
+    title: str
+    status: int
+    detail: str
+    """One sentence for a person."""

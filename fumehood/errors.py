@@ -66,11 +66,15 @@ class OverBudgetError(FumehoodError):
 
 
 class ModelUnavailableError(FumehoodError):
-    """The model's side gave no usable answer; `retryable` says whether waiting may help."""
+    """The model's side gave no usable answer.
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    `retryable` says whether waiting may help, `mendable` whether a person can help, as with a key that is refused.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False, mendable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.mendable = mendable
 
 
 class WorkFailedError(FumehoodError):

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Broker of the Celery workers; not used by `fumehood run`."""
     anthropic_base_url: str = "https://api.anthropic.com"
     """Where the gateway's Anthropic upstream sends calls."""
+    model_tries: int = Field(default=5, ge=1)
+    """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""
     """Where the write workers find the gateway; `fumehood run` starts its own."""
     lab_dir: Path | None = None

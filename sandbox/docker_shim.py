@@ -22,7 +22,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sandbox.shim import CHUNK, FAST_FOR_S, FAST_S, NEARLY_FULL, SLOW_S, judge, read_key, record_intent
+from sandbox.shim import CHUNK, FAST_FOR_S, FAST_S, SLOW_S, judge, nearly_full, read_key, record_intent
 
 START_PATIENCE_S = 60.0
 CALL_PATIENCE_S = 30.0
@@ -249,9 +249,8 @@ class DockerShim:
         found = os.statvfs(self.plan["volume"])
         left = found.f_bfree * found.f_frsize
         self.peak_storage = max(self.peak_storage, self.free - left)
-        # ext4 keeps a fiftieth for itself, and refuses a large write as a whole while a small one would still fit.
-        nearly_full = 2 * NEARLY_FULL + found.f_blocks * found.f_frsize // 50
-        self.storage_full = self.storage_full or (self.plan["quota"] and (left < nearly_full or found.f_ffree == 0))
+        full = left < nearly_full(self.plan["volume"]) or found.f_ffree == 0
+        self.storage_full = self.storage_full or (self.plan["quota"] and full)
         if self.denied >= self.plan["denied_forks"]:
             self._kill("too_many_processes")
 

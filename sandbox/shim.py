@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 65536
 START_PATIENCE_S = 20.0
 FAST_S, SLOW_S, FAST_FOR_S = 0.02, 0.2, 2.0
-NEARLY_FULL = 1024 * 1024
+NEARLY_FULL = 2 * 1024 * 1024
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _ALL = 1 << 20
 _XFSZ = 128 + signal.SIGXFSZ
@@ -194,7 +194,9 @@ class Shim:
         self.denied = read_key(*gauges["forks"])
         free = self._free()
         self.peak_storage = max(self.peak_storage, self.free[0] - free[0])
-        self.storage_full = self.storage_full or (self.plan["quota"] and (free[0] < NEARLY_FULL or free[1] == 0))
+        self.storage_full = self.storage_full or (
+            self.plan["quota"] and (free[0] < nearly_full(self.plan["volume"]) or free[1] == 0)
+        )
         if self.denied >= self.plan["denied_forks"]:
             self._kill("too_many_processes")
 
@@ -289,6 +291,15 @@ class Shim:
 
     def _at(self, name: str) -> str:
         return os.path.join(self.folder, name)
+
+
+def nearly_full(volume: str) -> int:
+    """Return the free bytes below which a volume counts as full.
+
+    ext4 keeps a fiftieth for itself, and refuses a large write as a whole while a small one would still fit.
+    """
+    found = os.statvfs(volume)
+    return NEARLY_FULL + found.f_blocks * found.f_frsize // 50
 
 
 def judge(*, intent: str, begun: bool, status: int, oom_kills: int, denied: int, storage_full: bool) -> tuple[str, str]:

@@ -1,30 +1,37 @@
 """A Celery worker of one side: `python -m worker --side write --gateway URL` or `python -m worker --side run`.
 
-A task claims due steps from the database and does them; the run side also follows the containers. What a lost hint
-would leave undone is picked up by a thread that looks for due steps every few seconds.
+A task claims a due step from the database and does it; the run side also follows the containers. What a lost hint
+would leave undone is found by a hint that each worker sends its own side every few seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
-from functools import cache
+
+from celery import signals
+from celery.exceptions import WorkerShutdown
+from celery.platforms import SecurityWarning
 
 from fumehood.domain.step import Side
 from fumehood.errors import FumehoodError
 from fumehood.queue.celery import TASK, CeleryQueue, create_app, queue_name
-from fumehood.services import executions, steps
+from fumehood.services import steps
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from worker import worlds
+from worker.watcher import watch
 
 LOG = logging.getLogger("fumehood.worker")
 RECONCILE_EVERY_S = 2.0
-WATCH_EVERY_S = 0.2
+GRACE_S = 3
+"""How long a step in hand may go on once the worker is told to stop; cut short, it is done again."""
 
 
 def main() -> int:
@@ -40,53 +47,74 @@ def main() -> int:
     if side is Side.WRITE and not gateway:
         sys.stderr.write("worker: a write worker needs --gateway or FUMEHOOD_GATEWAY_URL.\n")
         return 2
+    world: WriteWorld | RunWorld
     try:
         worlds.prepare_state(settings)
+        if side is Side.WRITE:
+            world = worlds.write_world(settings, gateway)
+        else:
+            world = worlds.run_world(settings, asked.sandbox)
+            watched = worlds.run_world(settings, asked.sandbox)
+            _every(RECONCILE_EVERY_S, lambda: watch(watched, settings))
     except FumehoodError as error:
         sys.stderr.write(f"worker: {error}\n")
         return error.exit_status
+    _serve(world, side, settings)
+    return 0
+
+
+def _serve(world: WriteWorld | RunWorld, side: Side, settings: Settings) -> None:
     app = create_app(settings.redis_url)
     queue = CeleryQueue(app)
 
-    @cache
-    def world() -> WriteWorld | RunWorld:
-        """Built on first use, in the process that uses it: connections do not survive a fork."""
-        if side is Side.WRITE:
-            return worlds.write_world(settings, gateway)
-        return worlds.run_world(settings, asked.sandbox)
-
     def advance(_side: str) -> None:
         """Do one due step, and tell both sides that there may be more."""
-        if steps.advance(world()):
+        if steps.advance(world):
             for other in Side:
                 queue.hint(other)
 
-    # A write step may take minutes and holds its row by a lease, so its message is acknowledged before it begins.
-    app.task(name=TASK, acks_late=side is Side.RUN)(advance)
+    app.task(name=TASK)(advance)
     _every(RECONCILE_EVERY_S, lambda: queue.hint(side))
-    if side is Side.RUN:
-        watcher = worlds.run_world(settings, asked.sandbox)
-
-        def watch() -> None:
-            with worlds.only_one(settings.state_dir / "watcher.lock") as mine:
-                while mine:
-                    if executions.watch_once(watcher.store, watcher.sandbox, watcher.clock) >= 0:
-                        time.sleep(WATCH_EVERY_S)
-
-        _every(RECONCILE_EVERY_S, watch)
+    signals.worker_shutting_down.connect(_stop_soon)
+    # Volumes, cgroups and the pool of uids need root, and messages are JSON, so nothing of one is ever executed.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(
-        ["worker", f"--queues={queue_name(side)}", "--pool=solo", f"--hostname={side.value}@%h", "--loglevel=WARNING"]
+        [
+            "worker",
+            f"--queues={queue_name(side)}",
+            # One step at a time, in this process and its main thread: no connection is carried over a fork.
+            "--pool=solo",
+            f"--hostname={side.value}@%h",
+            "--loglevel=WARNING",
+            # Workers need not know of each other; the table of steps divides the work.
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
     )
-    return 0
+
+
+def _stop_soon(**_: object) -> None:
+    def leave(*_: object) -> None:
+        raise WorkerShutdown(0)
+
+    # Raised in the main thread, so what the step holds, a subprocess or a temporary folder, is cleared away.
+    signal.signal(signal.SIGALRM, leave)
+    signal.alarm(GRACE_S)
 
 
 def _every(seconds: float, work: Callable[[], None]) -> None:
     def loop() -> None:
+        told = ""
         while True:
             try:
                 work()
             except Exception as error:  # noqa: BLE001 - a thread that ended here would leave the work undone for ever
-                LOG.warning("will try again: %s: %s", type(error).__name__, error)
+                if (now := f"{type(error).__name__}: {error}") != told:
+                    LOG.warning("will try again: %s", now)
+                told = now
+            else:
+                told = ""
             time.sleep(seconds)
 
     threading.Thread(target=loop, daemon=True).start()

@@ -67,6 +67,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         literature=LocalIndex(),
         prompts=PackagedPrompts(),
         typesetter=Latex(),
+        model_tries=settings.model_tries,
     )
 
 

@@ -16,10 +16,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from fumehood.cli import handover
 from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
 GATEWAY_START_S = 60.0
+PYTHON = (sys.executable, "-P")
+"""Without the folder one stands in, where a `worker` or a `sandbox` of somebody else's may lie."""
 RESTARTS = 5
 """How often one child is started again before the command gives up."""
 
@@ -30,6 +33,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "FUMEHOOD_STATE_DIR": str(settings.state_dir),
         "FUMEHOOD_DATABASE_URL": settings.database_url,
         "FUMEHOOD_ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+        "FUMEHOOD_MODEL_TRIES": str(settings.model_tries),
         "FUMEHOOD_RUN_DIR": str(settings.run_dir),
     }
     if settings.lab_dir:
@@ -81,12 +85,16 @@ class Children:
         self.stop()
 
     def _start_gateway(self) -> None:
-        command = [sys.executable, "-m", "fumehood.gateway", "--port", "0", "--with-parent"]
+        command = [*PYTHON, "-m", "fumehood.gateway", "--port", "0", "--with-parent"]
+        keys = handover.handed_file()
+        if keys is not None:
+            command += ["--keys-fd", str(keys)]
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log("gateway"),
+            pass_fds=() if keys is None else (keys,),
             env=_clean(self._settings),
         )
         self._running["gateway"] = child
@@ -102,7 +110,7 @@ class Children:
             ) from error
 
     def _start(self, side: str) -> None:
-        command = [sys.executable, "-m", "worker.local", "--side", side, "--sandbox", self._sandbox]
+        command = [*PYTHON, "-m", "worker.local", "--side", side, "--sandbox", self._sandbox]
         if side == "write":
             command += ["--gateway", self.gateway_url]
         else:
@@ -154,14 +162,14 @@ class Children:
 
 def halt(settings: Settings, sandbox: str, direction_id: str) -> None:
     """Stop and remove a direction's containers, so that an interrupted command leaves nothing running."""
-    command = [sys.executable, "-m", "worker.local", "--side", "halt", "--sandbox", sandbox]
+    command = [*PYTHON, "-m", "worker.local", "--side", "halt", "--sandbox", sandbox]
     command = as_root([*command, "--direction", direction_id], settings)
     subprocess.run(command, stdin=subprocess.DEVNULL, env=_clean(settings), timeout=60)
 
 
 def check_machine(settings: Settings, sandbox: str) -> dict[str, object]:
     """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing."""
-    command = [sys.executable, "-m", "worker.local", "--side", "check", "--sandbox", sandbox]
+    command = [*PYTHON, "-m", "worker.local", "--side", "check", "--sandbox", sandbox]
     done = subprocess.run(
         as_root(command, settings), stdin=subprocess.DEVNULL, capture_output=True, env=_clean(settings), timeout=1800
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.exceptions import TyperException
 
-from fumehood.cli import machine, output, template
+from fumehood.cli import handover, machine, output, template
 from fumehood.cli.keys import app as keys_app
 from fumehood.cli.run import Finished
 from fumehood.cli.run import run as carry_out
@@ -177,6 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     command: Callable[..., object] = app
     try:
+        if arguments is None:
+            handover.leave_environment()
         status = command(args=given, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         return _said("interrupted", INTERRUPTED, given)

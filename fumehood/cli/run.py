@@ -7,17 +7,28 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
+from fumehood.cli import handover
 from fumehood.cli.children import Children, check_machine, halt
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.ids import ID, DirectionId
-from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, OverBudgetError, WorkFailedError
+from fumehood.domain.step import Event
+from fumehood.errors import (
+    BadInputError,
+    MachineUnfitError,
+    ModelUnavailableError,
+    NotFoundError,
+    OverBudgetError,
+    WorkFailedError,
+)
 from fumehood.gateway.keys import Keys
+from fumehood.gateway.prices import Prices
 from fumehood.ports import Store
 from fumehood.services import directions, export, steps, verification
 from fumehood.settings import Settings
@@ -26,6 +37,8 @@ from worker import worlds
 
 POLL_S = 0.1
 MIN_FREE_BYTES = 512 * 1024 * 1024
+_LIFTED = frozenset({Hold.OVER_BUDGET, Hold.NO_MODEL})
+"""By going on; what somebody paused stays so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +61,7 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
     if known is None:
         _check_input(asked)
         _writable(out)
-    _check_model(settings, asked.model)
+        _check_models(settings, asked.model, asked.review_model or asked.model)
     _room(settings)
     progress.start("checking the sandbox and LaTeX")
     try:
@@ -59,6 +72,8 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
         direction = (
             _find(store, known, out) if known else directions.submit(store, artifacts, clock, asked, worlds.SHIPPED)
         )
+        if known:
+            _check_models(settings, direction.model, direction.review_model)
         out.mkdir(parents=True, exist_ok=True)
         (out / "direction.json").write_bytes(export.describe(direction))
         if known:
@@ -113,11 +128,17 @@ def _writable(out: Path) -> None:
         raise BadInputError(f"--out {out} cannot be written: {there} is not a folder that you may write to.") from error
 
 
-def _check_model(settings: Settings, model: str) -> None:
-    if model == "offline":
-        return
-    if "anthropic" not in Keys(settings.state_dir).list():
-        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
+def _check_models(settings: Settings, *models: str) -> None:
+    """Refuse what the gateway would refuse, before any work was done for it."""
+    for model in models:
+        kind = model.partition("-")[0]
+        if kind == "offline":
+            continue
+        if kind != "claude":
+            raise BadInputError(f"There is no model {model!r}: give `offline`, or one such as `claude-sonnet-4-5`.")
+        if "anthropic" not in {*handover.names(), *Keys(settings.state_dir).list()}:
+            raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
+        Prices.shipped().of(model)
 
 
 def _room(settings: Settings) -> None:
@@ -141,14 +162,14 @@ def _find(store: Store, known: DirectionId, out: Path) -> Direction:
 
 
 def _lifted(store: Store, direction: Direction, asked: directions.Submission) -> Direction:
-    """Take over a raised budget and lift the hold that the old one caused."""
+    """Take over a raised budget, and lift the holds that it or the command itself mends."""
     with store.begin() as tx:
         budget = asked.budget_usd if asked.budget_usd is not None else direction.budget_usd
-        hold = Hold.NONE if direction.hold is Hold.OVER_BUDGET else direction.hold
+        hold = Hold.NONE if direction.hold in _LIFTED else direction.hold
         direction = dataclasses.replace(direction, budget_usd=budget, hold=hold)
         tx.directions.save(direction)
         for experiment in tx.experiments.find(direction_id=direction.id):
-            if experiment.hold is Hold.OVER_BUDGET:
+            if experiment.hold in _LIFTED:
                 tx.experiments.save(dataclasses.replace(experiment, hold=Hold.NONE))
     return direction
 
@@ -179,12 +200,20 @@ def follow(settings: Settings, store: Store, direction: Direction, sandbox: str,
 def raise_for(direction: Direction, store: Store) -> None:
     """Raise what a direction's end means for the command's exit status."""
     with store.begin(write=False) as tx:
-        held = [one for one in tx.experiments.find(direction_id=direction.id) if one.hold is Hold.OVER_BUDGET]
-        last = [event.text for event in tx.events.since(direction.id, 0, 1_000_000) if event.kind == "over_budget"]
-    if held or direction.hold is Hold.OVER_BUDGET:
-        raise OverBudgetError(f"{last[-1] if last else 'held'}. Raise --budget-usd and give --resume to go on.")
+        holds = {direction.hold, *(one.hold for one in tx.experiments.find(direction_id=direction.id))}
+        past = tx.events.since(direction.id, 0, 1_000_000)
+    if Hold.OVER_BUDGET in holds:
+        raise OverBudgetError(f"{_last(past, Hold.OVER_BUDGET)}. Raise --budget-usd and give --resume to go on.")
+    if Hold.NO_MODEL in holds:
+        raise ModelUnavailableError(f"{_last(past, Hold.NO_MODEL)}. Nothing is lost: give --resume to go on.")
     if direction.state is not DirectionState.DONE:
         raise WorkFailedError(f"The direction {direction.state}: {direction.error or 'no reason was kept'}")
+
+
+def _last(past: Sequence[Event], hold: Hold) -> str:
+    """Return why the work was held last, without its full stop."""
+    told = [event.text for event in past if event.kind == hold.value]
+    return told[-1].removeprefix("held: ").rstrip(".") if told else "The work is held"
 
 
 def finished(settings: Settings, out: Path) -> Finished:

@@ -29,6 +29,8 @@ class Hold(StrEnum):
     APPROVAL = "approval"
     PAUSED = "paused"
     OVER_BUDGET = "over_budget"
+    NO_MODEL = "no_model"
+    """The model's side does not answer, or refuses the platform's key."""
 
 
 _STOPS = frozenset({DirectionState.FAILED, DirectionState.CANCELLED})

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ProviderSettings(BaseSettings):
-    """Provider keys handed over by the process that started this one; they win over the stored ones."""
+    """Provider keys in this process's own environment; they win over the stored ones."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8010, help="0 takes any free one")
     parser.add_argument("--with-parent", action="store_true", help="stop when standard input closes")
+    parser.add_argument("--keys-fd", type=int, help="an open file that holds provider keys; they win over all others")
     parser.add_argument("--allow-remote", action="store_true", help="listen on an address that others can reach")
     parser.add_argument("--allow-unpriced", action="store_true", help="pass models on whose price is not known")
     return parser
@@ -64,7 +65,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     from fumehood.gateway import tokens
     from fumehood.gateway.app import create_app
     from fumehood.gateway.exchange import Desk
-    from fumehood.gateway.keys import Keys
+    from fumehood.gateway.keys import Keys, handed
     from fumehood.gateway.prices import Prices
     from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
     from fumehood.gateway.upstreams.offline import OfflineModel
@@ -74,6 +75,8 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
 
     settings = Settings()
     keys, given = Keys(settings.state_dir), ProviderSettings().anthropic
+    named = {} if options.keys_fd is None else handed(options.keys_fd)
+    given_key = named.get("anthropic") or (given.get_secret_value() if given else None)
     artifacts = LocalArtifacts(settings.state_dir / "artifacts")
     desk = Desk(
         store=open_store(settings.resolved_database_url),
@@ -84,7 +87,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
             "offline": OfflineModel(artifacts),
             "claude": AnthropicUpstream(
                 settings.anthropic_base_url,
-                key=lambda: given.get_secret_value() if given else keys.get("anthropic"),
+                key=lambda: given_key or keys.get("anthropic"),
             ),
         },
         prices=Prices.shipped(allow_unknown=options.allow_unpriced),

@@ -44,8 +44,8 @@ class Accounts:
                 spent = tx.ledger.spent_usd(direction.id)
                 if spent + usd > direction.budget_usd + _SLACK_USD:
                     raise OverBudgetError(
-                        f"The direction's budget is ${direction.budget_usd:.2f}; ${spent:.4f} is spent or reserved, "
-                        f"and this call may cost up to ${usd:.4f}."
+                        f"The direction's budget is {_dollars(direction.budget_usd)}; {_dollars(spent)} is spent or "
+                        f"reserved, and this call may cost up to {_dollars(usd)}."
                     )
             tx.ledger.add(self._entry(call_id, claims, "reserved", usd))
         return Reservation(call_id=call_id, claims=claims, usd=usd)
@@ -81,6 +81,12 @@ class Accounts:
             output_tokens=usage.output_tokens,
             at=self._clock.now(),
         )
+
+
+def _dollars(usd: float) -> str:
+    """Return an amount with its cents, and with as many digits more as it has, up to six."""
+    whole, _, part = f"{usd:.6f}".partition(".")
+    return f"${whole}.{part.rstrip('0'):0<2}"
 
 
 def _direction(tx: Transaction, claims: Claims) -> Direction:

@@ -146,16 +146,25 @@ def answer_to(error: Exception) -> Response:
         case BadInputError():
             return _error(400, "invalid_request_error", str(error))
         case UpstreamError():
-            return _error(error.status, error.kind, str(error))
+            return _error(error.status, error.kind, str(error), problem=_problem(error))
         case ClientDisconnect():
             return _error(400, "invalid_request_error", "The caller went away.")
     _log.error("the gateway failed", exc_info=error)
     return _error(500, "api_error", "The gateway failed; its log says how.")
 
 
-def _error(status: int, kind: str, message: str) -> Response:
+def _problem(error: UpstreamError) -> str:
+    """Return what sets an error apart that a coder's program passes on as mere text."""
+    if error.mendable:
+        return "urn:fumehood:problem:model-refused"
+    return "urn:fumehood:problem:model-away" if error.retryable else ""
+
+
+def _error(status: int, kind: str, message: str, *, problem: str = "") -> Response:
     # The gateway has already tried again where that could help, so its callers need not.
     body = {"type": "error", "error": {"type": kind, "message": message}}
+    if problem:
+        body = {"problem": problem, **body}
     return JSONResponse(body, status, headers={"x-should-retry": "false"})
 
 

@@ -13,6 +13,20 @@ from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 
 
+def checked(name: str, value: str) -> str:
+    """Return a key without the space around it; `BadInputError` for what no key looks like."""
+    value = value.strip()
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise BadInputError(f"What was given for {name} is not a key: it is empty or has spaces or odd characters.")
+    return value
+
+
+def handed(file: int) -> dict[str, str]:
+    """Return the keys in an open file, by name; it may be read any number of times, by any process that has it."""
+    size = os.fstat(file).st_size
+    return {str(name): str(value) for name, value in json.loads(os.pread(file, size, 0)).items()}
+
+
 class Keys:
     """The keys below a state folder. Only names are ever listed."""
 
@@ -21,12 +35,9 @@ class Keys:
 
     def set(self, name: str, value: str) -> None:
         """Keep a provider's key under a name, in the place of any earlier one."""
-        value = value.strip()
         if not _NAME.match(name):
             raise BadInputError("A key's name is lower-case letters, digits, `-` and `_`, such as `anthropic`.")
-        if not value or not value.isascii() or not value.isprintable() or " " in value:
-            raise BadInputError(f"What was given for {name} is not a key: it is empty or has spaces or odd characters.")
-        self._write({**self._read(), name: value})
+        self._write({**self._read(), name: checked(name, value)})
 
     def list(self) -> tuple[str, ...]:
         """Return the names there is a key for."""

@@ -16,8 +16,10 @@ Message = dict[str, Any]
 class UpstreamError(ModelUnavailableError):
     """The side that answers did not; `status` and `kind` are what the caller is told."""
 
-    def __init__(self, message: str, *, status: int, kind: str, retryable: bool = False) -> None:
-        super().__init__(message, retryable=retryable)
+    def __init__(
+        self, message: str, *, status: int, kind: str, retryable: bool = False, mendable: bool = False
+    ) -> None:
+        super().__init__(message, retryable=retryable, mendable=mendable)
         self.status = status
         self.kind = kind
 

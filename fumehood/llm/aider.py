@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -14,13 +15,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fumehood.domain.token import mint
-from fumehood.errors import BadInputError, OverBudgetError
+from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError
 from fumehood.llm.search_replace import MAX_FILE_BYTES, MAX_NEW_FILES, is_added_module
 from fumehood.ports import Call, Clock, Edit
 
 _GRACE_S = 15.0
 """Between the driver's own limit and the end that is put to its process."""
 _OVER_BUDGET = "urn:fumehood:problem:over-budget"
+_AWAY = "urn:fumehood:problem:model-away"
+_REFUSED = "urn:fumehood:problem:model-refused"
+_MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"')
+"""In the gateway's answer, which Aider tells as part of a longer text."""
 
 
 class AiderCoder:
@@ -61,8 +66,7 @@ class AiderCoder:
             report = self._drive(call, request, home)
             found = _read(folder, set(read_only) - set(files))
         problems = _problems(report)
-        if any(_OVER_BUDGET in problem for problem in problems):
-            raise OverBudgetError("The gateway refused the coder's call: the direction's budget would be passed.")
+        _raise_for(problems)
         after, faults = _accepted(files, found, may_change, editable)
         changed = tuple(sorted(path for path, data in after.items() if files.get(path) != data))
         reply = str(report.get("reply", ""))
@@ -115,6 +119,19 @@ class AiderCoder:
             tail = err.decode("utf-8", "replace").replace(token, "[secret]")[-500:]
             return {"error": f"Aider's driver ended with status {process.returncode}: {tail}"}
         return report
+
+
+def _raise_for(problems: Sequence[str]) -> None:
+    """Raise what the gateway answered where that is no fault of an edit."""
+    for problem in problems:
+        found = _MESSAGE.search(problem)
+        told = json.loads(f'"{found[1]}"', strict=False) if found else ""
+        if _OVER_BUDGET in problem:
+            raise OverBudgetError(told or "The gateway refused the coder's call: the budget would be passed.")
+        if _AWAY in problem or _REFUSED in problem:
+            raise ModelUnavailableError(
+                told or "The coder's model did not answer.", retryable=_AWAY in problem, mendable=_REFUSED in problem
+            )
 
 
 def _problems(report: Mapping[str, Any]) -> tuple[str, ...]:

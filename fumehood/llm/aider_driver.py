@@ -71,7 +71,7 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
     model.use_temperature = float(request["temperature"])
     model.extra_params = {"max_tokens": request["max_tokens"]}
     base_coder: Any = importlib.import_module("aider.coders.base_coder")
-    base_coder.RETRY_TIMEOUT = 1  # the gateway has tried again already
+    base_coder.RETRY_TIMEOUT = 0  # the gateway has tried again already
 
     allowed = _allow(request)
     coder = importlib.import_module("aider.coders").Coder.create(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 TOOL = "answer"
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 _OVER_BUDGET = 402
+_REFUSED = 424
+"""The provider refuses the platform's key or account, so a person must mend it."""
 _ROUNDS = 2
 """The first answer and one repair."""
 
@@ -105,7 +107,7 @@ def _raise(status: int, body: object, text: str) -> NoReturn:
     message = str(detail.get("message")) if isinstance(detail, Mapping) else text
     if status == _OVER_BUDGET:
         raise OverBudgetError(message)
-    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500)
+    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500, mendable=status == _REFUSED)
 
 
 def _text_of(reply: Message) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment, Run
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId
+from fumehood.domain.ids import DirectionId, ExperimentId
 from fumehood.ports import Artifacts, Signer, Store, Transaction
 from fumehood.services import results
 
@@ -37,7 +37,7 @@ def experiment_files(tx: Transaction, artifacts: Artifacts, experiment: Experime
     files["idea.json"] = artifacts.put(_json(_idea(idea)))
     files["notes.txt"] = artifacts.put(experiment.notes.encode())
     files["runs.json"] = artifacts.put(_json([_run(run) for run in [*baseline, *runs]]))
-    files["llm_calls.jsonl"] = artifacts.put(_calls(tx, artifacts, experiment))
+    files["llm_calls.jsonl"] = artifacts.put(_calls(tx, artifacts, experiment.direction_id, experiment.id))
     return files
 
 
@@ -69,9 +69,14 @@ def _idea(idea: Idea) -> dict[str, object]:
     return told
 
 
-def _calls(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> bytes:
+def _calls(
+    tx: Transaction, artifacts: Artifacts, direction_id: DirectionId, experiment_id: ExperimentId | None = None
+) -> bytes:
+    """Return the calls for one experiment, or without one those for the direction itself, a line each."""
     lines = []
-    for call in tx.calls.find(experiment_id=experiment.id):
+    for call in tx.calls.find(direction_id=direction_id):
+        if call.experiment_id != experiment_id:
+            continue
         told = dataclasses.asdict(call)
         told["claims"] = json.loads(call.claims)
         told["request"] = _body(artifacts, call.request)
@@ -100,6 +105,7 @@ def direction_files(store: Store, artifacts: Artifacts, direction_id: DirectionI
             "ledger.json": artifacts.put(_json([dataclasses.asdict(one) for one in tx.ledger.entries(direction_id)])),
             "summary.json": artifacts.put(_json(results.summary(tx, artifacts, direction))),
             "events.jsonl": artifacts.put(_events(tx, direction_id)),
+            "llm_calls.jsonl": artifacts.put(_calls(tx, artifacts, direction_id)),
             "direction.json": artifacts.put(describe(direction)),
         }
         for experiment in tx.experiments.find(direction_id=direction_id):

@@ -33,7 +33,7 @@ from fumehood.services import (
 )
 from fumehood.services.change import Change
 from fumehood.services.queueing import enqueue
-from fumehood.services.world import RunWorld, WriteWorld
+from fumehood.services.world import MODEL_TRIES, RunWorld, WriteWorld
 
 WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
     "begin": directions.begin,
@@ -68,8 +68,8 @@ RUN_STEPS: Mapping[str, Callable[[RunWorld, Step], Change]] = {
 
 LEASE_S = 60.0
 HEARTBEAT_S = 15.0
-TRIES = 5
-"""Claims of one step before its direction or experiment fails."""
+TRIES = MODEL_TRIES
+"""Claims of one step before its direction or experiment is held, where nothing else is set."""
 BUG_TRIES = 2
 """A fault of our own is tried once more, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
@@ -94,20 +94,21 @@ def advance(world: WriteWorld | RunWorld) -> bool:
         except _SupersededError:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
-            _after_error(world.store, world.clock, step, error)
+            tries = world.model_tries if isinstance(world, WriteWorld) else TRIES
+            _after_error(world.store, world.clock, step, error, tries)
     return True
 
 
-def _after_error(store: Store, clock: Clock, step: Step, error: Exception) -> None:
+def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries: int = TRIES) -> None:
     """Put the step back, hold what it belongs to, or fail it, by what went wrong."""
     reason = str(error)
-    if isinstance(error, OverBudgetError):
-        # A refusal is no failed try; it waits for the hold to be lifted, not for a while.
-        refused = dataclasses.replace(step, tries=0)
-        commit(store, clock, refused, _held(store, clock, step, reason), StepState.DUE, reason)
-        return
     again = isinstance(error, ModelUnavailableError) and error.retryable
-    tries = TRIES
+    hold = _hold_for(error, is_last=step.tries >= tries)
+    if hold is not Hold.NONE:
+        # What is held has not failed: it waits for the hold to be lifted, then has all its tries again.
+        held = dataclasses.replace(step, tries=0)
+        commit(store, clock, held, _held(store, clock, step, hold, reason), StepState.DUE, reason)
+        return
     if not isinstance(error, FumehoodError):
         LOG.error("the step %s (%s) broke, try %d", step.name, step.id, step.tries, exc_info=error)
         again, tries, reason = True, BUG_TRIES, f"a fault in Fumehood: {type(error).__name__}: {error}"
@@ -115,6 +116,15 @@ def _after_error(store: Store, clock: Clock, step: Step, error: Exception) -> No
         commit(store, clock, step, Change(), StepState.DUE, reason)
     else:
         commit(store, clock, step, _failed(store, clock, step, reason), StepState.FAILED, reason)
+
+
+def _hold_for(error: Exception, *, is_last: bool) -> Hold:
+    """Return the hold for what a person or time will mend; a model that may answer soon is first asked again."""
+    if isinstance(error, OverBudgetError):
+        return Hold.OVER_BUDGET
+    if isinstance(error, ModelUnavailableError) and (error.mendable or (error.retryable and is_last)):
+        return Hold.NO_MODEL
+    return Hold.NONE
 
 
 def _do(world: WriteWorld | RunWorld, step: Step) -> Change:
@@ -166,12 +176,12 @@ def _subject(store: Store, step: Step) -> tuple[Direction, Experiment | None]:
         return direction, tx.experiments.get(step.experiment_id) if step.experiment_id else None
 
 
-def _held(store: Store, clock: Clock, step: Step, reason: str) -> Change:
+def _held(store: Store, clock: Clock, step: Step, hold: Hold, reason: str) -> Change:
     direction, experiment = _subject(store, step)
-    event = _event(step, clock, "over_budget", f"held: {reason}")
+    event = _event(step, clock, hold.value, f"held: {reason}")
     if experiment is not None:
-        return Change(experiments=(dataclasses.replace(experiment, hold=Hold.OVER_BUDGET),), events=(event,))
-    return Change(directions=(dataclasses.replace(direction, hold=Hold.OVER_BUDGET),), events=(event,))
+        return Change(experiments=(dataclasses.replace(experiment, hold=hold),), events=(event,))
+    return Change(directions=(dataclasses.replace(direction, hold=hold),), events=(event,))
 
 
 def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:

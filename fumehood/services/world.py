@@ -18,6 +18,9 @@ from fumehood.ports import (
     Typesetter,
 )
 
+MODEL_TRIES = 5
+"""How often a step asks for a model that is away before its work is held."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteWorld:
@@ -31,6 +34,7 @@ class WriteWorld:
     literature: Literature
     prompts: Prompts
     typesetter: Typesetter
+    model_tries: int = MODEL_TRIES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

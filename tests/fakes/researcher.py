@@ -34,9 +34,7 @@ BROKEN = BLOCK.format(
     "            kept = torch.cosine(angle) ** 2\n"
     "            betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999)",
 )
-MENDED = BLOCK.format(
-    old="            kept = torch.cosine(angle) ** 2", new="            kept = torch.cos(angle) ** 2"
-)
+MENDED = BLOCK.format(old="            kept = torch.cosine(angle) ** 2", new="            kept = torch.cos(angle) ** 2")
 LABELS = BLOCK.replace("experiment.py", "plot.py").format(
     old='    "run_0": "Baseline",', new='    "run_0": "Baseline",\n    "run_1": "Cosine schedule",'
 )

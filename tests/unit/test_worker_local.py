@@ -14,11 +14,11 @@ from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
 from fumehood.domain.step import Side, StepState
 from fumehood.errors import MachineUnfitError
-from fumehood.services import directions
+from fumehood.services import directions, executions
 from fumehood.settings import Settings
 from tests.fakes.laboratory import Laboratory, act
 from tests.fakes.sandbox import InstantSandbox
-from worker import local, worlds
+from worker import local, watcher, worlds
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +78,7 @@ class TestHalt:
         lab.sandbox.act = lambda _: None
         lab.submit()
         step = lab.go_on_to("launch")
-        local.executions.launch(lab.run, step)
+        executions.launch(lab.run, step)
         assert ExecutionState.WANTED in {one.state for one in lab.executions()}
         assert lab.sandbox.specs != {}
         local.halt(lab.run, lab.direction().id)
@@ -108,7 +108,7 @@ def test_what_a_row_speaks_of_is_not_reaped(lab: Laboratory) -> None:
     lab.go_on()
     names = set(lab.sandbox.specs)
     lab.sandbox.specs["fh-stray"] = next(iter(lab.sandbox.specs.values()))
-    local.reap(lab.run)
+    watcher.reap(lab.run)
     assert names <= set(lab.sandbox.specs)
 
 

@@ -21,8 +21,6 @@ _VERSION = "2023-06-01"
 _AGAIN = frozenset({408, 409, 429})
 _KINDS = {
     400: "invalid_request_error",
-    402: "billing_error",
-    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -30,6 +28,8 @@ _KINDS = {
     529: "overloaded_error",
 }
 _UNAUTHORISED = 401
+_ACCOUNT = frozenset({402, 403})
+"""It is the platform's account that lacks money or a right. Passed on as they are they would speak of the caller."""
 _NO_KEY = 424
 """Not a status that clients try again: waiting does not bring a key."""
 
@@ -119,6 +119,7 @@ class AnthropicUpstream:
                 "There is no key for Anthropic; give one with `fumehood keys set anthropic`.",
                 status=_NO_KEY,
                 kind="api_error",
+                mendable=True,
             )
         ends_at = self._retries.now() + self._retries.deadline_s
         failures = 0
@@ -175,9 +176,15 @@ def _failure(response: httpx.Response, key: str) -> _Failure:
     status = response.status_code
     if status == _UNAUTHORISED:
         # Not passed on as 401: it is the platform's key that is refused, not the caller's token.
-        return _Failure(UpstreamError("The provider refuses the platform's key.", status=_NO_KEY, kind="api_error"))
+        refusal = (
+            "Anthropic refuses the platform's key: give another with `fumehood keys set anthropic`, "
+            "or in ANTHROPIC_API_KEY, which wins."
+        )
+        return _Failure(UpstreamError(refusal, status=_NO_KEY, kind="api_error", mendable=True))
     retryable = status in _AGAIN or status >= 500
     told = _told(response).replace(key, "[secret]")
+    if status in _ACCOUNT:
+        return _Failure(UpstreamError(told, status=_NO_KEY, kind="api_error", mendable=True))
     said = status if status in _KINDS else 400 if status < 500 else 502
     error = UpstreamError(told, status=said, kind=_KINDS.get(said, "api_error"), retryable=retryable)
     return _Failure(error, _retry_after_s(response))
