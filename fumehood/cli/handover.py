@@ -1,6 +1,6 @@
-"""Provider keys found in the environment: handed to the gateway's process through memory, and gone from everywhere else.
+"""Provider keys found in the environment: handed to the gateway's process, and gone from everywhere else.
 
-An environment can be read in `/proc` for as long as its process lives, so the command starts itself again without them.
+An environment lies open in `/proc` for as long as its process lives, so the command starts itself again without them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 from fumehood.gateway.keys import checked, handed
 
@@ -35,7 +36,7 @@ def handed_file() -> int | None:
     """Return the open file that holds the keys; None where none were in the environment."""
     number = os.environ.get(_NUMBER, "")  # noqa: TID251 - see above
     try:
-        is_ours = number.isdecimal() and _NAME in os.readlink(f"/proc/self/fd/{number}")
+        is_ours = number.isdecimal() and _NAME in str(Path(f"/proc/self/fd/{number}").readlink())
     except OSError:
         return None
     return int(number) if is_ours else None

@@ -89,9 +89,11 @@ class Doors:
         """Send a signal to processes and return how each ended; one that stays too long fails the test."""
         for name in names:
             self._running[name].send_signal(by)
-        statuses = {name: self._running[name].wait(STOPS_WITHIN_S) for name in names}
+        statuses = {}
         for name in names:
-            del self._running[name]
+            statuses[name] = self._running[name].wait(STOPS_WITHIN_S)
+            with self._running.pop(name):
+                pass
         return statuses
 
     def signal(self, name: str, sent: signal.Signals) -> None:
@@ -101,8 +103,8 @@ class Doors:
         self.client.close()
         self.store.close()
         for process in self._running.values():
-            process.kill()
-            process.wait()
+            with process:
+                process.kill()
 
     def log(self, name: str) -> str:
         return (self._logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")

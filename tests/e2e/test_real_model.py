@@ -6,18 +6,20 @@ import json
 import re
 import subprocess
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from fumehood.gateway.prices import Prices
 from tests.e2e.conftest import House
 from tests.e2e.test_demo import SECTIONS, text_of
-from tests.fakes.provider import KEY, Provider, serving
+from tests.conftest import free_port
+from tests.fakes.provider import KEY, Asked, Failure, Provider, Reply, serving
 from tests.fakes.researcher import Researcher
 
 pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
@@ -28,9 +30,10 @@ SMALL = (*ASKED, "--ideas", "1", "--runs", "1")
 
 @dataclass
 class Watch:
-    """Looks into the environments of all processes for a word, until it is told to stop."""
+    """Looks into the environments of all other processes for a word, until it is told to stop."""
 
     word: str
+    after_s: float = 0.0
     met: set[str] = field(default_factory=set)
     sandboxes: int = 0
 
@@ -38,7 +41,7 @@ class Watch:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -47,6 +50,7 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
+        self._done.wait(self.after_s)
         while not self._done.wait(0.1):
             for place in Path("/proc").glob("[0-9]*"):
                 try:
@@ -185,3 +189,54 @@ def test_the_key_is_in_no_log_and_in_no_environment(written: Written) -> None:
             assert KEY.encode() not in path.read_bytes(), path
     assert written.watch.sandboxes > 0
     assert written.watch.met == set()
+
+
+def failed(told: subprocess.CompletedProcess[str]) -> str:
+    """Return the one sentence of a command that ended with status 1."""
+    assert told.returncode == 1, (told.stdout[-2000:], told.stderr[-2000:])
+    (sentence,) = told.stderr.strip().splitlines()
+    return sentence
+
+
+def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tmp_path: Path) -> None:
+    port = free_port()
+    researcher = Researcher()
+    provider = Provider(researcher)
+    settings = {"FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "FUMEHOOD_MODEL_TRIES": "2"}
+    wrong: House = make_house("away", **settings, ANTHROPIC_API_KEY="sk-ant-test-wrong")
+    out = tmp_path / "out"
+
+    began = time.monotonic()
+    with serving(provider.app, port):
+        refused = failed(wrong.call("run", *SMALL, "--out", str(out)))
+    assert "Anthropic refuses the platform's key" in refused
+    assert "fumehood keys set anthropic" in refused
+    assert len(provider.asked) == 1
+    assert time.monotonic() - began < 45  # most of it is the baseline's
+
+    # The key comes by the environment alone, and no process that works with it has it there.
+    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, "ANTHROPIC_API_KEY": KEY})
+    began = time.monotonic()
+    unreached = failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
+    assert "The provider could not be reached (ConnectError)" in unreached
+    assert unreached.endswith("give --resume to go on.")
+    assert time.monotonic() - began < 60
+
+    def overloaded(asked: Asked) -> Reply:
+        if "You carry out a registered research idea" in json.dumps(asked.body):
+            return Failure(529, "overloaded_error", "Overloaded")
+        return researcher(asked)
+
+    provider.script = overloaded
+    with serving(provider.app, port):
+        assert "Overloaded" in failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
+        provider.script = researcher
+        ideas = researcher.roles.count("idea")
+        with Watch(KEY, after_s=2.0) as watch:
+            done = house.call("run", *SMALL, "--resume", "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["verified"]
+    assert ideas == researcher.roles.count("idea") == 1
+    assert (watch.sandboxes > 0, watch.met) == (True, set())
+    assert not (house.state / "keys/providers.json").exists()
+    assert house.left() == []

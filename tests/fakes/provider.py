@@ -220,9 +220,9 @@ def _tool_faults(body: dict[str, Any]) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    """Serve an ASGI app on a free port of this machine, in a thread; yields its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """Serve an ASGI app on a port of this machine, any free one when none is named, in a thread; yields its URL."""
+    with socket.create_server(("127.0.0.1", port)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)

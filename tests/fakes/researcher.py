@@ -100,17 +100,17 @@ order round.
 """,
     "related_work": r"""
 Schedules that keep signal in their last timestep are at odds with samplers that start from pure noise
-[[cite: common diffusion noise schedules and sample steps are flawed]]. That work changes the end of the schedule, while
-the present paper changes its shape and leaves the sampler alone. {slip} Others learn the schedule along with the network
-[[cite: variational diffusion models]], which needs more updates than this study has.
+[[cite: common diffusion noise schedules and sample steps are flawed]]. That work changes the end of the schedule,
+while the present paper changes its shape and leaves the sampler alone. {slip} Others learn the schedule along with the
+network [[cite: variational diffusion models]], which needs more updates than this study has.
 """,
     "limitations": r"""
 The data have two dimensions and the networks are small. Few seeds were run, and none of them is fresh. Only one number
 of timesteps was tried. A screen on a development set confirms nothing.
 """,
     "conclusion": r"""
-We replaced a linear noise schedule by a cosine one and measured both under equal conditions. The outcome of the study is
-inconclusive. A next experiment should repeat the comparison with fresh seeds on data that nobody has looked at, and
+We replaced a linear noise schedule by a cosine one and measured both under equal conditions. The outcome of the study
+is inconclusive. A next experiment should repeat the comparison with fresh seeds on data that nobody has looked at, and
 should vary the number of timesteps.
 """,
     "abstract": r"""
