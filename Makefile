@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the only command ever typed in a fresh clone; `make` alone lists all there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-rest test-all check fix lock clean
+.PHONY: help setup demo smoke test test-rest test-all images check fix lock clean
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
@@ -28,6 +28,9 @@ test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed
 	scripts/with_docker .venv/bin/pytest -m "$(REST)"
 
 test-all: test test-rest ## Run every test.
+
+images: setup ## Build the Docker images of executions, also where no registry answers; needs root and Docker.
+	.venv/bin/python -m sandbox.image
 
 check: ## Check format, style, types, layers and dependencies.
 	@scripts/setup check

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 
-from celery import signals
+from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 from celery.platforms import SecurityWarning
 
@@ -47,6 +47,8 @@ def main() -> int:
     if side is Side.WRITE and not gateway:
         sys.stderr.write("worker: a write worker needs --gateway or FUMEHOOD_GATEWAY_URL.\n")
         return 2
+    app = create_app(settings.redis_url)
+    queue = CeleryQueue(app)
     world: WriteWorld | RunWorld
     try:
         worlds.prepare_state(settings)
@@ -55,18 +57,15 @@ def main() -> int:
         else:
             world = worlds.run_world(settings, asked.sandbox)
             watched = worlds.run_world(settings, asked.sandbox)
-            _every(RECONCILE_EVERY_S, lambda: watch(watched, settings))
+            _every(RECONCILE_EVERY_S, lambda: watch(watched, settings, ended=lambda: queue.hint(side)))
     except FumehoodError as error:
         sys.stderr.write(f"worker: {error}\n")
         return error.exit_status
-    _serve(world, side, settings)
+    _serve(world, side, app, queue)
     return 0
 
 
-def _serve(world: WriteWorld | RunWorld, side: Side, settings: Settings) -> None:
-    app = create_app(settings.redis_url)
-    queue = CeleryQueue(app)
-
+def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQueue) -> None:
     def advance(_side: str) -> None:
         """Do one due step, and tell both sides that there may be more."""
         if steps.advance(world):
@@ -80,6 +79,7 @@ def _serve(world: WriteWorld | RunWorld, side: Side, settings: Settings) -> None
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(
         [
+            "--quiet",
             "worker",
             f"--queues={queue_name(side)}",
             # One step at a time, in this process and its main thread: no connection is carried over a fork.

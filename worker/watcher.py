@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
@@ -15,17 +16,25 @@ WATCH_EVERY_S = 0.1
 REAP_EVERY_S = 30.0
 
 
-def watch(world: RunWorld, settings: Settings) -> None:
-    """Follow the containers for ever, or return at once where another process of this state folder does."""
+def watch(world: RunWorld, settings: Settings, *, ended: Callable[[], None] | None = None) -> None:
+    """Follow the containers for ever, or return at once where another process of this state folder does.
+
+    Args:
+        world: The engine and the database.
+        settings: Where the state folder is.
+        ended: Called when fewer run than before, so that what is due now need not be looked for.
+    """
     with worlds.only_one(settings.state_dir / "watcher.lock") as mine:
         if mine:
-            _watch_alone(world)
+            _watch_alone(world, ended)
 
 
-def _watch_alone(world: RunWorld) -> None:
-    reaped = 0.0
+def _watch_alone(world: RunWorld, ended: Callable[[], None] | None) -> None:
+    reaped, running = 0.0, 0
     while True:
-        executions.watch_once(world.store, world.sandbox, world.clock)
+        before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
+        if ended and running < before:
+            ended()
         if world.clock.now() - reaped > REAP_EVERY_S:
             reap(world)
             reaped = world.clock.now()

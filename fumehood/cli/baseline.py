@@ -25,7 +25,7 @@ def measure(
     """Run a template's baseline in the sandbox and return its results, its noise and its smallest detectable effect."""
     asked = directions.Submission(template=folder, profile=profile, sandbox=sandbox, ideas=1)
     try:
-        told = check_machine(settings, sandbox)
+        told = check_machine(settings, sandbox, progress.say)
         worlds.prepare_state(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
         direction = directions.submit(store, artifacts, SystemClock(), asked, worlds.SHIPPED, baseline_only=True)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -54,7 +54,8 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
             remedy=f"Type this instead: sudo FUMEHOOD_STATE_DIR={settings.state_dir} {line}",
         )
     told = [f"{name}={value}" for name, value in environment(settings).items() if value]
-    return ["sudo", "-n", "env", *told, *command]
+    # Bytecode written by root would lie in the user's checkout for good.
+    return ["sudo", "-n", "env", "PYTHONDONTWRITEBYTECODE=1", *told, *command]
 
 
 class Children:
@@ -167,17 +168,30 @@ def halt(settings: Settings, sandbox: str, direction_id: str) -> None:
     subprocess.run(command, stdin=subprocess.DEVNULL, env=_clean(settings), timeout=60)
 
 
-def check_machine(settings: Settings, sandbox: str) -> dict[str, object]:
-    """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing."""
+def check_machine(settings: Settings, sandbox: str, say: Callable[[str], None] = lambda _: None) -> dict[str, object]:
+    """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing.
+
+    Images are built on the way where they are missing, which takes minutes: `say` gets each line of that as it comes.
+    """
     command = [*PYTHON, "-m", "worker.local", "--side", "check", "--sandbox", sandbox]
-    done = subprocess.run(
-        as_root(command, settings), stdin=subprocess.DEVNULL, capture_output=True, env=_clean(settings), timeout=1800
-    )
+    with subprocess.Popen(
+        as_root(command, settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_clean(settings),
+        text=True,
+        errors="replace",
+    ) as child:
+        last = ""
+        for line in child.stderr or ():
+            last = line.strip() or last
+            say(line.rstrip())
+        answer = child.stdout.read() if child.stdout else ""
     try:
-        told = json.loads(done.stdout)
+        told = json.loads(answer)
     except ValueError as error:
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise MachineUnfitError(f"The sandbox could not be checked: {' '.join(tail)}") from error
+        raise MachineUnfitError(f"The sandbox could not be checked: {last}") from error
     if told.get("error"):
         raise MachineUnfitError(str(told["error"]))
     return dict(told)

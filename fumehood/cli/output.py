@@ -14,6 +14,9 @@ from rich.table import Table
 
 from fumehood.domain.step import Event
 
+WIDTH = 132
+"""Columns of a table that goes to a file or another program."""
+
 
 class Progress:
     """Shows events as they come: a spinner above plain lines on a terminal, plain lines elsewhere."""
@@ -98,4 +101,5 @@ def print_lines(lines: Iterable[str], *, error: bool = False) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table."""
-    Console(soft_wrap=False).print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)

@@ -65,7 +65,7 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
     _room(settings)
     progress.start("checking the sandbox and LaTeX")
     try:
-        told = check_machine(settings, asked.sandbox)
+        told = check_machine(settings, asked.sandbox, progress.say)
         progress.say(str(told["text"]))
         worlds.prepare_state(settings)
         store, artifacts, clock = worlds.store_of(settings), worlds.artifacts_of(settings), SystemClock()

@@ -33,6 +33,8 @@ KEY = "a key for the doors"
 UNKNOWN = "dir_" + "0" * 26
 ASKED = {"template": "2d_diffusion", "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
 WORKERS = ("write", "run")
+ANSWERS_WITHIN_S = 2.0
+REDIS_AWAY_S = 3.0
 STOPS_WITHIN_S = 8.0
 DONE_WITHIN_S = 180.0
 
@@ -109,8 +111,11 @@ class Doors:
     def log(self, name: str) -> str:
         return (self._logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def post(self, **changes: object) -> str:
-        answer = self.client.post("/v1/directions", json=ASKED | changes)
+    def post(self) -> str:
+        """Post a direction, which is answered at once whatever Redis does."""
+        began = time.monotonic()
+        answer = self.client.post("/v1/directions", json=ASKED)
+        assert time.monotonic() - began < ANSWERS_WITHIN_S
         assert answer.status_code == 202, answer.text
         found: str = answer.json()["id"]
         return found
@@ -181,37 +186,32 @@ def doors(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made.end()
 
 
-def test_a_direction_that_came_while_redis_was_away_is_carried_out(doors: Doors) -> None:
+def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> None:
     doors.stop("redis")
-    began = time.monotonic()
     direction = doors.post()
-    assert time.monotonic() - began < 1
+    time.sleep(REDIS_AWAY_S)
+    assert doors.read(direction)["state"] == "queued"
     doors.start("redis")
-    doors.carried_out(direction)
-
-
-def test_a_redis_that_takes_connections_and_never_answers_holds_nobody_up(doors: Doors) -> None:
-    doors.signal("redis", signal.SIGSTOP)
-    began = time.monotonic()
-    direction = doors.post()
-    assert time.monotonic() - began < 1
-    doors.signal("redis", signal.SIGCONT)
-    doors.until(lambda: doors.read(direction)["state"] != "queued")
-    directions.cancel(doors.store, SystemClock(), DirectionId(direction))
-    doors.until(lambda: not doors.left(), within_s=30)
-
-
-def test_what_runs_is_adopted_when_the_workers_were_stopped_or_killed(doors: Doors) -> None:
-    direction = doors.post(seed=1)
     doors.until(lambda: doors.executions(direction, state=ExecutionState.LAUNCHED))
     assert doors.stop("run") == {"run": 0}
     assert doors.stop("write", by=signal.SIGINT) == {"write": 0}
     assert doors.left(), "a worker that was told to stop leaves alone what runs"
     doors.start(*WORKERS)
-    time.sleep(random.Random(5).uniform(4.0, 12.0))
-    assert doors.stop(*WORKERS, by=signal.SIGKILL) == {"run": -9, "write": -9}
-    doors.start(*WORKERS)
+    time.sleep(random.Random(5).uniform(6.0, 20.0))
+    assert not doors.is_over(direction)
+    assert doors.stop(*WORKERS, "api", by=signal.SIGKILL) == {"write": -9, "run": -9, "api": -9}
+    doors.start(*WORKERS, "api")
+    doors.until(doors.is_up, within_s=30)
     doors.carried_out(direction)
+
+
+def test_a_redis_that_takes_connections_and_never_answers_holds_nobody_up(doors: Doors) -> None:
+    doors.signal("redis", signal.SIGSTOP)
+    direction = doors.post()
+    doors.signal("redis", signal.SIGCONT)
+    doors.until(lambda: doors.read(direction)["state"] != "queued")
+    directions.cancel(doors.store, SystemClock(), DirectionId(direction))
+    doors.until(lambda: not doors.left(), within_s=30)
 
 
 def test_the_doors_refuse_what_is_not_allowed(doors: Doors) -> None:

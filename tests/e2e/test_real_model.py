@@ -16,9 +16,9 @@ from typing import Any, Self
 import pytest
 
 from fumehood.gateway.prices import Prices
+from tests.conftest import free_port
 from tests.e2e.conftest import House
 from tests.e2e.test_demo import SECTIONS, text_of
-from tests.conftest import free_port
 from tests.fakes.provider import KEY, Asked, Failure, Provider, Reply, serving
 from tests.fakes.researcher import Researcher
 
@@ -212,7 +212,7 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
     assert "Anthropic refuses the platform's key" in refused
     assert "fumehood keys set anthropic" in refused
     assert len(provider.asked) == 1
-    assert time.monotonic() - began < 45  # most of it is the baseline's
+    assert time.monotonic() - began < 60  # most of it is the baseline's
 
     # The key comes by the environment alone, and no process that works with it has it there.
     house = House(state=wrong.state, lab=wrong.lab, settings={**settings, "ANTHROPIC_API_KEY": KEY})

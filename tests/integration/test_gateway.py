@@ -374,9 +374,20 @@ def test_a_refused_key_is_not_the_caller_s_fault_and_is_not_shown(room: Room) ->
     assert caught.value.status_code == 424
     assert KEY not in str(caught.value)
     assert len(room.provider.asked) == 1
-    with pytest.raises(ModelUnavailableError) as unavailable:
+    with pytest.raises(ModelUnavailableError, match="fumehood keys set anthropic") as unavailable:
         room.model().text(room.call())
-    assert not unavailable.value.retryable
+    assert (unavailable.value.retryable, unavailable.value.mendable) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(402, "pay"), (403, "no right"), (400, "Your credit balance is too low to use this.")]
+)
+def test_an_account_without_money_or_rights_is_no_fault_of_the_call(room: Room, status: int, words: str) -> None:
+    room.provider.script = lambda _: Failure(status, message=words)
+    with pytest.raises(ModelUnavailableError, match=words) as caught:  # never `OverBudgetError`, which is ours
+        room.model().text(room.call())
+    assert (caught.value.retryable, caught.value.mendable) == (False, True)
+    assert len(room.provider.asked) == 1
 
 
 def test_without_a_key_nothing_is_sent_and_the_remedy_is_told(room: Room) -> None:

@@ -18,7 +18,8 @@ from fumehood.cli import run as running
 from fumehood.cli.main import main
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.step import Event
-from fumehood.errors import FumehoodError, MachineUnfitError, OverBudgetError, WorkFailedError
+from fumehood.errors import FumehoodError, MachineUnfitError, ModelUnavailableError, OverBudgetError, WorkFailedError
+from fumehood.gateway.keys import Keys
 from fumehood.services import directions
 from fumehood.settings import Settings
 from tests.fakes.laboratory import TINY, Laboratory, write_template
@@ -118,6 +119,8 @@ class TestRunRefuses:
             (("--profile", "huge"), "no profile 'huge'"),
             (("--model", ""), "model's name"),
             (("--model", "claude-x"), "fumehood keys set anthropic"),
+            (("--review-model", "claude-sonnet-4-5"), "fumehood keys set anthropic"),
+            (("--model", "gpt-9"), "There is no model 'gpt-9'"),
         ],
     )
     def test_bad_input_before_anything_is_made(
@@ -125,6 +128,11 @@ class TestRunRefuses:
     ) -> None:
         assert sentence in self.bad(say, tmp_path, "--out", str(tmp_path / "out"), *words).sentence
         assert not (tmp_path / "out").exists()
+
+    def test_a_model_whose_price_is_not_known(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        Keys(tmp_path / "state").set("anthropic", "sk-ant-x")
+        said = say(*RUN, "--model", "claude-x", "--out", str(tmp_path / "out"))
+        assert (said.status, "price of the model 'claude-x' is not known" in said.sentence) == (2, True)
 
     def test_a_template_with_a_syntax_error(self, say: Callable[..., Said], tmp_path: Path) -> None:
         folder = write_template(tmp_path / "mine", {**TINY, "experiment.py": "x = 1\ny = (\n"})
@@ -251,6 +259,17 @@ class TestEnds:
         lifted = running._lifted(lab.store, lab.direction(), lab.asked(budget_usd=5.0))
         assert (lifted.hold, lifted.budget_usd) == (Hold.NONE, 5.0)
         assert lab.direction() == lifted
+
+    def test_a_model_that_is_away_is_status_one_and_going_on_lifts_the_hold(self, lab: Laboratory) -> None:
+        direction = dataclasses.replace(lab.submit(), hold=Hold.NO_MODEL)
+        lab.save(direction)
+        with lab.store.begin() as tx:
+            tx.events.append(Event(direction_id=direction.id, kind="no_model", text="held: Nobody answered."))
+        with pytest.raises(
+            ModelUnavailableError, match=r"^Nobody answered\. Nothing is lost: give --resume to go on\.$"
+        ):
+            running.raise_for(direction, lab.store)
+        assert running._lifted(lab.store, direction, lab.asked()).hold is Hold.NONE
 
     def test_a_hold_for_another_reason_is_not_lifted(self, lab: Laboratory) -> None:
         lab.save(dataclasses.replace(lab.submit(), hold=Hold.PAUSED))

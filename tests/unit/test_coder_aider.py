@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.direction import Direction
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import Claims
-from fumehood.errors import BadInputError, OverBudgetError
-from fumehood.gateway.app import create_app
+from fumehood.errors import BadInputError, FumehoodError, ModelUnavailableError, OverBudgetError
+from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.prices import Prices
+from fumehood.gateway.upstream import UpstreamError
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.aider import AiderCoder
 from fumehood.ports import Call, Edit
@@ -226,6 +231,35 @@ def test_a_refusal_for_want_of_budget_is_not_hidden(room: Room, tmp_path: Path) 
     said = "print(json.dumps({'said': ['x urn:fumehood:problem:over-budget y']}))"
     with pytest.raises(OverBudgetError):
         room.edit(python=script(tmp_path, said))
+
+
+@needs_aider
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (OverBudgetError('The budget is "used" up.'), OverBudgetError),
+        (UpstreamError("The key is refused.", status=424, kind="api_error", mendable=True), ModelUnavailableError),
+        (UpstreamError("Overloaded.", status=529, kind="overloaded_error", retryable=True), ModelUnavailableError),
+        (UpstreamError("Not there.", status=502, kind="api_error", retryable=True), ModelUnavailableError),
+    ],
+)
+def test_what_the_gateway_answers_reaches_the_step_through_aider(
+    room: Room, answer: FumehoodError, raised: type[FumehoodError]
+) -> None:
+    asked = []
+
+    def refuse(_: Request) -> Response:
+        asked.append(answer)
+        return answer_to(answer)
+
+    with serving(Starlette(routes=[Route("/v1/messages", refuse, methods=["POST"])])) as url:
+        room.url = url
+        with pytest.raises(raised) as caught:
+            room.edit(model="claude-sonnet-4-5")
+    assert str(caught.value) == str(answer)
+    assert len(asked) == 1  # the gateway has tried again already
+    if isinstance(caught.value, ModelUnavailableError) and isinstance(answer, UpstreamError):
+        assert (caught.value.retryable, caught.value.mendable) == (answer.retryable, answer.mendable)
 
 
 def test_a_working_copy_with_paths_that_lead_out_is_refused() -> None:

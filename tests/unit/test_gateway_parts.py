@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError
 from fumehood.gateway import request, sse
+from fumehood.gateway.accounts import _dollars
 from fumehood.gateway.exchange import adapt
 from fumehood.gateway.keys import Keys
 from fumehood.gateway.prices import ModelFacts, Prices, Rates, Tokens
@@ -197,6 +198,13 @@ def test_odd_events_do_not_break_the_count(events: list[dict[str, Any]]) -> None
     for event in events:
         tally.see(event)
     Tokens.of(tally.usage)
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"), [(0, "$0.00"), (10, "$10.00"), (1.5, "$1.50"), (0.0001, "$0.0001"), (0.140912345, "$0.140912")]
+)
+def test_an_amount_shows_its_cents_and_no_budget_reads_as_nothing(usd: float, text: str) -> None:
+    assert _dollars(usd) == text
 
 
 @given(st.integers(1, 50), st.none() | st.floats(0, 1e4), st.floats(0, 1))

@@ -144,15 +144,38 @@ class TestModelDown:
         steps.advance(lab.write)
         assert len(lab.ideas()) == 1
 
-    def test_after_the_last_try_the_direction_fails_with_the_reason(self, make_lab: Callable[..., Laboratory]) -> None:
-        lab = make_lab(model=script(idea=DOWN))
-        lab.submit()
+    @pytest.mark.parametrize("role", ["idea", "notes"])
+    def test_after_the_last_try_the_work_is_held_and_goes_on_when_the_hold_is_lifted(
+        self, make_lab: Callable[..., Laboratory], role: str
+    ) -> None:
+        lab = make_lab(model=script(**{role: refusing(DOWN, steps.TRIES, script()[role])}))
+        lab.submit(runs=1)
         for _ in range(steps.TRIES + 1):
             lab.go_on()
             lab.clock.advance(100)
-        assert len(lab.model.asked("idea")) == steps.TRIES
-        assert lab.direction().state is DirectionState.FAILED
-        assert lab.direction().error == "The provider is overloaded."
+        assert len(lab.model.asked(role)) == steps.TRIES
+        assert Hold.NO_MODEL in {lab.direction().hold, *(one.hold for one in lab.experiments())}
+        assert "no_model: held: The provider is overloaded." in lab.told()
+        assert steps.nothing_left(lab.store, lab.direction())
+        assert not lab.direction().is_final
+        lab.save(dataclasses.replace(lab.direction(), hold=Hold.NONE))
+        lab.save(*(dataclasses.replace(one, hold=Hold.NONE) for one in lab.experiments()))
+        lab.go_on()
+        assert lab.direction().state is DirectionState.DONE
+
+    def test_how_often_it_is_asked_can_be_set(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=DOWN))
+        lab.write = dataclasses.replace(lab.write, model_tries=1)
+        lab.submit()
+        lab.go_on()
+        assert (len(lab.model.asked("idea")), lab.direction().hold) == (1, Hold.NO_MODEL)
+
+    def test_what_a_person_can_mend_is_held_at_once(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(model=script(idea=ModelUnavailableError("The key is refused.", mendable=True)))
+        lab.submit()
+        lab.go_on()
+        assert (len(lab.model.asked("idea")), lab.direction().hold) == (1, Hold.NO_MODEL)
+        assert lab.steps("propose")[0].tries == 0
 
     def test_what_waiting_cannot_help_fails_at_once(self, make_lab: Callable[..., Laboratory]) -> None:
         lab = make_lab(model=script(idea=ModelUnavailableError("The key is wrong.")))

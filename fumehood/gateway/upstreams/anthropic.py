@@ -30,6 +30,8 @@ _KINDS = {
 _UNAUTHORISED = 401
 _ACCOUNT = frozenset({402, 403})
 """It is the platform's account that lacks money or a right. Passed on as they are they would speak of the caller."""
+_NO_CREDIT = "credit balance is too low"
+"""What the provider says, as a fault of the request, when an account is empty."""
 _NO_KEY = 424
 """Not a status that clients try again: waiting does not bring a key."""
 
@@ -183,7 +185,7 @@ def _failure(response: httpx.Response, key: str) -> _Failure:
         return _Failure(UpstreamError(refusal, status=_NO_KEY, kind="api_error", mendable=True))
     retryable = status in _AGAIN or status >= 500
     told = _told(response).replace(key, "[secret]")
-    if status in _ACCOUNT:
+    if status in _ACCOUNT or _NO_CREDIT in told:
         return _Failure(UpstreamError(told, status=_NO_KEY, kind="api_error", mendable=True))
     said = status if status in _KINDS else 400 if status < 500 else 502
     error = UpstreamError(told, status=said, kind=_KINDS.get(said, "api_error"), retryable=retryable)

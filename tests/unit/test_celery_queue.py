@@ -1,0 +1,98 @@
+"""Hints over Celery: nobody waits for Redis, and nothing fails without it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from celery import Celery
+
+from fumehood.domain.step import Side
+from fumehood.queue.celery import MOST_WAITING, CeleryQueue, create_app, queue_name
+
+PATIENCE_S = 5.0
+
+
+class Broker:
+    """Stands in for a Celery application: it sends when it may, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[list[str], str]] = []
+        self.error: Exception | None = None
+        self.tried = 0
+        self.open = threading.Event()
+        self.open.set()
+
+    def send_task(self, name: str, *, args: list[str], queue: str, retry: bool) -> None:
+        assert (name, retry) == ("fumehood.advance", False)
+        self.open.wait()
+        self.tried += 1
+        if self.error:
+            raise self.error
+        self.sent.append((args, queue))
+
+    def wait_for(self, tries: int) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self.tried < tries:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    made = Broker()
+    yield made
+    made.open.set()
+
+
+def queue_over(broker: Broker) -> CeleryQueue:
+    return CeleryQueue(cast("Celery", broker))
+
+
+def test_a_hint_reaches_its_side(broker: Broker) -> None:
+    queue = queue_over(broker)
+    for side in Side:
+        queue.hint(side)
+    broker.wait_for(2)
+    assert broker.sent == [(["write"], "fumehood.write"), (["run"], "fumehood.run")]
+
+
+@pytest.mark.parametrize("error", [OSError("away"), ValueError("a fault of the client's")])
+def test_a_failure_is_told_once_and_hints_go_on(
+    broker: Broker, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    queue = queue_over(broker)
+    broker.error = error
+    with caplog.at_level(logging.WARNING, logger="fumehood.queue"):
+        for _ in range(3):
+            queue.hint(Side.RUN)
+        broker.wait_for(3)
+    assert [str(error) in one.message for one in caplog.records] == [True]
+    broker.error = None
+    queue.hint(Side.RUN)
+    broker.wait_for(4)
+    assert len(broker.sent) == 1
+
+
+def test_nobody_waits_for_a_broker_that_hangs(broker: Broker) -> None:
+    queue = queue_over(broker)
+    broker.open.clear()
+    began = time.monotonic()
+    for _ in range(10 * MOST_WAITING):
+        queue.hint(Side.WRITE)
+    assert time.monotonic() - began < 1
+    broker.open.set()
+    broker.wait_for(MOST_WAITING)
+    assert len(broker.sent) <= MOST_WAITING + 1
+
+
+def test_nothing_but_json_and_no_command_is_taken_from_the_broker() -> None:
+    settings: Any = create_app("redis://127.0.0.1:1/0").conf
+    assert settings.accept_content == ["json"]
+    assert settings.worker_enable_remote_control is False
+    assert settings.broker_connection_max_retries is None
+    assert {queue_name(side) for side in Side} == {"fumehood.write", "fumehood.run"}
