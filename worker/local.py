@@ -47,9 +47,9 @@ def main() -> int:
         return 0
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if asked.side == "write":
-        _loop(worlds.write_world(settings, asked.gateway))
+        _loop(worlds.write_world(settings, asked.gateway), DirectionId(asked.direction))
     elif asked.side == "run":
-        _loop(worlds.run_world(settings, asked.sandbox))
+        _loop(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
     else:
         _watch(worlds.run_world(settings, asked.sandbox), settings)
     return 0
@@ -61,10 +61,10 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _loop(world: WriteWorld | RunWorld) -> None:
+def _loop(world: WriteWorld | RunWorld, direction_id: DirectionId) -> None:
     queue = LocalQueue(world.store)
     while True:
-        if not steps.advance(world):
+        if not steps.advance(world, direction_id):
             queue.wait()
 
 

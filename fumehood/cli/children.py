@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from fumehood.cli import handover
+from fumehood.domain.ids import DirectionId
 from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
@@ -61,8 +62,9 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
 class Children:
     """Starts the workers, keeps them alive, and ends them."""
 
-    def __init__(self, settings: Settings, sandbox: str) -> None:
+    def __init__(self, settings: Settings, sandbox: str, direction_id: DirectionId) -> None:
         self._settings = settings
+        self._direction_id = direction_id
         self._sandbox = sandbox
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._restarts: dict[str, int] = {}
@@ -112,6 +114,7 @@ class Children:
 
     def _start(self, side: str) -> None:
         command = [*PYTHON, "-m", "worker.local", "--side", side, "--sandbox", self._sandbox]
+        command += ["--direction", self._direction_id]
         if side == "write":
             command += ["--gateway", self.gateway_url]
         else:

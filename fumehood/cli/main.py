@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -178,6 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[..., object] = app
     try:
         if arguments is None:
+            # A polite end, as from a service manager, is Ctrl-C by another name: what runs is stopped and put back.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             handover.leave_environment()
         status = command(args=given, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):

@@ -18,9 +18,10 @@ from fumehood.cli.children import Children, check_machine, halt
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.ids import ID, DirectionId
-from fumehood.domain.step import Event
+from fumehood.domain.step import Event, StepState
 from fumehood.errors import (
     BadInputError,
+    ConflictError,
     MachineUnfitError,
     ModelUnavailableError,
     NotFoundError,
@@ -175,12 +176,30 @@ def _lifted(store: Store, direction: Direction, asked: directions.Submission) ->
 
 
 def follow(settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress) -> None:
-    """Start the workers and show events until a direction needs no more work."""
+    """Start the workers and show events until a direction needs no more work.
+
+    Raises `ConflictError` when another command is carrying the direction out.
+    """
+    with worlds.only_one(settings.state_dir / "directions" / f"{direction.id}.lock") as mine:
+        if not mine:
+            raise ConflictError(f"Another command is carrying {direction.id} out: wait for it, or stop it first.")
+        _free(store, direction)
+        _follow(settings, store, direction, sandbox, progress)
+
+
+def _free(store: Store, direction: Direction) -> None:
+    """Let steps be claimed at once whose workers died with an earlier command, instead of when their leases end."""
+    with store.begin() as tx:
+        for step in tx.steps.find(direction_id=direction.id, state=StepState.CLAIMED):
+            tx.steps.renew(step, until=0.0)
+
+
+def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress) -> None:
     with store.begin(write=False) as tx:
         past = tx.events.since(direction.id, 0, 1_000_000)
     seen = past[-1].seq if past else 0
     try:
-        with Children(settings, sandbox) as children:
+        with Children(settings, sandbox, direction.id) as children:
             while True:
                 with store.begin(write=False) as tx:
                     events = tx.events.since(direction.id, seen)

@@ -18,6 +18,10 @@ class Side(StrEnum):
     """Holds the container engine, no model key and no way out."""
 
 
+CLEARING = frozenset({"collect", "remove"})
+"""Steps that clear a machine of what ended; a worker of one direction does them for every direction."""
+
+
 class StepState(StrEnum):
     """Where a step stands."""
 

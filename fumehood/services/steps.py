@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event, Side, Step, StepState
 from fumehood.errors import FumehoodError, ModelUnavailableError, OverBudgetError
 from fumehood.ports import Clock, Store, Transaction
@@ -70,8 +71,8 @@ LEASE_S = 60.0
 HEARTBEAT_S = 15.0
 TRIES = MODEL_TRIES
 """Claims of one step before its direction or experiment is held, where nothing else is set."""
-BUG_TRIES = 2
-"""A fault of our own is tried once more, since it may have been the machine's; its trace is in the worker's log."""
+BUG_TRIES = 3
+"""A fault of our own is tried again, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
 
 LOG = logging.getLogger("fumehood.steps")
@@ -81,11 +82,11 @@ class _SupersededError(Exception):
     """Somebody else claimed the step; nothing of ours is committed."""
 
 
-def advance(world: WriteWorld | RunWorld) -> bool:
-    """Do one due step of this worker's side; False when nothing was due."""
+def advance(world: WriteWorld | RunWorld, direction_id: DirectionId | None = None) -> bool:
+    """Do one due step of this worker's side, of one direction where it is given; False when nothing was due."""
     side = Side.WRITE if isinstance(world, WriteWorld) else Side.RUN
     with world.store.begin() as tx:
-        step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S)
+        step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S, direction_id=direction_id)
     if step is None:
         return False
     with _heartbeat(world.store, world.clock, step), contextlib.suppress(_SupersededError):

@@ -16,7 +16,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
-from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Collection, Events, Ledger, Steps
 from fumehood.store import plain
@@ -139,10 +139,11 @@ class MemorySteps(_Reading[Step]):
         self._keep(step)
         return True
 
-    def claim(self, side: Side, *, now: float, lease_s: float) -> Step | None:
+    def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
         """Take the oldest due step of a side whose direction and experiment are not held."""
         due = [row for row in self._rows.values() if row["side"] == side and self._is_due(row, now)]
-        allowed = [row for row in due if self._is_allowed(row, side)]
+        ours = [row for row in due if direction_id in {None, row["direction_id"]} or row["name"] in CLEARING]
+        allowed = [row for row in ours if self._is_allowed(row, side)]
         if not allowed:
             return None
         row = min(allowed, key=lambda row: row["due_at"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Table, and_, func, or_, select, update
+from sqlalchemy import Connection, Table, and_, func, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -17,7 +17,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
-from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Collection, Events, Ledger, Steps
 from fumehood.store import plain, tables
@@ -139,12 +139,12 @@ class SqlSteps(_Reading[Step]):
         with _kept("step", step.id):
             return self._connection.execute(insert).one_or_none() is not None
 
-    def claim(self, side: Side, *, now: float, lease_s: float) -> Step | None:
+    def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
         """Take the oldest due step of a side whose direction and experiment are not held."""
         steps = self._table.c
         row = self._connection.execute(
             update(self._table)
-            .where(steps.id == self._oldest(side, now))
+            .where(steps.id == self._oldest(side, now, direction_id))
             .values(
                 state=StepState.CLAIMED.value,
                 fence=steps.fence + 1,
@@ -156,7 +156,7 @@ class SqlSteps(_Reading[Step]):
         found = row.mappings().one_or_none()
         return None if found is None else self._shape.value(found)  # type: ignore[arg-type]
 
-    def _oldest(self, side: Side, now: float) -> Any:
+    def _oldest(self, side: Side, now: float, direction_id: DirectionId | None) -> Any:
         steps, directions, experiments = self._table.c, tables.DIRECTIONS.c, tables.EXPERIMENTS.c
         free = and_(
             directions.hold == Hold.NONE.value,
@@ -165,6 +165,7 @@ class SqlSteps(_Reading[Step]):
         stopped = directions.state.in_([DirectionState.FAILED.value, DirectionState.CANCELLED.value])
         # What a stopped direction left in the engine is still cleared away, held or not; nothing more is written.
         allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)
+        ours = true() if direction_id is None else or_(steps.direction_id == direction_id, steps.name.in_(CLEARING))
         return (
             select(steps.id)
             .join_from(self._table, tables.DIRECTIONS, directions.id == steps.direction_id)
@@ -177,6 +178,7 @@ class SqlSteps(_Reading[Step]):
                     and_(steps.state == StepState.CLAIMED.value, steps.lease_until <= now),
                 ),
                 allowed,
+                ours,
             )
             .order_by(steps.due_at, steps.row)
             .limit(1)

@@ -129,9 +129,7 @@ def test_any_text_is_kept_as_it_is_or_refused(served: Served, described: dict[st
         assert answer.json()["text"] == text.strip()
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/admin", "/metrics", "/redoc", "/docs/oauth2-redirect", "/healthz/", "//healthz"]
-)
+@pytest.mark.parametrize("path", ["/", "/admin", "/metrics", "/redoc", "/docs/x", "/healthz/", "//healthz"])
 @pytest.mark.parametrize("verb", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
 def test_nothing_is_open_that_was_not_opened(served: Served, verb: str, path: str) -> None:
     answer = served.nobody.request(verb, path, follow_redirects=False)

@@ -571,6 +571,22 @@ class TestSteps:
             assert mine
             assert mine.id == "step_1"
 
+    def test_a_worker_of_one_direction_leaves_the_others_alone_but_for_clearing(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction())
+            transaction.directions.save(make_direction(id=OTHER))
+            transaction.steps.add(make_step(1, side=Side.RUN, name="launch", direction_id=OTHER))
+            transaction.steps.add(make_step(2, side=Side.RUN, name="remove", direction_id=OTHER, due_at=3.0))
+            transaction.steps.add(make_step(3, side=Side.RUN, name="launch", due_at=5.0))
+            claims = [
+                transaction.steps.claim(Side.RUN, now=10.0, lease_s=60.0, direction_id=make_direction().id)
+                for _ in range(3)
+            ]
+            assert [step.id if step else None for step in claims] == ["step_2", "step_3", None]
+            left = transaction.steps.claim(Side.RUN, now=10.0, lease_s=60.0)
+            assert left
+            assert left.id == "step_1"
+
     @pytest.mark.parametrize("state", list(DirectionState))
     @pytest.mark.parametrize("hold", [Hold.NONE, Hold.PAUSED])
     def test_of_a_stopped_direction_only_the_run_side_goes_on(
@@ -771,7 +787,7 @@ class TestSql:
     def test_a_claim_reads_only_the_live_steps_of_its_side(self, sql: SqlStore) -> None:
         with sql.begin() as transaction:
             steps: Any = transaction.steps
-            oldest = steps._oldest(Side.WRITE, 1.0)
+            oldest = steps._oldest(Side.WRITE, 1.0, None)
             query = str(oldest.compile(steps._connection.engine, compile_kwargs={"literal_binds": True}))
             plan = steps._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN SELECT {query}").all()
         assert any("ix_steps_side_state_due_at (side=? AND state=?" in row[-1] for row in plan), plan

@@ -202,7 +202,11 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
     port = free_port()
     researcher = Researcher()
     provider = Provider(researcher)
-    settings = {"FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "FUMEHOOD_MODEL_TRIES": "2"}
+    settings = {
+        "FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}",
+        "FUMEHOOD_MODEL_TRIES": "2",
+        "FUMEHOOD_CODER_PYTHON": str(tmp_path / "none"),  # our own coder; the paper above is Aider's where it is there
+    }
     wrong: House = make_house("away", **settings, ANTHROPIC_API_KEY="sk-ant-test-wrong")
     out = tmp_path / "out"
 

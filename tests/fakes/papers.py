@@ -116,7 +116,7 @@ def metric(values: Mapping[str, Sequence[float]], **words: Any) -> dict[str, Any
 
 def record(index: int, shift: Mapping[str, float], **changes: Any) -> dict[str, Any]:
     """Return a record whose KL divergences are the baseline's moved by `shift` baseline standard deviations."""
-    rng = random.Random(1000 + index)  # noqa: S311 - made-up measurements
+    rng = random.Random(1000 + index)
     kl = {d: [m + SPREAD[d] * (shift.get(d, 0.0) + rng.gauss(0, 1)) for _ in range(3)] for d, m in BASE.items()}
     coverage = {d: [0.8 + rng.gauss(0, 0.02) for _ in range(3)] for d in BASE}
     loss = {d: [0.6 + rng.gauss(0, 0.02) for _ in range(3)] for d in BASE}

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,16 @@ from tests.conftest import free_port
 pytestmark = pytest.mark.redis
 STOPS_WITHIN_S = 8.0
 LONG_STEP = """
-import sys, time
+import sys
+import time
 from worker import __main__ as worker
 
 def advance(world):
     try:
-        print("begun", flush=True)
+        print("begun", file=sys.__stdout__, flush=True)
         time.sleep(60)
     finally:
-        print("cleared away", flush=True)
+        print("cleared away", file=sys.__stdout__, flush=True)
 
 worker.steps.advance = advance
 sys.argv = ["worker", "--side", "write", "--gateway", "http://127.0.0.1:9"]
@@ -31,9 +34,10 @@ sys.exit(worker.main())
 """
 
 
-def start(state: Path, redis_url: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(state: Path, redis_url: str) -> Iterator[subprocess.Popen[str]]:
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(state), "FUMEHOOD_REDIS_URL": redis_url}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", LONG_STEP],
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -41,12 +45,16 @@ def start(state: Path, redis_url: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
-    )
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            worker.kill()
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_a_long_step_is_cut_short_and_cleared_away(tmp_path: Path, redis_url: str, told: signal.Signals) -> None:
-    with start(tmp_path, redis_url) as worker:
+    with started(tmp_path, redis_url) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "begun\n"
         began = time.monotonic()
@@ -58,7 +66,7 @@ def test_a_long_step_is_cut_short_and_cleared_away(tmp_path: Path, redis_url: st
 
 
 def test_a_worker_that_looks_for_redis_stops_too(tmp_path: Path) -> None:
-    with start(tmp_path, f"redis://127.0.0.1:{free_port()}/0") as worker:
+    with started(tmp_path, f"redis://127.0.0.1:{free_port()}/0") as worker:
         assert worker.stderr is not None
         assert "Cannot connect" in worker.stderr.readline()
         began = time.monotonic()

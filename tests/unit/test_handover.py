@@ -12,6 +12,7 @@ import pytest
 
 from fumehood.cli import children, handover
 from fumehood.cli.children import Children
+from fumehood.domain.ids import DirectionId
 from fumehood.gateway.keys import handed
 from fumehood.settings import Settings
 
@@ -32,7 +33,7 @@ def hand_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     def do() -> int:
         seen: list[dict[str, str]] = []
         monkeypatch.setenv("ANTHROPIC_API_KEY", f" {KEY}\n")
-        monkeypatch.setattr(os, "execve", lambda path, words, environment: seen.append(environment))
+        monkeypatch.setattr(os, "execve", lambda *words: seen.append(words[-1]))
         handover.leave_environment()
         (environment,) = seen
         assert KEY not in str(environment)
@@ -70,7 +71,7 @@ def test_the_gateway_alone_gets_the_file(hand_over: Callable[[], int], tmp_path:
     assert not os.get_inheritable(file)
     assert handover.names() == {"anthropic"}
     assert handed(file) == handed(file) == {"anthropic": KEY}
-    started = Children(Settings(state_dir=tmp_path / "state"), "local")
+    started = Children(Settings(state_dir=tmp_path / "state"), "local", DirectionId("dir_00000000000000000000000000"))
     try:
         started._start_gateway()
         place = Path("/proc") / str(started._running["gateway"].pid)

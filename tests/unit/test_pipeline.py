@@ -97,6 +97,7 @@ def test_the_finished_folder_holds_what_the_contract_says(done: Laboratory, tmp_
         "ideas.json",
         "summary.json",
         "ledger.json",
+        "llm_calls.jsonl",
         "events.jsonl",
         "manifest.json",
         "experiments",
