@@ -256,6 +256,9 @@ class Signer(Protocol):
     def sign(self, payload: bytes, payload_type: str) -> bytes:
         """Return a DSSE envelope (JSON bytes) over the payload."""
 
+    def public_pem(self) -> bytes:
+        """Return the public key as PEM, for whoever wants to check."""
+
 
 class Clock(Protocol):
     """Tells the time and makes ids."""

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,10 @@ class Ed25519Signer:
     def public_key_bytes(self) -> bytes:
         """Return the 32 raw bytes of the public key."""
         return _raw(self._key.public_key())
+
+    def public_pem(self) -> bytes:
+        """Return the public key as PEM, for whoever wants to check."""
+        return public_pem(self.public_key_bytes())
 
     def sign(self, payload: bytes, payload_type: str) -> bytes:
         """Return a DSSE envelope (JSON bytes) over the payload."""
@@ -93,9 +98,9 @@ def signers_of(envelope: bytes) -> tuple[str, ...]:
 
 
 def trusted_keys(state_dir: Path) -> dict[str, bytes]:
-    """Return this installation's own public key by its fingerprint; nothing when it has none yet."""
+    """Return this installation's own public key by its fingerprint; nothing when it has none that may be read."""
     path = state_dir / KEY_FILE
-    if not path.exists():
+    if not os.access(path, os.R_OK):
         return {}
     public_key = _raw(_read_private(path).public_key())
     return {key_id_of(public_key): public_key}

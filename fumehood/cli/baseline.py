@@ -11,7 +11,7 @@ from fumehood.cli.output import Progress
 from fumehood.cli.run import follow, raise_for
 from fumehood.domain.experiment import Run
 from fumehood.ports import Artifacts
-from fumehood.services import directions, final_info, templates
+from fumehood.services import directions, facts, final_info, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -40,6 +40,7 @@ def measure(
     template = templates.load(direction.template_files, artifacts, direction.template)
     if out is not None:
         _write(run, artifacts, out)
+    record = facts.predicate(artifacts.get(run.record))
     info = final_info.read(artifacts.get(run.final_info), "record")
     noise = {
         name: _noise(info, name)
@@ -51,6 +52,7 @@ def measure(
         "profile": direction.profile,
         "seeds": list(run.seeds) or "uncontrolled",
         "final_info": json.loads(artifacts.get(run.final_info)),
+        "sources": {name: metric["source"] for name, metric in record["metrics"].items()},
         "noise": noise,
         "out": str(out / "run_0") if out else None,
     }

@@ -19,7 +19,7 @@ from fumehood.cli.run import run as carry_out
 from fumehood.cli.sandbox import INTERRUPTED
 from fumehood.cli.sandbox import app as sandbox_app
 from fumehood.errors import FumehoodError
-from fumehood.services import directions, verification
+from fumehood.services import directions, export, verification
 from fumehood.settings import Settings
 
 app = typer.Typer(
@@ -120,7 +120,9 @@ def verify(
     if not folder.is_dir():
         raise BadInputError(f"There is no folder {folder}.")
     known = trusted_keys(Settings().state_dir)
-    trusted = known | (load_key(key, known.values()) if key else {})
+    enclosed = folder / export.PUBLIC_KEY
+    candidates = [*known.values(), *(load_key(str(enclosed)).values() if enclosed.is_file() else ())]
+    trusted = known | (load_key(key, candidates) if key else {})
     report = verification.verify_folder(
         verification.open_folder(folder), lambda envelope, kind: open_envelope(envelope, trusted, kind)
     )

@@ -95,6 +95,9 @@ def baseline(
         return
     for dataset, metrics in told["final_info"].items():
         for name, mean in metrics["means"].items():
-            output.print_lines([f"{dataset} {name}: {mean:.6g} ± {metrics['stderrs'][name]:.2g}"])
+            stderr = metrics["stderrs"].get(name)
+            spread = "" if stderr is None else f" ± {stderr:.2g}"
+            mark = "" if told["sources"][name] == "evaluator" else " (self-reported)"
+            output.print_lines([f"{dataset} {name}: {mean:.6g}{spread}{mark}"])
     noise = told["noise"]
     output.print_lines([f"noise: {json.dumps(noise)}" if noise else "noise: unknown, the template does not take seeds"])

@@ -17,6 +17,8 @@ from fumehood.ports import Artifacts, Signer, Store, Transaction
 from fumehood.services import results
 
 MANIFEST = "manifest.json"
+PUBLIC_KEY = "signing_key.pem"
+"""Lies in a folder so that it can be checked by fingerprint elsewhere; it is trusted nowhere for lying there."""
 MANIFEST_TYPE = "application/vnd.fumehood.manifest+json"
 MAX_LINED = 2 * 1024 * 1024
 """Larger files are named as a whole when they differ, not by the line."""
@@ -107,9 +109,10 @@ def direction_files(store: Store, artifacts: Artifacts, direction_id: DirectionI
             "events.jsonl": artifacts.put(_events(tx, direction_id)),
             "llm_calls.jsonl": artifacts.put(_calls(tx, artifacts, direction_id)),
             "direction.json": artifacts.put(describe(direction)),
+            PUBLIC_KEY: artifacts.put(signer.public_pem()),
         }
         for experiment in tx.experiments.find(direction_id=direction_id):
-            own = experiment_files(tx, artifacts, experiment)
+            own = experiment_files(tx, artifacts, experiment) | {PUBLIC_KEY: files[PUBLIC_KEY]}
             own[MANIFEST] = artifacts.put(manifest(own, artifacts, signer))
             files |= {f"experiments/{experiment.name}/{path}": sha for path, sha in own.items()}
     return files

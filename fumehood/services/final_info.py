@@ -38,9 +38,9 @@ class Series:
         return math.sqrt(math.fsum((value - mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
     @property
-    def stderr(self) -> float:
-        """The standard deviation over seeds divided by the square root of their number."""
-        return self.sd / math.sqrt(len(self.values))
+    def stderr(self) -> float | None:
+        """The standard deviation over seeds divided by the square root of their number; None for one seed."""
+        return self.sd / math.sqrt(len(self.values)) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class FinalInfo:
         shape = {
             dataset: {
                 "means": {name: series.mean for name, series in metrics.items()},
-                "stderrs": {name: series.stderr for name, series in metrics.items()},
+                "stderrs": {name: one.stderr for name, one in metrics.items() if one.stderr is not None},
                 "final_info_dict": {name: list(series.values) for name, series in metrics.items()},
             }
             for dataset, metrics in self.datasets.items()
@@ -91,8 +91,10 @@ def _metrics(dataset: str, entry: object, source: str) -> dict[str, Series]:
     for name, mean in means.items():
         values = per_seed.get(name)
         numbers = values if isinstance(values, list) and values else [mean]
+        if isinstance(mean, (list, dict)) and not isinstance(values, list):
+            continue  # templates of the original system leave curves beside their metrics; those are no numbers
         if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in numbers):
-            continue
+            raise BadInputError(f"{name} of {dataset} is not a number")
         if any(isinstance(value, float) and not math.isfinite(value) for value in numbers):
             raise BadInputError(f"{name} of {dataset} is not finite")
         if any(abs(value) > MAX_NUMBER for value in numbers):

@@ -319,9 +319,9 @@ def attempt_ended(
     if execution.outcome and execution.outcome.verdict is Verdict.LOST:
         return _broken(world, direction, f"the platform could not run an execution: {execution.outcome.detail}")
     if experiment is None:
-        change = _broken(world, direction, f"the template's own experiment.py ended {verdict}: {error.strip()}")
+        change = _broken(world, direction, f"the template's own {_ended_how(execution, verdict, error)}")
         return dataclasses.replace(change, runs=(run,))
-    text = f"{experiment.name} {run.folder}: attempt {attempt} ended {verdict}"
+    text = f"{experiment.name} {run.folder}: attempt {attempt} ended {verdict}{_limit_passed(execution, verdict)}"
     return Change(
         runs=(run,),
         steps=(
@@ -335,6 +335,29 @@ def attempt_ended(
         ),
         events=(_event(world, direction, experiment, "attempt.failed", text),),
     )
+
+
+PROGRAMS = {Kind.RUN: "experiment.py", Kind.QUERY: "serve.py", Kind.EVALUATE: "evaluate.py"}
+
+
+def _ended_how(execution: Execution, verdict: str, error: str) -> str:
+    """Name the program, its verdict, and the limit it passed, or else the last it said."""
+    program = PROGRAMS.get(execution.kind, execution.kind.value)
+    limit = _limit_passed(execution, verdict)
+    said = "" if limit or not error.strip() else f": {error.strip()}"
+    return f"{program} ended {verdict}{limit}{said}"
+
+
+def _limit_passed(execution: Execution, verdict: str) -> str:
+    limits = execution.limits
+    passed = {
+        Verdict.TIMED_OUT: f"it may take {limits.wall_s:g} s",
+        Verdict.OUT_OF_MEMORY: f"it may use {limits.memory_mib} MiB",
+        Verdict.OUT_OF_STORAGE: f"it may store {limits.storage_mib} MiB",
+        Verdict.TOO_MANY_PROCESSES: f"it may start {limits.processes} processes",
+        Verdict.TOO_MUCH_OUTPUT: f"it may print {limits.output_bytes} bytes",
+    }
+    return next((f" ({words})" for kind, words in passed.items() if kind.value == verdict), "")
 
 
 def tail_of(execution: Execution) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 
+from fumehood import __version__
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
 from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
@@ -22,6 +23,8 @@ from fumehood.services.world import RunWorld
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:fumehood:run:v1"
+FINGERPRINT = "fingerprint"
+"""What the installation's secret is asked to sign, so that a record can name it without telling it."""
 MAX_COUNT = 10**18
 
 
@@ -44,6 +47,7 @@ def record(world: RunWorld, step: Step) -> Change:
         return _no_result(direction, experiment, run, attempt, jobs, str(error))
     written = info.to_json()
     predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
+    predicate["registration"] = experiment.products.get("registration.json") if experiment else None
     statement = {
         "_type": STATEMENT,
         "subject": [
@@ -124,11 +128,15 @@ def _predicate(
             "attempt": attempt,
         },
         "direction": direction.id,
+        "experiment": run.experiment_id,
+        "platform": __version__,
+        "secret": hashlib.sha256(world.derive_key(FINGERPRINT)).hexdigest(),
+        "device": "cpu",
         "code": dict(sorted(run.files.items())),
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},
         "evaluator": direction.template_files.get("evaluate.py"),
         "image": outcome.image if outcome else "",
-        "data": {part: _tree_hash(files) for part, files in sorted(data.items())},
+        "data": {part: templates.template_hash(files) for part, files in sorted(data.items())},
         "profile": direction.profile,
         "arguments": list(profile.arguments),
         "evaluate_arguments": list(profile.evaluate_arguments),
@@ -194,10 +202,6 @@ def _is_count(value: object) -> bool:
     return 0 <= value <= MAX_COUNT and math.isfinite(value)
 
 
-def _tree_hash(files: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
-
-
 def _following(direction: Direction, experiment: Experiment | None, run: Run) -> Next:
     if experiment is None:
         return measuring.ideas_next(direction)
@@ -216,7 +220,8 @@ def _event(
     who = f"{experiment.name} {run.folder}" if experiment else "baseline"
     primary = template.primary
     over = final_info.overall(info, primary) if primary else None
-    figure = f": {primary} {over.mean:.4g} ± {over.stderr:.2g}" if over else ""
+    spread = f" ± {over.stderr:.2g}" if over and over.stderr is not None else ""
+    figure = f": {primary} {over.mean:.4g}{spread}" if over else ""
     return Event(
         direction_id=direction.id,
         experiment_id=experiment.id if experiment else None,

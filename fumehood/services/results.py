@@ -24,7 +24,8 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
         "template": direction.template,
         "profile": direction.profile,
         "ideas": len(ideas),
-        "novel": sum(idea.goes_on for idea in ideas),
+        "novel": sum(idea.novelty is Novelty.NOVEL for idea in ideas),
+        "novelty_unknown": sum(idea.novelty in {Novelty.UNKNOWN, Novelty.UNCHECKED} for idea in ideas),
         "refused": [
             {"name": idea.name, "verdict": idea.novelty, "reason": idea.novelty_reason}
             for idea in ideas

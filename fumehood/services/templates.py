@@ -95,7 +95,7 @@ def profile_of(template: Template, name: str) -> Profile:
 
 
 def template_hash(files: Mapping[str, str]) -> str:
-    """Return one hash over every file of a template."""
+    """Return one hash over a folder's files, their paths and bytes."""
     return hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest()
 
 

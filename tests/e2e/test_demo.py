@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from fumehood.artifacts.signing import Ed25519Signer
+from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
+from fumehood.services import verification
 from fumehood.services.numbers import rounded
 from tests.e2e.conftest import DEMO, Demo, House
 
@@ -129,9 +130,6 @@ def test_an_untouched_folder_verifies(demo: Demo, house: House) -> None:
 
 @pytest.mark.parametrize("name", ["run_1/final_info.json", "run_1/record.json", "latex/main.tex"])
 def test_any_changed_digit_is_named(demo: Demo, house: House, tmp_path: Path, name: str) -> None:
-    from fumehood.artifacts.signing import open_envelope, trusted_keys
-    from fumehood.services import verification
-
     trusted = trusted_keys(house.state)
     copy = tmp_path / "copy"
     shutil.copytree(demo.experiments[0], copy)
@@ -163,6 +161,15 @@ def test_a_folder_signed_by_another_key_is_refused(demo: Demo, house: House, tmp
     told = house.call("verify", str(copy))
     assert told.returncode == 1
     assert f"signed by unknown key {forger.key_id}" in told.stdout
+
+
+def test_a_stranger_checks_a_folder_by_the_signers_fingerprint(demo: Demo, house: House, make_house: Any) -> None:
+    elsewhere: House = make_house("elsewhere")
+    (fingerprint,) = trusted_keys(house.state)
+    unknown = elsewhere.call("verify", str(demo.out))
+    assert unknown.returncode == 1
+    assert f"signed by unknown key {fingerprint}" in unknown.stdout
+    assert elsewhere.call("verify", str(demo.out), "--key", fingerprint).returncode == 0
 
 
 def test_a_plain_template_runs_by_its_required_files_alone(house: House, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.fakes.model import ScriptedCoder
 from tests.fakes.store import KilledError, Moment, MortalStore
 
 BROKEN = ({"experiment.py": b"raise RuntimeError\n"}, "RUN: Broken | it breaks")
-CLOCKED = ("started_at", "signed_at", "direction")
+CLOCKED = ("started_at", "signed_at", "direction", "experiment", "registration")
 """What differs between two equal measurements: when they were made, and for whom."""
 
 
@@ -100,6 +100,7 @@ def test_the_finished_folder_holds_what_the_contract_says(done: Laboratory, tmp_
         "llm_calls.jsonl",
         "events.jsonl",
         "manifest.json",
+        "signing_key.pem",
         "experiments",
     }
     assert {path.name for path in out.iterdir()} == top
