@@ -36,13 +36,11 @@ class Settings(BaseSettings):
     lab_dir: Path | None = None
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None
-    """The Python of the environment that holds Aider; empty means our own SEARCH/REPLACE coder."""
+    """The Python of the environment that holds Aider; empty means `.venv-coder` of the checkout, where it is there."""
     run_dir: Path = Path("/run/fumehood")
     """Where volumes and the lab are mounted for sandboxes; every parent is 0711."""
-    url: str = "http://127.0.0.1:8000"
-    """The server that the client commands talk to."""
     api_key: str = ""
-    """The key that the client commands send, and that the API asks for."""
+    """The key that the API asks for."""
 
     @property
     def resolved_database_url(self) -> str:

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fumehood.cli import checks
 from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow, raise_for
 from fumehood.domain.experiment import Run
+from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts
 from fumehood.services import directions, facts, final_info, templates
 from fumehood.settings import Settings
@@ -24,6 +26,13 @@ def measure(
 ) -> dict[str, Any]:
     """Run a template's baseline in the sandbox and return its results, its noise and its smallest detectable effect."""
     asked = directions.Submission(template=folder, profile=profile, sandbox=sandbox, ideas=1)
+    if out is not None and not checks.is_new(out):
+        raise BadInputError(f"--out {out} is not an empty folder.")
+    checks.draft(asked)
+    if out is not None:
+        checks.writable(out)
+    checks.no_gpu(profile)
+    checks.room(settings)
     try:
         told = check_machine(settings, sandbox, progress.say)
         worlds.prepare_state(settings)

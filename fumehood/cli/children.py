@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,15 +49,16 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
     """Return a command run with root's rights: as it is for root, else by `sudo -n`, with the settings handed on."""
     if os.geteuid() == 0:
         return list(command)
-    if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
-        line = " ".join([sys.executable, "-m", "fumehood", *sys.argv[1:]])
-        raise MachineUnfitError(
-            "Volumes, cgroups and the pool of uids need root, and sudo asks for a password here.",
-            remedy=f"Type this instead: sudo FUMEHOOD_STATE_DIR={settings.state_dir} {line}",
-        )
     told = [f"{name}={value}" for name, value in environment(settings).items() if value]
     # Bytecode written by root would lie in the user's checkout for good.
-    return ["sudo", "-n", "env", "PYTHONDONTWRITEBYTECODE=1", *told, *command]
+    told = ["env", "PYTHONDONTWRITEBYTECODE=1", *told]
+    if shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
+        line = shlex.join(["sudo", *told, *PYTHON, "-m", "fumehood", *sys.argv[1:]])
+        raise MachineUnfitError(
+            "Volumes, cgroups and the pool of uids need root, and sudo asks for a password here.",
+            remedy=f"Type this instead: {line}",
+        )
+    return ["sudo", "-n", *told, *command]
 
 
 class Children:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fumehood.cli import output
+from fumehood.cli import handover, output
 from fumehood.errors import BadInputError
 from fumehood.gateway.keys import Keys
 from fumehood.settings import Settings
@@ -22,6 +22,8 @@ def set_key(
     name: Annotated[str, typer.Argument(help="The provider, such as anthropic.")], as_json: AsJson = False
 ) -> None:
     """Keep a key, asked for without echo or read from standard input."""
+    if name not in handover.VARIABLES:
+        raise BadInputError(f"There is no provider {name!r}: keys are kept for {', '.join(handover.VARIABLES)}.")
     value = getpass.getpass(f"Key of {name}: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not value.strip():
         raise BadInputError("The key is empty.")

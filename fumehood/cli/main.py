@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import FrameType
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
-from fumehood.cli import handover, machine, output, template
+import fumehood
+from fumehood.cli import handover, machine, options, output, template
 from fumehood.cli.keys import app as keys_app
+from fumehood.cli.options import SandboxOption
 from fumehood.cli.run import Finished
 from fumehood.cli.run import run as carry_out
 from fumehood.cli.sandbox import INTERRUPTED
@@ -24,7 +29,6 @@ from fumehood.settings import Settings
 
 app = typer.Typer(
     name="fumehood",
-    help="Run an automated ML scientist where it cannot hurt anything.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,13 +45,30 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
 ]
 TemplateOption = Annotated[str, typer.Option(help="A shipped template's name, or a folder.")]
-SandboxOption = Annotated[Literal["auto", "docker", "local"], typer.Option(help="Which sandbox.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        output.print_lines([f"fumehood {fumehood.__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run an automated ML scientist where it cannot hurt anything."""
 
 
 @app.command()
 def run(
+    context: typer.Context,
     template_name: Annotated[str, typer.Option("--template", help="A shipped template's name, or a folder.")],
-    out: Annotated[Path, typer.Option(help="Where the finished folder goes.")] = Path("out/run"),
+    out: Annotated[
+        Path, typer.Option(help="Where the finished folder goes.", parser=options.folder, metavar="PATH")
+    ] = Path("out/run"),
     text: Annotated[
         str | None, typer.Option(help="The research direction; the template's own task when left out.")
     ] = None,
@@ -55,7 +76,7 @@ def run(
     runs: Annotated[int, typer.Option(help="Runs an idea may have, the baseline not counted.")] = 5,
     model: Annotated[str, typer.Option(help="A model's name, or `offline`.")] = "offline",
     review_model: Annotated[str | None, typer.Option(help="The reviewer's model; the same when left out.")] = None,
-    profile: Annotated[str, typer.Option(help="The size: tiny, cpu or gpu.")] = "cpu",
+    profile: Annotated[str, typer.Option(help="The size, such as tiny or cpu; a GPU is not passed in yet.")] = "cpu",
     sandbox: SandboxOption = "auto",
     novelty: Annotated[
         Literal["on", "off"], typer.Option(help="Whether ideas are checked against the literature.")
@@ -82,8 +103,18 @@ def run(
         budget_usd=budget_usd,
     )
     progress = output.Progress(as_json=as_json)
-    done = carry_out(Settings(), asked, out, resume=resume, progress=progress)
+    given = {_FIELDS.get(name, name) for name in context.params if _is_given(context, name)}
+    done = carry_out(Settings(), asked, out, resume=resume, progress=progress, given=given)
     _tell(done, as_json=as_json)
+
+
+_FIELDS = {"template_name": "template"}
+"""What a submission calls an option, where that is not the option's own name."""
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -160,14 +191,20 @@ def _tell(done: Finished, *, as_json: bool) -> None:
     else:
         if done.summary:
             output.print_table(output.results_table(done.summary))
-            output.print_lines([output.totals(done.summary), *output.reasons(done.summary)])
-        for line in _experiments(done):
-            if line["paper"]:
-                checked = ", ".join(str(one) for one in line["reviewed"]) or "nothing"
-                output.print_lines([f"review of {line['name']} checked: {checked}"])
+            output.print_lines([output.totals(done.summary, _asked_ideas(done)), *output.reasons(done.summary)])
+        output.print_lines(output.reviews(_experiments(done)))
         output.print_lines(verification.describe(done.report))
         output.print_lines(f"paper: {path}" for path in papers)
     raise typer.Exit(0 if done.report.holds else 1)
+
+
+def _asked_ideas(done: Finished) -> int | None:
+    """Return how many ideas the folder's direction asked for; None where it does not say."""
+    try:
+        asked = json.loads((done.out / "direction.json").read_bytes())["ideas"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return asked if isinstance(asked, int) else None
 
 
 def _experiments(done: Finished) -> Sequence[dict[str, Any]]:
@@ -183,6 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             # A polite end, as from a service manager, is Ctrl-C by another name: what runs is stopped and put back.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as below `nohup`
+                signal.signal(signal.SIGHUP, _hung_up)
             handover.leave_environment()
         status = command(args=given, standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
@@ -203,6 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _hung_up(_number: int, _frame: FrameType | None) -> NoReturn:
+    # A shell and the kernel each tell of a closed terminal, and what stops the containers must outlive the second.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _message(error: TyperException) -> str:
     told = getattr(error, "format_message", None)
     return str(told()) if told else str(error)
@@ -210,10 +255,12 @@ def _message(error: TyperException) -> str:
 
 def _said(sentence: str, status: int, given: Sequence[str]) -> int:
     ours = given[: given.index("--")] if "--" in given else given
-    if "--json" in ours:
-        output.print_json({"error": sentence, "exit_status": status})
-    if sentence:
-        sys.stderr.write(f"fumehood: {sentence}\n")
+    with contextlib.suppress(OSError) if status == INTERRUPTED else contextlib.nullcontext():
+        # Whoever hung up reads no more.
+        if "--json" in ours:
+            output.print_json({"error": sentence, "exit_status": status})
+        if sentence:
+            sys.stderr.write(f"fumehood: {sentence}\n")
     return status
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -47,18 +49,23 @@ class Progress:
     def stop(self) -> None:
         """End the display."""
         if self._status:
-            self._status.stop()
+            with contextlib.suppress(OSError):  # the terminal may be gone, and what ends is told elsewhere
+                self._status.stop()
 
     def _line(self, text: str) -> None:
         elapsed = int(time.monotonic() - self._began)
         self._console.print(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {text}", markup=False)
 
 
+COLUMNS = {"experiment": 13, "runs": 6, "outcome": 12, "label": 14, "score": 5, "state": 9}
+"""The results table's columns, each as wide as its longest word, or as 80 columns allow; nothing in them is cut."""
+
+
 def results_table(summary: Mapping[str, Any]) -> Table:
     """Return the results table of a direction."""
     table = Table(title=f"{summary['template']} · {summary['model']} · {summary['profile']}")
-    for name in ("experiment", "runs", "outcome", "label", "score", "state"):
-        table.add_column(name)
+    for name, least in COLUMNS.items():
+        table.add_column(name, overflow="fold", min_width=least)
     for line in summary["experiments"]:
         measured = sum(result == "measured" for result in line["runs"].values())
         score = "not judged" if line["score"] is None else str(line["score"])
@@ -80,12 +87,26 @@ def reasons(summary: Mapping[str, Any]) -> Iterable[str]:
     return [f"{refused['name']} was refused: {refused['reason']}" for refused in summary["refused"]]
 
 
-def totals(summary: Mapping[str, Any]) -> str:
-    """Return a direction's row of the results table as one line."""
-    score = "not judged" if summary["mean_score"] is None else f"{summary['mean_score']:.2f}"
+def reviews(experiments: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """Return what was checked of the papers, wrapped: once for all papers of which the same was."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for line in experiments:
+        if line["paper"]:
+            names.setdefault(tuple(str(one) for one in line["reviewed"]), []).append(str(line["name"]))
+    for checked, papers in names.items():
+        text = f"review of {', '.join(papers)} checked: {', '.join(checked) or 'nothing'}"
+        yield from textwrap.wrap(text, _width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def totals(summary: Mapping[str, Any], asked: int | None = None) -> str:
+    """Return a direction's row of the results table as one line; with how many ideas were asked, if fewer came."""
+    mean = "not judged" if summary["mean_score"] is None else f"{summary['mean_score']:.2f}"
+    highest = "not judged" if summary.get("max_score") is None else f"{summary['max_score']:g}"
+    fewer = f" of {asked} asked" if asked is not None and summary["ideas"] < asked else ""
     return (
-        f"ideas {summary['ideas']}, novel {summary['novel']}, experiments passed {summary['experiments_passed']}, "
-        f"papers {summary['papers']}, mean score {score}, cost {summary['cost_usd']:.2f} USD"
+        f"ideas {summary['ideas']}{fewer}, novel {summary['novel']}, experiments passed {summary['experiments_passed']}, "
+        f"papers {summary['papers']}, mean score {mean}, max score {highest}, "
+        f"cost {summary['cost_usd']:.2f} USD"
     )
 
 
@@ -101,5 +122,9 @@ def print_lines(lines: Iterable[str], *, error: bool = False) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table."""
+    Console(width=_width()).print(table)
+
+
+def _width() -> int:
     console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+    return console.width if console.is_terminal else WIDTH

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import shutil
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
-from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
-from fumehood.cli import handover
+from fumehood.cli import checks
 from fumehood.cli.children import Children, check_machine, halt
+from fumehood.cli.options import Adapter
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction, DirectionState, Hold
-from fumehood.domain.ids import ID, DirectionId
+from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event, StepState
 from fumehood.errors import (
     BadInputError,
     ConflictError,
-    MachineUnfitError,
     ModelUnavailableError,
     NotFoundError,
     OverBudgetError,
     WorkFailedError,
 )
-from fumehood.gateway.keys import Keys
-from fumehood.gateway.prices import Prices
 from fumehood.ports import Store
 from fumehood.services import directions, export, steps, verification
 from fumehood.settings import Settings
@@ -37,7 +34,6 @@ from fumehood.store.clock import SystemClock
 from worker import worlds
 
 POLL_S = 0.1
-MIN_FREE_BYTES = 512 * 1024 * 1024
 _LIFTED = frozenset({Hold.OVER_BUDGET, Hold.NO_MODEL})
 """By going on; what somebody paused stays so."""
 
@@ -51,22 +47,37 @@ class Finished:
     report: verification.Report
 
 
-def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: bool, progress: Progress) -> Finished:
+def run(
+    settings: Settings,
+    asked: directions.Submission,
+    out: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    given: Collection[str] = (),
+) -> Finished:
     """Carry a direction out and leave its folder at `out`; go on where an earlier command stopped.
 
+    `given` names what of `asked` a person gave: going on, it may not differ from what the folder's direction has.
     Raises the errors of `fumehood.errors`; every one that can be known beforehand comes before any work starts.
     """
-    known = _begun(out, resume=resume)
-    if known and (out / export.MANIFEST).is_file():
-        return finished(settings, out)
-    if known is None:
-        _check_input(asked)
-        _writable(out)
-        _check_models(settings, asked.model, asked.review_model or asked.model)
-    _room(settings)
+    told_before = checks.begun(out, resume=resume)
+    known = DirectionId(told_before["id"]) if told_before else None
+    if told_before:
+        checks.unchanged(told_before, asked, given, out)
+        if (out / export.MANIFEST).is_file():
+            return finished(settings, out)
+    else:
+        planned = checks.draft(asked)
+        checks.writable(out)
+        checks.models(settings, planned)
+        checks.no_gpu(asked.profile)
+        if asked.text is not None and checks.is_offline(asked.model):
+            progress.say("the offline model answers from the template's playbook and does not read --text")
+    checks.room(settings)
     progress.start("checking the sandbox and LaTeX")
     try:
-        told = check_machine(settings, asked.sandbox, progress.say)
+        told = check_machine(settings, _sandbox(told_before, asked), progress.say)
         progress.say(str(told["text"]))
         worlds.prepare_state(settings)
         store, artifacts, clock = worlds.store_of(settings), worlds.artifacts_of(settings), SystemClock()
@@ -74,7 +85,7 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
             _find(store, known, out) if known else directions.submit(store, artifacts, clock, asked, worlds.SHIPPED)
         )
         if known:
-            _check_models(settings, direction.model, direction.review_model)
+            checks.models(settings, direction)
         out.mkdir(parents=True, exist_ok=True)
         (out / "direction.json").write_bytes(export.describe(direction))
         if known:
@@ -92,66 +103,10 @@ def run(settings: Settings, asked: directions.Submission, out: Path, *, resume: 
     return finished(settings, out)
 
 
-def _begun(out: Path, *, resume: bool) -> DirectionId | None:
-    """Return the direction that the folder belongs to; None for a folder that is new or empty."""
-    try:
-        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-            return None
-    except OSError as error:
-        raise BadInputError(f"--out {out} cannot be used: {error.strerror}.") from error
-    if not out.is_dir():
-        raise BadInputError(f"--out {out} is not a folder.")
-    if not resume:
-        raise BadInputError(f"--out {out} is not empty: give another folder, or --resume to go on with it.")
-    try:
-        known = json.loads((out / "direction.json").read_bytes())["id"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.") from error
-    if not isinstance(known, str) or not ID.fullmatch(known):
-        raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.")
-    return DirectionId(known)
-
-
-def _check_input(asked: directions.Submission) -> None:
-    """Refuse bad input before anything is made: the draft is thrown away, with what it would have kept."""
-    with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
-        directions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
-
-
-def _writable(out: Path) -> None:
-    there = out.absolute()
-    while not there.exists():
-        there = there.parent
-    try:
-        # Tried, not asked for: root may write anywhere, but not on a disk that is read only.
-        tempfile.TemporaryDirectory(prefix=".fumehood-", dir=there).cleanup()
-    except OSError as error:
-        raise BadInputError(f"--out {out} cannot be written: {there} is not a folder that you may write to.") from error
-
-
-def _check_models(settings: Settings, *models: str) -> None:
-    """Refuse what the gateway would refuse, before any work was done for it."""
-    for model in models:
-        kind = model.partition("-")[0]
-        if kind == "offline":
-            continue
-        if kind != "claude":
-            raise BadInputError(f"There is no model {model!r}: give `offline`, or one such as `claude-sonnet-4-5`.")
-        if "anthropic" not in {*handover.names(), *Keys(settings.state_dir).list()}:
-            raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
-        Prices.shipped().of(model)
-
-
-def _room(settings: Settings) -> None:
-    there = settings.state_dir
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if free < MIN_FREE_BYTES:
-        raise MachineUnfitError(
-            f"The disk of {settings.state_dir} has {free // 2**20} MiB free and {MIN_FREE_BYTES // 2**20} are needed.",
-            remedy="Make room, or set FUMEHOOD_STATE_DIR to a folder on a larger disk.",
-        )
+def _sandbox(told_before: Mapping[str, Any] | None, asked: directions.Submission) -> str:
+    """Return the sandbox to work in: going on, the one that the direction began with."""
+    begun_in = (told_before or {}).get("sandbox")
+    return begun_in if begun_in in get_args(Adapter) else asked.sandbox
 
 
 def _find(store: Store, known: DirectionId, out: Path) -> Direction:
@@ -211,7 +166,8 @@ def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str
                 children.check()
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        progress.say("interrupted: stopping what runs; --resume goes on from here")
+        with contextlib.suppress(OSError):  # the terminal may be what went away
+            progress.say("interrupted: stopping what runs; --resume goes on from here")
         halt(settings, sandbox, direction.id)
         raise
 

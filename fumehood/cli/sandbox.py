@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 from ulid import ULID
 
+from fumehood.cli import options
 from fumehood.domain.execution import Input, Kind, Limits, Outcome, Spec
 from fumehood.errors import BadInputError, FumehoodError
 from fumehood.settings import Settings
@@ -55,7 +56,7 @@ def exec_(
         list[str], typer.Argument(metavar="-- CMD ...", help="What to run, in /work.", show_default=False)
     ],
     workspace: Annotated[Path, typer.Option(help="Copied to /work and never written to.")],
-    out: Annotated[Path, typer.Option(help="Where the collected files go.")],
+    out: Annotated[Path, typer.Option(help="Where the collected files go.", parser=options.folder, metavar="PATH")],
     adapter: Annotated[str, typer.Option(help="auto, docker or local.")] = "auto",
     image: Annotated[str, typer.Option(help="lab, latex or plain; lab where it is installed, else plain.")] = "",
     wall: Annotated[float, typer.Option(help="Seconds it may take.")] = Limits().wall_s,

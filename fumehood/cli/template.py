@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from fumehood.artifacts.local import LocalArtifacts
-from fumehood.cli import output
-from fumehood.errors import BadInputError
+from fumehood.cli import options, output
+from fumehood.cli.options import SandboxOption
 from fumehood.services import templates
 from fumehood.settings import Settings
 from worker import worlds
@@ -53,8 +53,8 @@ def check(folder: Annotated[str, typer.Argument(help="A template's name or folde
         problems = list(templates.check(files, artifacts, found.name))
         missing = [] if problems else _not_in_lab(files, artifacts)
     if missing:
-        names = ",".join(missing)
-        problems.append(f"The lab lacks what the template imports; give it with --packages {names}.")
+        names = ", ".join(missing)
+        problems.append(f"The lab lacks {names}, which the template imports: such a template cannot run here yet.")
     told = {"template": found.name, "keeps_contract": not problems, "problems": problems, "packages": missing}
     if as_json:
         output.print_json(told)
@@ -79,16 +79,17 @@ def _not_in_lab(files: dict[str, str], artifacts: LocalArtifacts) -> list[str]:
 @app.command()
 def baseline(
     folder: Annotated[str, typer.Argument(help="A template's name or folder.")],
-    profile: Annotated[str, typer.Option(help="The size.")] = "cpu",
-    out: Annotated[Path | None, typer.Option(help="Where run_0 is put; nowhere when left out.")] = None,
-    sandbox: Annotated[str, typer.Option(help="auto, docker or local.")] = "auto",
+    profile: Annotated[str, typer.Option(help="The size, such as tiny or cpu; a GPU is not passed in yet.")] = "cpu",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where run_0 is put; nowhere when left out.", parser=options.folder, metavar="PATH"),
+    ] = None,
+    sandbox: SandboxOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure a template's run_0 and say how small a difference it can show."""
     from fumehood.cli.baseline import measure
 
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise BadInputError(f"--out {out} is not an empty folder.")
     told = measure(Settings(), folder, profile, sandbox, out, output.Progress(as_json=as_json))
     if as_json:
         output.print_json(told)

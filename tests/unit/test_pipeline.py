@@ -112,7 +112,7 @@ def test_the_finished_folder_holds_what_the_contract_says(done: Laboratory, tmp_
     ):
         assert (inside / name).is_file(), name
     summary = json.loads((out / "summary.json").read_bytes())
-    assert (summary["papers"], summary["experiments_passed"], summary["novel"]) == (2, 2, 2)
+    assert (summary["papers"], summary["experiments_passed"], summary["novelty_unknown"]) == (2, 2, 2)
     assert summary["experiments"][0]["attempts"] == 3
     assert "Every section stands once" in summary["experiments"][0]["reviewed"]
 
