@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import selectors
 import shutil
 import signal
@@ -174,8 +173,10 @@ class FakeSandbox:
             _MARK: spec.name,
         }
         (folder / "output.log").touch()
+        # The shell counts files in blocks of 512 bytes, and sets the limits before the program begins.
+        limited = f'ulimit -f {translate.storage_bytes(spec.limits) // 512} && ulimit -c 0 && exec "$@"'
         process = subprocess.Popen(
-            ["/bin/sh", "-c", 'exec "$@"', "sandbox", *(_translated(word, folder) for word in spec.command)],
+            ["/bin/sh", "-c", limited, "sandbox", *(_translated(word, folder) for word in spec.command)],
             cwd=folder / "work",
             env=told,
             stdin=subprocess.DEVNULL,
@@ -185,12 +186,6 @@ class FakeSandbox:
             # What Python ignores would stay ignored in the program.
             restore_signals=True,
         )
-        with suppress(ProcessLookupError):
-            for kind, value in (
-                (resource.RLIMIT_FSIZE, translate.storage_bytes(spec.limits)),
-                (resource.RLIMIT_CORE, 0),
-            ):
-                resource.prlimit(process.pid, kind, (value, value))
         run = _Run(spec, folder, process, launched_at=time.time())
         run.thread = threading.Thread(target=self._supervise, args=(run,), daemon=True)
         run.thread.start()

@@ -1,38 +1,90 @@
-"""What this machine can do: the sandbox tried for real, LaTeX, the lab, keys."""
+"""What this machine can do: the sandbox tried for real, LaTeX, the lab, services, keys."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from fumehood.cli.children import check_machine
 from fumehood.errors import FumehoodError
 from fumehood.gateway.keys import Keys
 from fumehood.settings import Settings
 from worker import worlds
+from worker.probe import REMEDIES
+
+ANSWER_S = 1.0
+"""How long a service may take to answer."""
+T = TypeVar("T")
 
 
 def examine(settings: Settings, adapter: str) -> dict[str, Any]:
-    """Return what `fumehood doctor` says."""
-    try:
-        told = check_machine(settings, adapter)
-        error = ""
-    except FumehoodError as failure:
-        told, error = {"promises": [], "adapter": adapter}, str(failure)
+    """Return what `fumehood doctor` says: what could not be looked into is None, and why stands in `error`."""
+    problems: list[str] = []
+    told = _tried(lambda: check_machine(settings, adapter), problems) or {"promises": [], "adapter": adapter}
+    lab = _tried(lambda: _lab(settings), problems)
+    coder = _tried(lambda: "aider" if worlds.coder_python(settings) else "search_replace", problems)
+    keys = _tried(lambda: list(Keys(settings.state_dir).list()), problems)
     return {
-        "ready": not error,
-        "error": error,
+        "ready": not problems,
+        "error": " ".join(problems),
         "adapter": told["adapter"],
         "promises": told["promises"],
         "state_dir": str(settings.state_dir),
         "root": os.geteuid() == 0,
-        "lab": str(worlds.lab_folder(settings).resolve()) if worlds.lab_packages(settings) else None,
-        "coder": "aider" if worlds.coder_python(settings) else "search_replace",
-        "keys": list(Keys(settings.state_dir).list()),
+        "lab": lab or None,
+        "latex": shutil.which("pdflatex"),
+        "coder": coder,
+        "keys": keys,
         "gpus": [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
+        "services": {"redis": _redis_answers(settings.redis_url), "docker": _docker_answers()},
     }
+
+
+def _tried(look: Callable[[], T], problems: list[str]) -> T | None:
+    """Return what a look finds; where it fails, keep why, each reason once."""
+    try:
+        return look()
+    except FumehoodError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"The system refuses {error.filename or 'a file'}: {error.strerror or error}."
+        if isinstance(error, PermissionError):
+            problem += " Ask as the user whose state folder it is, or set FUMEHOOD_STATE_DIR to one of your own."
+    if problem not in problems:
+        problems.append(problem)
+    return None
+
+
+def _lab(settings: Settings) -> str:
+    return str(worlds.lab_folder(settings).resolve()) if worlds.lab_packages(settings) else ""
+
+
+def _redis_answers(url: str) -> bool:
+    place = urlsplit(url)
+    try:
+        with socket.create_connection((place.hostname or "127.0.0.1", place.port or 6379), ANSWER_S) as asked:
+            if place.scheme != "redis":
+                return True
+            asked.sendall(b"PING\r\n")
+            # One that asks for a password answers, too.
+            return asked.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+    except (OSError, ValueError):
+        return False
+
+
+def _docker_answers() -> bool:
+    try:
+        from sandbox import docker_engine
+
+        docker_engine.connect().client.close()
+    except (ImportError, FumehoodError):
+        return False
+    return True
 
 
 def describe(told: Mapping[str, Any]) -> Iterable[str]:
@@ -41,8 +93,14 @@ def describe(told: Mapping[str, Any]) -> Iterable[str]:
     for one in told["promises"]:
         yield f"  {one['promise']:>3} {'held' if one['held'] else 'NOT HELD'}: {one['mechanism']}"
     yield f"state: {told['state_dir']}"
-    yield f"lab: {told['lab'] or 'not built; run `make setup`'}"
-    yield f"coder: {told['coder']}"
-    yield f"keys: {', '.join(told['keys']) or 'none; the offline model needs none'}"
+    yield f"lab: {told['lab'] or 'not found; run `make setup`'}"
+    yield f"LaTeX: {told['latex'] or 'no pdflatex here. ' + REMEDIES['latex']}"
+    yield f"coder: {told['coder'] or 'unknown'}"
+    if told["keys"] is None:
+        yield "keys: they may not be read"
+    else:
+        yield f"keys: {', '.join(told['keys']) or 'none; the offline model needs none'}"
     yield f"GPUs: {', '.join(told['gpus']) or 'none'}"
+    answers = (f"{name} {'answers' if up else 'does not answer'}" for name, up in told["services"].items())
+    yield f"services: {', '.join(answers)}; `fumehood run` needs Docker's only with --sandbox docker"
     yield f"not ready: {told['error']}" if told["error"] else "ready"

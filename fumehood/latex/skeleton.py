@@ -24,7 +24,7 @@ PRODUCER = "Fumehood"
 GENERATED = "AI-generated"
 DISCLOSURE = (
     "This paper was produced automatically by Fumehood, from the plan of the study to this sentence; "
-    "no person wrote or checked its text before it was typeset. "
+    "no person checked it before it was typeset. "
     "Every measured number in it was filled in by the platform from the records of the runs, "
     "and the file \\texttt{claims.json} beside the paper says which record each one comes from."
 )

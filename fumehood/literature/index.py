@@ -184,6 +184,12 @@ ACCENTS = {
     "\u0327": "c",
     "\u0328": "k",
 }
+ARXIV = "arXiv"
+CONFERENCES = frozenset(
+    "AAAI|ACL|AISTATS|CHI|CVPR|EACL|EMNLP|ICCV|ICLR|ICML|IEEE ISIT|MICCAI|MLSys|NAACL|NeurIPS|UAI|USENIX Security"
+    "|WACV".split("|")
+)
+"""Venues whose works stand in proceedings; every other one is a journal."""
 PARTICLES = frozenset({"De", "Del", "Della", "Di", "Du", "La", "Van", "Von"})
 
 
@@ -195,17 +201,22 @@ def bibtex(work: Work) -> str:
         "title": "{" + _latex(work.title) + "}",
         "author": " and ".join(authors),
         "year": str(work.year),
-        "journal": f"arXiv preprint arXiv:{work.arxiv}" if work.arxiv else _latex(work.venue),
     }
-    if work.arxiv and work.venue != "arXiv":
-        fields["note"] = _latex(work.venue)
+    kind = "article"
+    if work.venue == ARXIV:
+        fields["journal"] = f"arXiv preprint arXiv:{work.arxiv}"
+    else:
+        kind = "inproceedings" if work.venue in CONFERENCES else "article"
+        fields["booktitle" if kind == "inproceedings" else "journal"] = _latex(work.venue)
+        if work.arxiv:
+            fields["note"] = f"arXiv:{work.arxiv}"
     doi = quote(work.doi or "", safe="/:;()")
     if doi:
         fields["doi"] = doi
     if work.arxiv or doi:
         fields["url"] = f"https://arxiv.org/abs/{work.arxiv}" if work.arxiv else f"https://doi.org/{doi}"
     lines = [f"  {name} = {{{value}}}" for name, value in fields.items()]
-    return f"@article{{{work.key},\n" + ",\n".join(lines) + "\n}\n"
+    return f"@{kind}{{{work.key},\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _name(author: str) -> str:

@@ -45,11 +45,13 @@ def gather(
     *,
     coder: str = "",
     code: str = "",
+    own_text: bool = False,
 ) -> Facts:
     """Return everything a paper about this experiment may say.
 
     `runs` holds the baseline too; `final_infos` and `records` (predicates) are keyed by the run's folder. `code` is the
-    text in which constants are looked up, such as the experiment's sources.
+    text in which constants are looked up, such as the experiment's sources. `own_text`: somebody gave the direction's
+    text, and it is not the template's task.
     """
     held = {run.folder: _record(run, final_infos.get(run.folder), records.get(run.folder), template) for run in runs}
     measured = {name: record for name, record in held.items() if record is not None}
@@ -60,6 +62,7 @@ def gather(
     ordered = sorted(runs, key=lambda run: run.index)
     told = [_run(run, measured.get(run.folder), base, template, sources.get(run.folder, ""), table) for run in ordered]
     profile = _profile(template, direction.profile)
+    offline = direction.model.split(":")[0].startswith(OFFLINE)
     baseline = next((run for run in told if run["index"] == 0), _nothing())
     return Facts(
         template=TemplateFacts(
@@ -71,7 +74,12 @@ def gather(
             primary=template.primary,
             equal=template.comparison.equal,
         ),
-        profile={"name": direction.profile, "arguments": list(profile.arguments), "confirm": profile.confirm},
+        profile={
+            "name": direction.profile,
+            "arguments": list(profile.arguments),
+            "confirm": profile.confirm,
+            "runs": direction.runs,
+        },
         setup=setup_rows(direction, template, profile, base, sources.get(numbers.BASELINE_FOLDER, ""), table),
         idea=idea_facts(idea),
         metric=_shown(template, idea, base),
@@ -81,7 +89,7 @@ def gather(
         label=experiment.label,
         limitations=list(experiment.limitations),
         figures=figure_facts(experiment),
-        model={"name": direction.model, "offline": direction.model.split(":")[0].startswith(OFFLINE)},
+        model={"name": direction.model, "offline": offline, "direction_text_used": not (offline and own_text)},
         coder=coder,
         notes=experiment.notes,
         constants=constants(direction, template, profile, idea, ordered, code),

@@ -16,9 +16,9 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
-from fumehood.errors import NotFoundError
+from fumehood.errors import BadInputError, NotFoundError
 from fumehood.services import facts as gathering
-from fumehood.services import measuring, numbers, placeholders, prose, statistics, tables
+from fumehood.services import measuring, numbers, placeholders, prose, statistics, tables, templates
 from fumehood.services.fact_types import Facts
 from fumehood.services.placeholders import Tools
 from fumehood.services.world import WriteWorld
@@ -37,6 +37,10 @@ ORDER = (
 """The sections in the order of the page; the title stands beside them."""
 HOME_OF_TABLES = {"results": "results", "setup": "experimental_setup"}
 """Tables that every paper has, and where one goes that its text forgot."""
+UNREAD = (
+    " Somebody gave this study a direction in words of their own. The offline model did not read the direction's text:"
+    " its idea is the playbook's, and would have been the same under any other text."
+)
 _REF = re.compile(r"\\(?:eq)?ref\{([^}]*)\}")
 _LABEL = re.compile(r"\\label\{([^}]*)\}")
 
@@ -81,7 +85,16 @@ def read(world: WriteWorld, step: Step) -> Subject:
     signed = {run.folder: gathering.predicate(world.artifacts.get(run.record)) for run in runs if run.record}
     code = _code(world, runs)
     facts = gathering.gather(
-        direction, template, idea, experiment, runs, final_infos, signed, coder=world.coder.name, code=code
+        direction,
+        template,
+        idea,
+        experiment,
+        runs,
+        final_infos,
+        signed,
+        coder=world.coder.name,
+        code=code,
+        own_text=_is_own_text(world, direction),
     )
     records = {
         folder: signed.get(folder) or gathering.record_of(final_info, template)
@@ -90,6 +103,15 @@ def read(world: WriteWorld, step: Step) -> Subject:
     return Subject(
         direction=direction, experiment=experiment, idea=idea, template=template, facts=facts, records=records
     )
+
+
+def _is_own_text(world: WriteWorld, direction: Direction) -> bool:
+    """Whether somebody gave the direction's text; without one it is the template's task."""
+    try:
+        _, task = templates.prompt_of(direction.template_files, world.artifacts)
+    except BadInputError:
+        return bool(direction.text.strip())
+    return direction.text.strip() != task.strip()
 
 
 def _code(world: WriteWorld, runs: list[Run]) -> str:
@@ -145,8 +167,10 @@ def disclosure(subject: Subject, tools: Tools) -> str:
     escape = tools.typesetter.escape
     if subject.facts["model"]["offline"]:
         return (
-            "No language model took part in this study: its idea and its edits come from a playbook that ships with the"
-            " template, and its text was composed by a program from the records (the offline model)."
+            "No language model took part in this study (the offline model). Its idea, its edits and the prose that"
+            " does not depend on a result come from a playbook that was written beforehand with the template and not"
+            " for this study; the sentences about results were put together by a program from the records."
+            + ("" if subject.facts["model"]["direction_text_used"] else UNREAD)
         )
     return (
         f"The language model {escape(subject.direction.model)} proposed the idea, edited the code and wrote the text; "

@@ -12,6 +12,11 @@ from fumehood.errors import NotFoundError
 from fumehood.services import numbers
 from fumehood.services.fact_types import Number, SetupRow
 
+PROMISES = tuple(f"S{number}" for number in range(1, 17))
+"""What a sandbox promises of an execution; a record names those that it held."""
+NOT_HELD = "not held"
+REFUSED = {"S2": "network capabilities", "S12": "GPUs"}
+"""Promises about something that an execution may ask for, and that is refused where the promise cannot be held."""
 _COUNTS = (
     ("parameters", "Parameters per model", "counts/parameters"),
     ("updates", "Updates per model", "counts/updates"),
@@ -76,5 +81,16 @@ def setup_rows(
     text("Image (hash, shortened)", image.rsplit(":", 1)[-1][:12])
     text("Evaluator (hash, shortened)", str(said.get("evaluator") or "")[:12])
     isolation = said.get("isolation") or {}
-    text("Isolation", f"{len(isolation)} promises, each held and recorded" if isolation else "")
+    text("Isolation", _promises(isolation) if isolation else "")
     return rows
+
+
+def _promises(isolation: Mapping[str, str]) -> str:
+    """Return how many promises a record says were held, and name those that it does not."""
+    open_ones = [one for one in PROMISES if str(isolation.get(one, NOT_HELD)).startswith(NOT_HELD)]
+    said = f"{len(PROMISES) - len(open_ones)} of {len(PROMISES)} promises held and recorded"
+    if not open_ones:
+        return said
+    known = [REFUSED[one] for one in open_ones if one in REFUSED and one not in isolation]
+    why = f" ({' and '.join(known)} are refused)" if known else ""
+    return f"{said}; not held: {', '.join(open_ones)}{why}"

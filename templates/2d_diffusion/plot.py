@@ -3,14 +3,12 @@
     python plot.py
 
 Reads `run_*/final_info.json`, `run_*/train_loss.npz` and `run_*/samples_<dataset>_<seed>.npy`; writes
-`train_loss.png`, `generated_samples.png` and `kl_by_run.png`. Where `$FUMEHOOD_DATA` is given, the training points are
-drawn in grey behind the samples.
+`train_loss.png`, `generated_samples.png` and `kl_by_run.png`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from pathlib import Path
 
@@ -102,7 +100,6 @@ def plot_samples(runs: list[Path], datasets: list[str]) -> None:
     drawn = {(run, dataset): first_samples(run, dataset) for run in runs for dataset in datasets}
     if all(points is None for points in drawn.values()):
         return
-    data_folder = os.environ.get("FUMEHOOD_DATA")  # noqa: TID251 - the training points are optional here
     size = (1.8 * len(datasets), 1.75 * len(runs) + 0.3)
     figure, grid = plt.subplots(len(runs), len(datasets), figsize=size, squeeze=False)
     for column, dataset in enumerate(datasets):
@@ -111,12 +108,6 @@ def plot_samples(runs: list[Path], datasets: list[str]) -> None:
         middle, reach = (low + high) / 2, 0.62 * np.max(high - low)
         for row, run in enumerate(runs):
             axis: Axes = grid[row, column]
-            path = Path(data_folder or ".") / f"{dataset}.npz"
-            if data_folder and path.exists():
-                with np.load(path, allow_pickle=False) as archive:
-                    axis.scatter(
-                        *archive["points"][:SHOWN_POINTS].T, s=1, color="#d9d9d9", linewidths=0, rasterized=True
-                    )
             points = drawn[run, dataset]
             if points is not None:
                 axis.scatter(*points.T, s=1.5, color=colour(row), alpha=0.7, linewidths=0, rasterized=True)

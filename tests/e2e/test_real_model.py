@@ -198,6 +198,7 @@ def failed(told: subprocess.CompletedProcess[str]) -> str:
     return sentence
 
 
+@pytest.mark.kill
 def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tmp_path: Path) -> None:
     port = free_port()
     researcher = Researcher()

@@ -55,7 +55,7 @@ def idea(**changes: Any) -> Idea:
         title=first["title"], experiment=first["experiment"], interestingness=Score(value=6, reason=""),
         feasibility=Score(value=9, reason=""), novelty_score=Score(value=3, reason=""), scored_by="playbook",
         kind=IdeaKind.IMPROVEMENT, hypothesis=first["hypothesis"], metric="kl_divergence", expected="lower",
-        changes=("schedule",), novelty=Novelty.NOVEL, novelty_reason="",
+        changes=("schedule",), novelty=Novelty.UNKNOWN, novelty_reason="",
         evidence=(
             Evidence(key="lin2024common", title="Common Diffusion Noise Schedules", overlap=0.8),
             Evidence(key="nichol2021improved", title="Improved Denoising Diffusion Probabilistic Models", overlap=0.6),
@@ -171,12 +171,13 @@ def make(
     return gathering.gather(
         changes.get("direction", direction()),
         template(),
-        idea(),
+        changes.get("idea", idea()),
         experiment(products=dict.fromkeys(figures, "0" * 64)),
         runs,
         {},
         records,
         coder="search-replace",
+        own_text=changes.get("own_text", False),
         code=(FOLDER / "experiment.py").read_text(encoding="utf-8"),
     )
 

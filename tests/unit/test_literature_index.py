@@ -11,7 +11,7 @@ import pytest
 
 from fumehood.domain.literature import Work
 from fumehood.errors import NotFoundError
-from fumehood.literature.index import LocalIndex, bibtex, load
+from fumehood.literature.index import CONFERENCES, LocalIndex, bibtex, load
 
 WORKS = load()
 ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+(\.[A-Z]{2})?/\d{7}")
@@ -77,9 +77,11 @@ def test_every_entry_is_ascii_with_balanced_braces(work: Work) -> None:
     assert entry.isascii()
     assert entry.count("?") == work.title.count("?")
     assert imbalance(entry) == 0
-    assert entry.startswith(f"@article{{{work.key},\n")
+    assert entry.startswith((f"@article{{{work.key},\n", f"@inproceedings{{{work.key},\n"))
+    assert (entry.count("  journal = "), entry.count("  booktitle = ")) in {(1, 0), (0, 1)}
     assert entry.endswith("\n}\n")
-    assert f"arXiv preprint arXiv:{work.arxiv}" in entry or work.arxiv is None
+    assert f"arXiv:{work.arxiv}" in entry or work.arxiv is None
+    assert ("arXiv preprint" in entry) == (work.venue == "arXiv")
     assert "https://" in entry
 
 
@@ -107,7 +109,18 @@ def test_the_method_and_the_function_give_one_entry(index: LocalIndex) -> None:
     work = index.get("ho2020denoising")
     assert index.bibtex(work) == bibtex(work)
     assert "title = {{Denoising Diffusion Probabilistic Models}}" in bibtex(work)
-    assert "journal = {arXiv preprint arXiv:2006.11239}" in bibtex(work)
+    assert bibtex(work).startswith("@inproceedings{")
+    assert "booktitle = {NeurIPS}" in bibtex(work)
+    assert "note = {arXiv:2006.11239}" in bibtex(work)
+
+
+@pytest.mark.parametrize("venue", sorted({work.venue for work in WORKS}))
+def test_a_venue_is_proceedings_or_a_journal(venue: str) -> None:
+    journals = {"JMLR", "TMLR", "TACL", "PNAS", "Nature", "Science", "Machine Learning", "Artificial Life", "arXiv"}
+    journals |= {"ACM Computing Surveys", "ACM SIGIR Forum", "Acta Numerica", "Neural Computation", "PLoS Medicine"}
+    journals |= {"IEEE Transactions on Information Theory", "Journal of Statistical Planning and Inference"}
+    journals |= {"Physical Review E", "Stochastic Processes and their Applications", "The American Statistician"}
+    assert (venue in CONFERENCES) != (venue in journals)
 
 
 def test_a_title_finds_its_work_first(index: LocalIndex) -> None:

@@ -146,7 +146,7 @@ def _last_block(asked: str, tag: str) -> str | None:
 
 
 def decide(evidence: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the novelty verdict that follows from how far works found overlap with the idea."""
+    """Return the novelty verdict that follows from how far works found overlap; a word count never says `novel`."""
     if not evidence:
         return _verdict("unknown", "The searches found no work at all, which proves nothing.")
     nearest = max(evidence, key=lambda item: float(item.get("overlap") or 0.0))
@@ -156,7 +156,7 @@ def decide(evidence: list[Mapping[str, Any]]) -> dict[str, Any]:
         return _verdict("unknown", f"Nothing near was found: {named}, below {_NEAR}; that proves nothing.")
     if overlap >= _SAME:
         return _verdict("not_novel", f"It is already known: {named}, at or above {_SAME}.")
-    return _verdict("novel", f"Near work exists, but none is the same: {named}, below {_SAME}.")
+    return _verdict("unknown", f"Near work exists, which a word count cannot judge: {named}.")
 
 
 def _verdict(decision: str, reason: str) -> dict[str, Any]:

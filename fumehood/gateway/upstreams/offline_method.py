@@ -18,9 +18,9 @@ def method(facts: Facts, playbook: Table) -> list[str]:
     variants = ""
     if titles:
         variants = (
-            f"{'One variant was' if len(titles) == 1 else w.capital(w.count(len(titles), 'variant')) + ' were'} carried"
-            f" out: {w.listed(titles)}. Each is an edit of the baseline's code, and the edited files are kept with"
-            " the run's record, so that what was measured can be read and not only described."
+            f"{_carried_out(facts, playbook)}: {w.listed(titles)}. {'Each' if len(titles) > 1 else 'It'} is an edit of"
+            " the baseline's code, and the edited files are kept with the run's record, so that what was measured can"
+            " be read and not only described."
         )
     return [
         *w.paragraphs(playbook, "paper", "method"),
@@ -29,6 +29,17 @@ def method(facts: Facts, playbook: Table) -> list[str]:
         _comparison(facts),
         *w.paragraphs(playbook, "paper", "evaluation"),
     ]
+
+
+def _carried_out(facts: Facts, playbook: Table) -> str:
+    carried, planned = len(facts["runs"]), w.planned(facts, playbook)
+    were = "was" if carried == 1 else "were"
+    if planned <= carried:
+        return f"{w.capital(w.count(carried, 'variant'))} {were} carried out"
+    why = ""
+    if facts["profile"].get("runs") == carried:
+        why = f", for the study was limited to {w.count(carried, 'variant')}"
+    return f"Of the {w.count(planned, 'variant')} in the plan, {w.count(carried)} {were} carried out{why}"
 
 
 def _comparison(facts: Facts) -> str:
@@ -51,8 +62,12 @@ def _comparison(facts: Facts) -> str:
         " distribution whose degrees of freedom are those of Welch and Satterthwaite, but never more than $n - 1$. A"
         " data set on which the baseline does not vary at all leaves the sum.\n\nOnly two words may follow. A variant"
         " is \\emph{promising} if $C > 0$ and the two-sided $p$ is at most 0.05, and otherwise the difference is"
-        " \\emph{not shown}. The second word is not a finding of equality. No correction is made for the number of"
-        " variants, which is one reason why the first word is so weak."
+        " \\emph{not shown}. The second word is not a finding of equality."
+        + (
+            " No correction is made for the number of variants, which is one reason why the first word is so weak."
+            if len(facts["runs"]) > 1
+            else ""
+        )
     )
 
 
@@ -92,8 +107,9 @@ def experimental_setup(facts: Facts, playbook: Table) -> list[str]:
     )
     coder = f"The edits were applied by {w.tex(facts['coder'])}." if facts["coder"] else ""
     whose = (
-        "No language model took part: the proposals and edits come from a written playbook, and this text from a"
-        " program that reads the records."
+        "No language model took part: the proposals, the edits and the prose that does not depend on a result come"
+        " from a playbook written beforehand with the template, and the sentences about results from a program that"
+        " reads the records."
         if facts["model"]["offline"]
         else f"Proposals, edits and text come from the model {w.tex(facts['model']['name'])}."
     )

@@ -6,6 +6,7 @@ the tables and the abstract turn with it.
 
 from __future__ import annotations
 
+import statistics as stats
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts
 
 Table = Mapping[str, Any]
+_FAR = 3
+"""A data set whose value is more than this many medians is one that the baseline does not learn well."""
 
 
 def compose(subject: str, facts: Facts, playbook: Table) -> str:
@@ -101,14 +104,23 @@ def _finding(facts: Facts) -> str:
     reach = f"$C = {w.num(f'{stem}.contrast')}$ baseline standard deviations"
     if good and best in good:
         said = (
-            f"{w.capital(w.names_of(good))} {'is' if len(good) == 1 else 'are'} promising by the screen's rule: the"
-            f" largest contrast is {reach}, for {w.name_of(best)}{tail}."
+            f"{w.capital(w.names_of(good))} {'is' if len(good) == 1 else 'are'} promising by the screen's rule: "
+            + (
+                f"the largest contrast is {reach}, for {w.name_of(best)}"
+                if len(runs) > 1
+                else f"its contrast is {reach}"
+            )
+            + f"{tail}."
         )
     elif best["contrast"]["value"] > 0:
         said = (
             f"No variant is promising by the screen's rule: the largest contrast on the wanted side is {reach}, for "
             f"{w.name_of(best)}{tail}."
+            if len(runs) > 1
+            else f"{w.name_of(best)} is not promising by the screen's rule: its contrast is {reach}{tail}."
         )
+    elif len(runs) == 1:
+        said = f"{w.name_of(best)} does not lie on the wanted side of the baseline: its contrast is {reach}{tail}."
     else:
         said = f"No variant lies on the wanted side of the baseline; the nearest, {w.name_of(best)}, has {reach}{tail}."
     worst = runs[-1]
@@ -160,12 +172,26 @@ def _introduction(facts: Facts, playbook: Table) -> list[str]:
             if evaluator
             else "numbers as the experiment reported them about itself, marked as such wherever they appear;"
         ),
-        "an account of every variant that was planned, including those that went the wrong way or gave no number;",
+        f"an account of {_account(facts, playbook)}, including those that went the wrong way or gave no number;"
+        if len(facts["runs"]) > 1
+        else f"an account of {_account(facts, playbook)}, whichever way it went;",
         "a statement of what the screen leaves open, which is most of what one would like to know.",
     ]
     contributions = "What this paper contributes is small and, we hope, exact:\n\\begin{itemize}\n"
     contributions += "\n".join(f"\\item {item}" for item in items) + "\n\\end{itemize}"
     return [*w.paragraphs(playbook, "paper", "introduction"), question, promise, contributions]
+
+
+def _account(facts: Facts, playbook: Table) -> str:
+    carried = len(facts["runs"])
+    planned = w.planned(facts, playbook)
+    if planned <= carried:
+        whole = planned == carried
+        if carried == 1:
+            return f"the one variant that was {'planned' if whole else 'carried out'}"
+        return f"every variant that was {'planned' if whole else 'carried out'}"
+    subject = "the one variant that was" if carried == 1 else f"the {w.count(carried, 'variant')} that were"
+    return f"{subject} carried out, of {w.count(planned)} in the plan"
 
 
 def _related_work(facts: Facts, playbook: Table) -> list[str]:
@@ -175,7 +201,12 @@ def _related_work(facts: Facts, playbook: Table) -> list[str]:
 def _novelty(facts: Facts) -> str:
     idea = facts["idea"]
     near = sorted(idea["evidence"], key=lambda one: -one["overlap"])
-    if idea["novelty"] == "unchecked" or not near:
+    if idea["novelty"] == "unchecked":
+        return (
+            "The literature was not searched for this idea, because the search was switched off. Whether the idea was"
+            " carried out before is therefore not known, and we claim no novelty."
+        )
+    if not near:
         return (
             "Whether this very idea was carried out before was not established: the search found no work close enough"
             " to compare it with."
@@ -185,12 +216,11 @@ def _novelty(facts: Facts) -> str:
         f"Before the first run the idea was compared with {w.count(len(near), 'work')} from a literature search. The"
         f" nearest by its words is ``{w.tex(first['title'])}'' [[cite: {first['key']}]]."
     )
-    verdict = {
-        "novel": "None of them was found to be the same study, which is what the word novel means here and no more.",
-        "unknown": "None was near enough to decide anything, and an empty search proves nothing about novelty.",
-        "not_novel": "It is close enough that we claim no novelty.",
-    }.get(idea["novelty"], "We claim no novelty.")
-    return f"{said} {verdict} Overlap of words is a coarse measure, and a specialist may well know of closer work."
+    return (
+        f"{said} {'It was' if len(near) == 1 else 'They were'} listed by a count of shared words, and nobody judged"
+        f" whether {'it is' if len(near) == 1 else 'one of them is'} the same study; we claim no novelty. Such a count"
+        " is a coarse measure, and a specialist may well know of closer work."
+    )
 
 
 def _background(facts: Facts, playbook: Table) -> list[str]:
@@ -212,6 +242,12 @@ def _limitations(facts: Facts, playbook: Table) -> list[str]:
         )
     elif not seeds:
         said.append("Without controlled seeds every value is a single draw.")
+    if runs and 0 < seeds < 5:
+        said.append(
+            "The spread against which everything is set is estimated from these few values, so a difference that is"
+            " called promising may be the luck of the seeds."
+        )
+    said += [_not_carried_out(facts, playbook), _not_learned(facts)]
     if len(runs) > 1:
         said.append(
             f"{w.capital(w.count(len(runs)))} variants were looked at on one development set, so the best of them is"
@@ -243,10 +279,39 @@ def _limitations(facts: Facts, playbook: Table) -> list[str]:
         )
     said += [w.sentence(w.tex(one)) for one in facts["limitations"]]
     return [
-        " ".join(said),
+        " ".join(one for one in said if one),
         *w.paragraphs(w.idea_of(facts, playbook), "limitations"),
         *w.paragraphs(playbook, "paper", "limitations"),
     ]
+
+
+def _not_carried_out(facts: Facts, playbook: Table) -> str:
+    missing = w.planned(facts, playbook) - len(facts["runs"])
+    if missing < 1:
+        return ""
+    return (
+        f"{w.capital(w.count(missing, 'variant'))} of the plan {'was' if missing == 1 else 'were'} not carried out, so"
+        " whatever the plan meant to learn from setting its variants against one another stays open."
+    )
+
+
+def _not_learned(facts: Facts) -> str:
+    """Name the data sets on which the baseline's own value lies far above the others."""
+    metric, words = facts["metric"], w.metric_words(facts)
+    entry = facts["baseline"]["metrics"].get(metric)
+    if entry is None or words["direction"] != "lower":
+        return ""
+    means = {name: part["mean"] for name, part in entry["datasets"].items() if part["mean"] is not None}
+    middle = stats.median(means.values()) if len(means) > 2 else 0.0
+    far = [name for name, mean in means.items() if middle > 0 and mean > _FAR * middle]
+    if not far:
+        return ""
+    values = w.listed([f"{w.tex(one)} ({w.value(facts, f'run_0.{metric}.{one}')}{w.unit(facts)})" for one in far])
+    return (
+        f"The baseline itself does not learn {values} well at this size: its {w.metric_name(facts)} there is more than"
+        f" {w.count(_FAR)} times the median over the data sets. A difference on such a data set says"
+        " little about models that have learned it."
+    )
 
 
 def _conclusion(facts: Facts, playbook: Table) -> list[str]:
@@ -256,19 +321,25 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
         found = f"We measured {_scale(facts)} and described what came out; a registered comparison could not be formed."
     elif good:
         found = (
-            f"Of {w.count(len(facts['runs']), 'variant')}, {w.count(len(good))} moved the {metric} to the wanted side"
-            f" by more than the spread over seeds explains in this screen: {w.names_of(good)}. Promising is the word"
-            " for that, and it obliges nobody to believe it yet."
+            (
+                f"The one variant, {w.names_of(good)},"
+                if len(facts["runs"]) == 1
+                else f"Of {w.count(len(facts['runs']), 'variant')}, {w.count(len(good))}"
+            )
+            + f" moved the {metric} to the wanted side by more than the spread over seeds explains in this screen"
+            + (f": {w.names_of(good)}" if len(facts["runs"]) > 1 else "")
+            + ". Promising is the word for that, and it obliges nobody to believe it yet."
         )
     elif runs[0]["contrast"]["value"] > 0:
-        found = (
-            f"The screen shows no difference in {metric} on the wanted side beyond what seeds produce."
+        found = f"The screen shows no difference in {metric} on the wanted side beyond what seeds produce." + (
             f" {w.name_of(runs[0])} came closest, and its evidence falls short of the level set in advance."
+            if len(runs) > 1
+            else f" The evidence for {w.name_of(runs[0])} falls short of the level set in advance."
         )
     else:
         found = (
-            f"Every variant that could be compared ended on the unwanted side of the baseline in {metric}, so this"
-            " screen gives the hypothesis no support."
+            f"{'Every variant that could be compared' if len(runs) > 1 else w.name_of(runs[0])} ended on the unwanted"
+            f" side of the baseline in {metric}, so this screen gives the hypothesis no support."
         )
     outcome = facts["outcome"] or "inconclusive"
     rule = (
@@ -281,12 +352,13 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
         rule += f" In the platform's terms the label is \\texttt{{{w.tex(facts['label'])}}}."
     following = (
         f"The next step, if one is wanted, is to take {w.name_of(runs[0])} alone, with fresh seeds and on data that"
-        " nobody has looked at; until then its place at the top of the table is a reason to look again and nothing"
-        " else."
+        f" nobody has looked at; until then {'its place at the top of the table' if len(runs) > 1 else 'its contrast'}"
+        " is a reason to look again and nothing else."
         if runs and runs[0]["contrast"]["value"] > 0
         else (
-            "Before more effort goes into this idea, a reader may prefer to ask why the variants did not help, which"
-            " this study was not built to answer."
+            "Before more effort goes into this idea, a reader may prefer to ask why"
+            f" {'the variants' if len(runs) > 1 else w.name_of(runs[0])} did not help, which this study was not built"
+            " to answer."
             if runs
             else "A template with declared directions and controlled seeds would make the same study comparable."
         )

@@ -16,7 +16,7 @@ def results(facts: Facts, playbook: Mapping[str, Any]) -> list[str]:
         return [
             "Nothing was measured: neither the baseline nor any variant gave a number, so there is no result to report."
         ]
-    parts = [_opening(facts), "[[table: results]]", _baseline(facts)]
+    parts = [_opening(facts), "[[table: results]]", _baseline(facts), _two_errors(facts)]
     figures = [entry["file"] for entry in facts["figures"]]
     shown = [_figure(file, playbook, at) for at, file in enumerate(figures)]
     for at, run in enumerate(facts["runs"]):
@@ -35,7 +35,7 @@ def _compared(facts: Facts) -> bool:
 
 def _opening(facts: Facts) -> str:
     datasets = len(w.metric_words(facts)["datasets"])
-    each = f", for each of the {w.count(datasets)} data sets" if datasets > 1 else ""
+    each = f", for each of the {w.count(datasets, 'data set')}" if datasets > 1 else ""
     said = (
         f"Table~\\ref{{tab:results}} gives the {w.metric_name(facts)} of the baseline and of "
         f"{w.count(len(facts['runs']), 'variant')}{each}."
@@ -97,6 +97,23 @@ def _baseline(facts: Facts) -> str:
             "is what one should expect from a change of seed alone."
         )
     return said
+
+
+def _two_errors(facts: Facts) -> str:
+    """Say once why a difference of means and a contrast can look unlike one another."""
+    entry = facts["baseline"]["metrics"].get(facts["metric"])
+    errors = {name: part["stderr"] or 0.0 for name, part in entry["datasets"].items()} if entry else {}
+    if len(errors) < 2 or not any(errors.values()) or not w.by_contrast(facts):
+        return ""
+    noisy = max(errors, key=lambda name: errors[name])
+    most = errors[noisy] ** 2 > sum(one**2 for one in errors.values()) / 2
+    return (
+        "Each variant is described twice below, and the two descriptions need not agree. The difference of means takes"
+        " all data sets in the metric's own unit, so that the standard error beside it is dominated by the noisiest"
+        f" data set{f', here {w.tex(noisy)}' if most else ''}. The contrast $C$ weighs each data set by its own spread"
+        " over seeds, and a small but steady movement on a quiet data set counts in it. The label follows from $C$ and"
+        " its $p$ alone."
+    )
 
 
 def _figure(file: str, playbook: Mapping[str, Any], at: int) -> list[str]:
@@ -164,13 +181,19 @@ def _by_dataset(runs: list[Run]) -> str:
 
 def _verdict(facts: Facts, runs: list[Run]) -> str:
     good = w.promising(facts)
+    if good and len(runs) == 1:
+        return (
+            f"{w.names_of(good)} is labelled promising. The label is given only to contrasts that happened to be large,"
+            " and no second set of held-out points was looked at, so the size of this one is likely to be flattered."
+        )
     if good:
+        everyone = "both variants" if len(runs) == 2 else f"all {w.count(len(runs), 'variant')}"
         return (
             f"{w.names_of(good)} {'is' if len(good) == 1 else 'are'} labelled promising. The label was earned on the"
-            f" same held-out points on which all {w.count(len(runs), 'variant')} were looked at, so its size is biased"
-            " upwards by the choice."
+            f" same held-out points on which {everyone} were looked at, so its size is biased upwards by the choice."
         )
     return (
-        "No variant is labelled promising. That is not evidence that the variants are equal to the baseline: a screen"
-        " of this size would miss differences of a moderate size."
+        f"{'No variant is' if len(runs) > 1 else w.name_of(runs[0]) + ' is not'} labelled promising. That is not"
+        f" evidence that {'the variants are' if len(runs) > 1 else 'it is'} equal to the baseline: a screen of this size"
+        " would miss differences of a moderate size."
     )

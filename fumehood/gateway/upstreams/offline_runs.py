@@ -9,6 +9,8 @@ from typing import Any
 from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts, Run
 
+LEVEL = 0.05
+
 
 def paragraphs_of(facts: Facts, run: Run, at: int) -> list[str]:
     """Return what is said about one run; `at` varies the words."""
@@ -138,36 +140,21 @@ def _noise(run: Run, entry: Mapping[str, Any], at: int) -> str:
         )
     if ratio < 1:
         options = (
-            (
-                f"The difference of {w.name_of(run)} is smaller than its own standard error, and a second set of seeds"
-                " could well turn its sign."
-            ),
-            (
-                "Set beside the spread over seeds this is small: chance alone would produce a gap like that of"
-                f" {w.name_of(run)} more often than not."
-            ),
-            f"Nothing in this number separates {w.name_of(run)} from the baseline; the error bars cover one another.",
+            f"The difference of {w.name_of(run)} is smaller than its own standard error.",
+            f"As a difference of means this is small: for {w.name_of(run)} it does not reach one standard error.",
+            f"In the means the gap of {w.name_of(run)} stays below one standard error of the difference.",
         )
     elif ratio < 2:
         options = (
-            (
-                f"For {w.name_of(run)} that is between one and two standard errors of the difference, a size that"
-                " chance produces easily when several variants are tried."
-            ),
-            (
-                f"The gap exceeds its standard error but not twice that, so we take the sign of {w.name_of(run)} as a"
-                " hint and its size as unknown."
-            ),
-            (
-                f"With so few seeds a gap of one to two standard errors, as here for {w.name_of(run)}, is weak evidence"
-                " in either direction."
-            ),
+            f"For {w.name_of(run)} that is between one and two standard errors of the difference.",
+            f"The gap of {w.name_of(run)} exceeds its standard error, but not twice that.",
+            f"In the means this is a gap of one to two standard errors for {w.name_of(run)}.",
         )
     elif ratio < 4:
         options = (
             (
-                "The difference is two to four times its standard error; as that error rests on a handful of seeds, a"
-                f" ratio of this size still occurs by chance, and it does not settle the matter for {w.name_of(run)}."
+                f"The difference of {w.name_of(run)} is two to four times its standard error, which itself rests on a"
+                " handful of seeds."
             ),
             (
                 f"For {w.name_of(run)} the gap is a few standard errors wide, which would be much with many seeds and"
@@ -180,17 +167,36 @@ def _noise(run: Run, entry: Mapping[str, Any], at: int) -> str:
         )
     else:
         options = (
-            (
-                f"The difference is more than four times its standard error: whatever its cause, {w.name_of(run)} does"
-                " not look like the baseline under another seed."
-            ),
-            (
-                f"Against the spread over seeds this is a large movement for {w.name_of(run)}, more than four standard"
-                " errors."
-            ),
+            f"The difference of {w.name_of(run)} is more than four times its standard error.",
+            f"Against the spread over seeds {w.name_of(run)} moves far, by more than four standard errors.",
             f"Measured by the seeds' spread {w.name_of(run)} stands out, since the gap exceeds four standard errors.",
         )
-    return w.pick(options, at)
+    return f"{w.pick(options, at)} {_unlike(run, ratio, at)}".strip()
+
+
+def _unlike(run: Run, ratio: float, at: int) -> str:
+    """Say so where the raw gap and the contrast point to different words."""
+    p = run["contrast"]["p"] if run["contrast"] else None
+    if p is None or (ratio < 2) != (p <= LEVEL) or 2 <= ratio < 4:
+        return ""
+    if ratio < 2:
+        return w.pick(
+            (
+                f"The contrast of {w.name_of(run)} below is the clearer of the two, since it weighs each data set by its"
+                " own spread.",
+                f"Weighed by the spread of each data set, as in the contrast below, {w.name_of(run)} stands out more.",
+            ),
+            at,
+        )
+    return w.pick(
+        (
+            f"The contrast below is less sure of {w.name_of(run)}, since it weighs each data set by its own spread and"
+            " counts the seeds as few.",
+            f"Weighed by the spread of each data set and by the number of seeds, as in the contrast below, the case of"
+            f" {w.name_of(run)} is weaker.",
+        ),
+        at,
+    )
 
 
 def _datasets(facts: Facts, run: Run, at: int) -> str:
@@ -233,7 +239,10 @@ def _datasets(facts: Facts, run: Run, at: int) -> str:
         same, direction = (wanted, word) if wanted else (unwanted, other)
         said = w.pick(
             (
-                f"All data sets agree about the direction of {w.name_of(run)}: {direction} on {tell(same)}.",
+                (
+                    f"{w.every(len(same))} data sets agree about the direction of {w.name_of(run)}: {direction} on"
+                    f" {tell(same)}."
+                ),
                 f"The movement of {w.name_of(run)} has the same sign everywhere, {direction} on {tell(same)}.",
                 f"No data set breaks ranks for {w.name_of(run)}; each is {direction}: {tell(same)}.",
             ),

@@ -92,6 +92,11 @@ def idea_of(facts: Facts, playbook: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
+def planned(facts: Facts, playbook: Mapping[str, Any]) -> int:
+    """Return how many variants the playbook's plan names; 0 for an idea of somebody else."""
+    return len(idea_of(facts, playbook).get("runs", ()))
+
+
 def measured(facts: Facts) -> list[Run]:
     """Return the runs that gave numbers, the baseline left out."""
     return [run for run in facts["runs"] if run["metrics"]]

@@ -1,0 +1,141 @@
+"""What a command refuses before any work: bad input, a place that cannot be written, what this machine cannot do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from fumehood.artifacts.local import LocalArtifacts
+from fumehood.cli import handover
+from fumehood.domain.direction import Direction
+from fumehood.domain.ids import ID
+from fumehood.errors import BadInputError, MachineUnfitError
+from fumehood.gateway.keys import Keys
+from fumehood.gateway.prices import Prices
+from fumehood.services import directions
+from fumehood.settings import Settings
+from fumehood.store.clock import SystemClock
+from worker import worlds
+
+MIN_FREE_BYTES = 512 * 1024 * 1024
+PLAYBOOK = "offline.toml"
+GPU = "gpu"
+
+
+def is_new(out: Path) -> bool:
+    """Say whether there is nothing at a place, or an empty folder."""
+    try:
+        return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise BadInputError(f"--out {out} cannot be used: {error.strerror}.") from error
+
+
+def begun(out: Path, *, resume: bool) -> Mapping[str, Any] | None:
+    """Return what a folder says of the direction that it belongs to; None for a folder that is new or empty."""
+    if is_new(out):
+        return None
+    if not out.is_dir():
+        raise BadInputError(f"--out {out} is not a folder.")
+    if not resume:
+        raise BadInputError(f"--out {out} is not empty: give another folder, or --resume to go on with it.")
+    try:
+        told = json.loads((out / "direction.json").read_bytes())
+        known = told["id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.") from error
+    if not isinstance(known, str) or not ID.fullmatch(known):
+        raise BadInputError(f"--resume: {out} holds no direction.json that names a direction.")
+    return dict(told)
+
+
+_SHOWN: Mapping[str, Callable[[Any], object]] = {
+    "template": lambda value: Path(value).resolve().name,
+    "text": lambda value: str(value).strip(),
+    "novelty": lambda value: {True: "on", False: "off"}.get(value, value),
+}
+"""How an option's value is compared and shown, where that is not as it stands."""
+
+
+def unchanged(told: Mapping[str, Any], asked: directions.Submission, given: Collection[str], out: Path) -> None:
+    """Refuse what a person gave that the folder's direction has otherwise: going on would leave it out silently.
+
+    A budget may change; what was not given is taken from the folder.
+    """
+    for name, value in dataclasses.asdict(asked).items():
+        if name not in given or name not in told or name == "budget_usd":
+            continue
+        show = _SHOWN.get(name, str)
+        mine, there = str(show(value)), str(show(told[name]))
+        if mine != there:
+            option = f"--{name.replace('_', '-')} {textwrap.shorten(mine, 60, placeholder='...')}"
+            has = textwrap.shorten(there, 60, placeholder="...")
+            raise BadInputError(
+                f"{option}: the direction in {out} has {has}; leave the option out to go on, or give another --out."
+            )
+
+
+def draft(asked: directions.Submission) -> Direction:
+    """Refuse bad input before anything is made: the draft's files are thrown away, with what it would have kept."""
+    with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
+        return directions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
+
+
+def no_gpu(profile: str) -> None:
+    """Refuse the profile for GPUs: no adapter is given one for its executions."""
+    if profile == GPU:
+        raise MachineUnfitError("No GPU is passed into experiments yet.", remedy="Give --profile cpu.")
+
+
+def writable(out: Path) -> None:
+    """Refuse a place where nothing can be written."""
+    there = out.absolute()
+    while not there.exists():
+        there = there.parent
+    try:
+        # Tried, not asked for: root may write anywhere, but not on a disk that is read only.
+        tempfile.TemporaryDirectory(prefix=".fumehood-", dir=there).cleanup()
+    except OSError as error:
+        raise BadInputError(f"--out {out} cannot be written: {there} is not a folder that you may write to.") from error
+
+
+def models(settings: Settings, direction: Direction) -> None:
+    """Refuse what the gateway would refuse, before any work was done for it."""
+    for model in (direction.model, direction.review_model):
+        kind = model.partition("-")[0]
+        if kind == "offline":
+            continue
+        if kind != "claude":
+            raise BadInputError(f"There is no model {model!r}: give `offline`, or one such as `claude-sonnet-4-5`.")
+        if "anthropic" not in {*handover.names(), *Keys(settings.state_dir).list()}:
+            raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
+        Prices.shipped().of(model)
+    # A review needs none: it says what was checked.
+    if is_offline(direction.model) and PLAYBOOK not in direction.template_files:
+        raise BadInputError(
+            "The offline model has no playbook for this template: give --model claude-sonnet-4-5 or another, "
+            "see `fumehood keys set`."
+        )
+
+
+def is_offline(model: str) -> bool:
+    """Say whether a model is the offline one, which answers from the template's playbook."""
+    return model.partition("-")[0] == "offline"
+
+
+def room(settings: Settings) -> None:
+    """Refuse a disk that is nearly full."""
+    there = settings.state_dir
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < MIN_FREE_BYTES:
+        raise MachineUnfitError(
+            f"The disk of {settings.state_dir} has {free // 2**20} MiB free and {MIN_FREE_BYTES // 2**20} are needed.",
+            remedy="Make room, or set FUMEHOOD_STATE_DIR to a folder on a larger disk.",
+        )
