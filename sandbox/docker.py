@@ -6,11 +6,8 @@ touch those.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -74,7 +71,7 @@ class DockerSandbox(LocalSandbox):
             shim = None
             try:
                 image = self._image(spec.image)
-                shim = _DockerStarting(record)
+                shim = Starting(record, program=_SHIM)
                 plan = self._prepare_container(record, spec, image, groups)
                 # From here on it counts as started: whoever finds it without a shim asks the engine.
                 record.write("plan.json", plan)
@@ -243,7 +240,7 @@ class DockerSandbox(LocalSandbox):
         if plan is None or state is None or state["Status"] == "created":
             self._record_loss(record)
             return
-        _DockerStarting(record).go(plan)
+        Starting(record, program=_SHIM).go(plan)
 
     def _release(self, record: Record) -> None:
         """Take back everything an execution was given, its container first; the state folder stays."""
@@ -288,32 +285,3 @@ class DockerSandbox(LocalSandbox):
         found = {one["Labels"].get(f"{docker_spec.LABEL}.name", "") for one in listed}
         groups = cgroups.names(self._every, self.installation) if self._every else set()
         return super()._known() | {name for name in found | groups if NAME.match(name)}
-
-
-class _DockerStarting(Starting):
-    """A supervisor that waits for its plan; without one it ends and nothing was done."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        lock = os.open(record.folder / "shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._heard, said = os.pipe()
-        try:
-            # The lock belongs to the open file, so it passes to the shim and is given up when the shim dies.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with (record.folder / "shim.log").open("wb") as errors:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(_SHIM), str(record.folder), str(lock), str(said)],
-                    pass_fds=(lock, said),
-                    cwd="/",
-                    env={},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-        except BaseException:
-            os.close(self._heard)
-            raise
-        finally:
-            os.close(lock)
-            os.close(said)

@@ -21,7 +21,7 @@ _SHIM = Path(__file__).with_name("shim.py")
 class Starting:
     """A shim that waits for its plan; without one it ends and nothing was done."""
 
-    def __init__(self, record: Record, groups: Sequence[str]) -> None:
+    def __init__(self, record: Record, groups: Sequence[str] = (), program: Path = _SHIM) -> None:
         self._record = record
         lock = os.open(record.folder / "shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._heard, said = os.pipe()
@@ -30,7 +30,7 @@ class Starting:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with (record.folder / "shim.log").open("wb") as errors:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(_SHIM), str(record.folder), str(lock), str(said), *groups],
+                    [sys.executable, "-I", "-S", str(program), str(record.folder), str(lock), str(said), *groups],
                     pass_fds=(lock, said),
                     cwd="/",
                     env={},

@@ -25,13 +25,15 @@ T = TypeVar("T")
 def examine(settings: Settings, adapter: str) -> dict[str, Any]:
     """Return what `fumehood doctor` says: what could not be looked into is None, and why stands in `error`."""
     problems: list[str] = []
-    told = _tried(lambda: check_machine(settings, adapter), problems) or {"promises": [], "adapter": adapter}
-    lab = _tried(lambda: _lab(settings), problems)
-    coder = _tried(lambda: "aider" if worlds.coder_python(settings) else "search_replace", problems)
-    keys = _tried(lambda: list(Keys(settings.state_dir).list()), problems)
+    told = _tried(lambda: check_machine(settings, adapter), problems, settings.state_dir)
+    told = told or {"promises": [], "adapter": adapter}
+    lab = _tried(lambda: _lab(settings), problems, settings.state_dir)
+    coder = _tried(lambda: "aider" if worlds.coder_python(settings) else "search_replace", problems, settings.state_dir)
+    keys = _tried(lambda: list(Keys(settings.state_dir).list()), problems, settings.state_dir)
     return {
         "ready": not problems,
         "error": " ".join(problems),
+        "problems": problems,
         "adapter": told["adapter"],
         "promises": told["promises"],
         "state_dir": str(settings.state_dir),
@@ -45,16 +47,18 @@ def examine(settings: Settings, adapter: str) -> dict[str, Any]:
     }
 
 
-def _tried(look: Callable[[], T], problems: list[str]) -> T | None:
+def _tried(look: Callable[[], T], problems: list[str], state_dir: Path) -> T | None:
     """Return what a look finds; where it fails, keep why, each reason once."""
     try:
         return look()
     except FumehoodError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"The system refuses {error.filename or 'a file'}: {error.strerror or error}."
-        if isinstance(error, PermissionError):
-            problem += " Ask as the user whose state folder it is, or set FUMEHOOD_STATE_DIR to one of your own."
+        refused = str(error.filename or "a file")
+        problem = f"The system refuses {refused}: {error.strerror or error}."
+        if isinstance(error, PermissionError) and Path(refused).is_relative_to(state_dir):
+            remedy = "Ask as the user whose it is, or set FUMEHOOD_STATE_DIR to a folder of your own."
+            problem = f"The state folder {state_dir} may not be read by this user. {remedy}"
     if problem not in problems:
         problems.append(problem)
     return None
@@ -103,4 +107,4 @@ def describe(told: Mapping[str, Any]) -> Iterable[str]:
     yield f"GPUs: {', '.join(told['gpus']) or 'none'}"
     answers = (f"{name} {'answers' if up else 'does not answer'}" for name, up in told["services"].items())
     yield f"services: {', '.join(answers)}; `fumehood run` needs Docker's only with --sandbox docker"
-    yield f"not ready: {told['error']}" if told["error"] else "ready"
+    yield from (f"not ready: {problem}" for problem in told["problems"]) if told["problems"] else ("ready",)

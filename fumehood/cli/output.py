@@ -57,7 +57,7 @@ class Progress:
         self._console.print(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {text}", markup=False)
 
 
-COLUMNS = {"experiment": 13, "runs": 6, "outcome": 12, "label": 14, "score": 5, "state": 9}
+COLUMNS = {"experiment": 13, "runs": 6, "outcome": 12, "label": 14, "score": 6, "state": 9}
 """The results table's columns, each as wide as its longest word, or as 80 columns allow; nothing in them is cut."""
 
 
@@ -65,7 +65,7 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     """Return the results table of a direction."""
     table = Table(title=f"{summary['template']} · {summary['model']} · {summary['profile']}")
     for name, least in COLUMNS.items():
-        table.add_column(name, overflow="fold", min_width=least)
+        table.add_column(name, overflow="fold", min_width=least, max_width=least if name == "score" else None)
     for line in summary["experiments"]:
         measured = sum(result == "measured" for result in line["runs"].values())
         score = "not judged" if line["score"] is None else str(line["score"])
@@ -104,9 +104,9 @@ def totals(summary: Mapping[str, Any], asked: int | None = None) -> str:
     highest = "not judged" if summary.get("max_score") is None else f"{summary['max_score']:g}"
     fewer = f" of {asked} asked" if asked is not None and summary["ideas"] < asked else ""
     return (
-        f"ideas {summary['ideas']}{fewer}, novel {summary['novel']}, experiments passed {summary['experiments_passed']}, "
-        f"papers {summary['papers']}, mean score {mean}, max score {highest}, "
-        f"cost {summary['cost_usd']:.2f} USD"
+        f"ideas {summary['ideas']}{fewer}, novel {summary['novel']}, "
+        f"experiments passed {summary['experiments_passed']}, papers {summary['papers']}, "
+        f"mean score {mean}, max score {highest}, cost {summary['cost_usd']:.2f} USD"
     )
 
 

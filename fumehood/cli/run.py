@@ -106,7 +106,7 @@ def run(
 def _sandbox(told_before: Mapping[str, Any] | None, asked: directions.Submission) -> str:
     """Return the sandbox to work in: going on, the one that the direction began with."""
     begun_in = (told_before or {}).get("sandbox")
-    return begun_in if begun_in in get_args(Adapter) else asked.sandbox
+    return str(begun_in) if begun_in in get_args(Adapter) else asked.sandbox
 
 
 def _find(store: Store, known: DirectionId, out: Path) -> Direction:

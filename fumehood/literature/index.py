@@ -186,9 +186,11 @@ ACCENTS = {
 }
 ARXIV = "arXiv"
 CONFERENCES = frozenset(
-    "AAAI|ACL|AISTATS|CHI|CVPR|EACL|EMNLP|ICCV|ICLR|ICML|IEEE ISIT|MICCAI|MLSys|NAACL|NeurIPS|UAI|USENIX Security"
-    "|WACV".split("|")
-)
+    {
+        "AAAI", "ACL", "AISTATS", "CHI", "CVPR", "EACL", "EMNLP", "ICCV", "ICLR", "ICML",
+        "IEEE ISIT", "MICCAI", "MLSys", "NAACL", "NeurIPS", "UAI", "USENIX Security", "WACV",
+    }
+)  # fmt: skip
 """Venues whose works stand in proceedings; every other one is a journal."""
 PARTICLES = frozenset({"De", "Del", "Della", "Di", "Du", "La", "Van", "Von"})
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+import fumehood
+from fumehood.cli import children, machine, output, template
 from fumehood.cli import run as running
 from fumehood.cli.main import main
 from fumehood.domain.direction import DirectionState, Hold
@@ -77,6 +84,8 @@ class TestUsage:
             (("run", "--template", "x", "--sandbox", "none"), "Invalid value for '--sandbox'"),
             (("run", "--template", "x", "--seed", "-1"), "Invalid value for '--seed'"),
             (("verify",), "Missing argument"),
+            (("template", "baseline", "2d_diffusion", "--sandbox", "none"), "Invalid value for '--sandbox'"),
+            (("keys", "set", "openai"), "There is no provider 'openai': keys are kept for anthropic."),
         ],
     )
     def test_wrong_words_are_told_in_a_sentence(
@@ -88,6 +97,10 @@ class TestUsage:
         with_json = say(*words, "--json")
         assert with_json.status == 2
         assert with_json.document["exit_status"] == 2
+
+    def test_the_version(self, say: Callable[..., Said]) -> None:
+        said = say("--version")
+        assert (said.status, said.out) == (0, f"fumehood {fumehood.__version__}\n")
 
     def test_help_is_no_error_and_nothing_at_all_is_one(self, say: Callable[..., Said]) -> None:
         assert say("--help").status == 0
@@ -129,6 +142,37 @@ class TestRunRefuses:
         assert sentence in self.bad(say, tmp_path, "--out", str(tmp_path / "out"), *words).sentence
         assert not (tmp_path / "out").exists()
 
+    def test_the_offline_model_without_a_playbook(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        folder = write_template(tmp_path / "mine")
+        said = self.bad(say, tmp_path, "--template", str(folder), "--out", str(tmp_path / "out"))
+        assert "no playbook for this template: give --model claude-" in said.sentence
+        assert not (tmp_path / "out").exists()
+
+    def test_the_profile_that_wants_a_gpu_is_status_three(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        out = ("--out", str(tmp_path / "out"), "--profile", "gpu")
+        for words in ((*RUN, *out), ("template", "baseline", "2d_diffusion", *out)):
+            said = say(*words)
+            assert (said.status, said.sentence) == (3, "No GPU is passed into experiments yet. Give --profile cpu.")
+        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "state").exists()
+
+    def test_a_text_that_the_offline_model_does_not_read_is_told(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unfit(*_: object) -> None:
+            raise MachineUnfitError("Not here.")
+
+        monkeypatch.setattr(running, "check_machine", unfit)
+        said = say(*RUN, "--text", "Look into it.", "--out", str(tmp_path / "out"))
+        assert (said.status, said.sentence) == (3, "Not here.")
+        assert "does not read --text" in said.out
+        assert "does not read --text" not in say(*RUN, "--out", str(tmp_path / "out")).out
+
+    @pytest.mark.parametrize("words", [RUN, ("template", "baseline", "2d_diffusion")])
+    def test_an_empty_place(self, say: Callable[..., Said], words: tuple[str, ...]) -> None:
+        said = say(*words, "--out", "")
+        assert (said.status, said.sentence) == (2, "--out is empty: give a folder's path.")
+
     def test_a_model_whose_price_is_not_known(self, say: Callable[..., Said], tmp_path: Path) -> None:
         Keys(tmp_path / "state").set("anthropic", "sk-ant-x")
         said = say(*RUN, "--model", "claude-x", "--out", str(tmp_path / "out"))
@@ -169,6 +213,114 @@ class TestMachine:
         assert (said.status, said.document["exit_status"]) == (3, 3)
         listed = say("keys", "list", "--json", state=tmp_path / "file" / "state")
         assert (listed.status, listed.document["exit_status"]) == (3, 3)
+
+    def test_doctor_tells_what_it_can_where_the_state_may_not_be_read(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unfit(*_: object) -> None:
+            raise MachineUnfitError("It needs root.")
+
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "state/keys"))
+
+        monkeypatch.setattr(machine, "check_machine", unfit)
+        monkeypatch.setattr(Keys, "list", refused)
+        monkeypatch.setattr(machine.worlds, "lab_packages", refused)
+        monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+        said = say("doctor")
+        assert (said.status, said.complained) == (3, "")
+        assert "LaTeX: no pdflatex here. Install LaTeX: apt-get" in said.out
+        assert "keys: they may not be read" in said.out
+        assert "services: redis " in said.out
+        why = [line for line in said.out.splitlines() if line.startswith("not ready: ")]
+        assert why[0] == "not ready: It needs root."
+        assert why[1].startswith(f"not ready: The state folder {tmp_path / 'state'} may not be read by this user. Ask ")
+        assert len(why) == 2
+
+    @pytest.mark.parametrize(("answer", "is_up"), [(b"+PONG\r\n", True), (b"-NOAUTH x\r\n", True), (b"HTTP", False)])
+    def test_a_redis_is_known_by_its_answer(self, answer: bytes, *, is_up: bool) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def serve() -> None:
+                caller, _ = server.accept()
+                with caller:
+                    caller.recv(64)
+                    caller.sendall(answer)
+
+            serving = threading.Thread(target=serve)
+            serving.start()
+            assert machine._redis_answers(f"redis://127.0.0.1:{server.getsockname()[1]}/0") is is_up
+            serving.join()
+        assert not machine._redis_answers("redis://127.0.0.1:1/0")
+
+    def test_the_line_for_root_carries_every_setting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(children.shutil, "which", lambda _: None)
+        monkeypatch.setattr(sys, "argv", ["fumehood", "run", "--text", "a b"])
+        settings = Settings(state_dir=tmp_path / "my state", lab_dir=tmp_path / "lab")
+        with pytest.raises(MachineUnfitError) as caught:
+            children.as_root(["true"], settings)
+        first, *words = shlex.split(caught.value.remedy.removeprefix("Type this instead: "))
+        told = {f"{name}={value}" for name, value in children.environment(settings).items() if value}
+        at = words.index(sys.executable)
+        assert (first, words[0], set(words[2:at])) == ("sudo", "env", told)
+        assert words[at:] == [*children.PYTHON, "-m", "fumehood", "run", "--text", "a b"]
+
+
+SUMMARY: dict[str, Any] = {
+    "template": "2d_diffusion",
+    "model": "offline",
+    "profile": "tiny",
+    "ideas": 3,
+    "novel": 2,
+    "refused": [{"name": "start_at_the_noisy_data", "verdict": "near_duplicate", "reason": "the same"}],
+    "experiments_passed": 2,
+    "papers": 2,
+    "mean_score": 4.5,
+    "max_score": 5,
+    "cost_usd": 0.0,
+    "experiments": [
+        {
+            "name": name,
+            "runs": {"run_1": "measured", "run_2": "no_result"},
+            "outcome": "inconclusive",
+            "label": "not_comparable: screen_only",
+            "score": None,
+            "state": "cancelled",
+            "paper": "paper.pdf",
+            "reviewed": ["Every section stands once", "No sentence stands twice", *more] * 3,
+        }
+        for name, more in (("matched_start", []), ("cosine_noise_schedule", []), ("another_one", ["More"]))
+    ],
+}
+
+
+class TestOutput:
+    def test_the_table_cuts_nothing_at_80_columns(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Console(width=80).print(output.results_table(SUMMARY))
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        rows = [line.strip("│").split("│") for line in lines if line.startswith("│")]
+        columns = ["".join(cell.strip() for cell in column) for column in zip(*rows, strict=True)]
+        for name in ("matched_start", "cosine_noise_schedule", "start_at_the_noisy_data"):
+            assert name in columns[0]
+        assert columns[2].count("inconclusive") == 3
+        assert columns[3].replace(" ", "").count("not_comparable:screen_only") == 3
+        assert columns[5].count("cancelled") == 3
+
+    def test_a_review_that_checked_the_same_is_told_once(self) -> None:
+        lines = list(output.reviews(SUMMARY["experiments"]))
+        told = [line for line in lines if line.startswith("review of ")]
+        assert max(map(len, lines)) <= output.WIDTH
+        assert told[0].startswith("review of matched_start, cosine_noise_schedule checked: Every section")
+        assert told[1].startswith("review of another_one checked: ")
+        assert len(told) == 2
+
+    def test_totals_say_what_was_asked_where_less_came(self) -> None:
+        told = output.totals(SUMMARY, 7)
+        assert told.startswith("ideas 3 of 7 asked, novel 2, ")
+        assert "mean score 4.50, max score 5, cost" in told
+        assert output.totals(SUMMARY, 3).startswith("ideas 3, ")
 
 
 class TestVerify:
@@ -227,6 +379,24 @@ class TestTemplates:
         for place in (tmp_path, tmp_path / "file"):
             said = say("template", "baseline", "2d_diffusion", "--out", str(place), "--json")
             assert (said.status, "is not an empty folder" in said.document["error"]) == (2, True)
+
+    @pytest.mark.parametrize("place", ["file/below", "/proc/nowhere/out", "a" * 5000])
+    def test_a_baseline_wants_a_place_that_can_be_written(
+        self, say: Callable[..., Said], tmp_path: Path, place: str
+    ) -> None:
+        (tmp_path / "file").write_text("x")
+        said = say("template", "baseline", "2d_diffusion", "--out", str(tmp_path / place))
+        assert (said.status, said.sentence.startswith("--out ")) == (2, True)
+        assert not (tmp_path / "state").exists()
+
+    def test_what_the_lab_lacks_is_named(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(template.worlds, "lab_packages", lambda _: frozenset({"numpy"}))
+        folder = write_template(tmp_path / "mine", {**TINY, "experiment.py": "import numpy, seaborn\n"})
+        said = say("template", "check", str(folder))
+        sentence = "The lab lacks seaborn, which the template imports: such a template cannot run here yet.\n"
+        assert (said.status, said.out) == (1, sentence)
 
 
 class TestSandbox:
@@ -291,17 +461,55 @@ class TestEnds:
         self, say: Callable[..., Said], finished: tuple[Path, Path]
     ) -> None:
         folder, state = finished
-        said = say(*RUN, "--out", str(folder), "--resume", "--json", state=state)
+        going_on = ("run", "--template", "tiny", "--profile", "tiny", "--out", str(folder), "--resume")
+        said = say(*going_on, "--json", state=state)
         assert (said.status, said.document["verified"]) == (0, True)
         assert said.document["papers"] == [str(folder / "experiments/smaller_scale/paper.pdf")]
-        told = say(*RUN, "--out", str(folder), "--resume", state=state)
+        told = say(*going_on, state=state)
         assert (told.status, "review of smaller_scale checked: Every section stands once" in told.out) == (0, True)
         (folder / "ideas.json").write_text("[]")
-        assert say(*RUN, "--out", str(folder), "--resume", state=state).status == 1
+        assert say(*going_on, state=state).status == 1
+
+    @pytest.mark.parametrize("is_finished", [True, False])
+    def test_going_on_refuses_what_the_direction_has_otherwise(
+        self, say: Callable[..., Said], finished: tuple[Path, Path], *, is_finished: bool
+    ) -> None:
+        folder, state = finished
+        if not is_finished:
+            (folder / "manifest.json").unlink()
+        going_on = ("run", "--template", "tiny", "--profile", "tiny", "--out", str(folder), "--resume")
+        for words, has in (
+            (("--template", "2d_diffusion"), "tiny"),
+            (("--text", "Something else."), "Make the scale small."),
+            (("--ideas", "7"), "1"),
+            (("--runs", "2"), "1"),
+            (("--model", "claude-x"), "offline"),
+            (("--review-model", "claude-x"), "offline"),
+            (("--profile", "cpu"), "tiny"),
+            (("--seed", "4"), "0"),
+            (("--novelty", "off"), "on"),
+            (("--sandbox", "docker"), "auto"),
+        ):
+            said = say(*going_on, *words, state=state)
+            assert said.status == 2
+            assert said.sentence.startswith(f"{' '.join(words)}: the direction in {folder} has {has}; leave ")
+
+    def test_going_on_takes_what_is_the_same_and_another_budget(
+        self, say: Callable[..., Said], finished: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        folder, state = finished
+        same = ("--template", str(tmp_path / "elsewhere/tiny"), "--text", " Make the scale small. ", "--ideas", "1")
+        said = say("run", *same, "--budget-usd", "3", "--out", str(folder), "--resume", state=state)
+        assert said.status == 0
+
+    def test_going_on_works_in_the_sandbox_that_it_began_in(self, lab: Laboratory) -> None:
+        assert running._sandbox({"sandbox": "local"}, lab.asked()) == "local"
+        assert running._sandbox({"sandbox": ["x"]}, lab.asked(sandbox="docker")) == "docker"
+        assert running._sandbox(None, lab.asked()) == "auto"
 
 
-@pytest.mark.parametrize("asked", [(), ("--json",)])
-def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("asked", "number"), [((), signal.SIGINT), (("--json",), signal.SIGTERM), ((), signal.SIGHUP)])
+def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...], number: signal.Signals) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
@@ -311,7 +519,7 @@ def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...]) -
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
         pipe.open("wb"),
     ):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, complained = process.communicate(timeout=30)
     assert (process.returncode, complained) == (130, b"fumehood: interrupted\n")
     assert (json.loads(out) if asked else out) == ({"error": "interrupted", "exit_status": 130} if asked else b"")

@@ -9,7 +9,7 @@ import pytest
 
 from fumehood.domain.template import Template
 from fumehood.errors import NotFoundError
-from fumehood.services import facts, numbers
+from fumehood.services import facts, numbers, setup_facts
 from tests.fakes import papers
 
 
@@ -64,6 +64,36 @@ def test_the_setup_comes_from_the_record_and_names_nothing_else() -> None:
     assert rows["Held-out points per data set and seed"] == "2,000"
     assert rows["Seeds"] == "1, 2, 3"
     assert "Device" not in rows
+
+
+def test_the_setup_counts_the_promises_that_were_held_and_names_the_others() -> None:
+    def told(**isolation: str) -> str:
+        rows = setup_facts.setup_rows(
+            papers.direction(),
+            papers.template(),
+            papers.template().profiles["tiny"],
+            papers.record(0, {}, isolation=isolation),
+            "run_0/record.json",
+            {},
+        )
+        return next(row["value"] for row in rows if row["name"] == "Isolation")
+
+    every = dict.fromkeys(setup_facts.PROMISES, "by something")
+    assert told(**every) == "16 of 16 promises held and recorded"
+    some = {name: how for name, how in every.items() if name not in {"S2", "S12"}}
+    assert told(**some) == (
+        "14 of 16 promises held and recorded; not held: S2, S12 (network capabilities and GPUs are refused)"
+    )
+    loose = told(**some | {"S5": "not held: the spec asks for storage without a quota"})
+    assert loose.startswith("13 of 16 promises held and recorded; not held: S2, S5, S12 (")
+
+
+@pytest.mark.parametrize(
+    ("model", "own", "used"), [("offline", True, False), ("offline", False, True), ("m", True, True)]
+)
+def test_it_is_known_whether_the_model_read_the_directions_text(model: str, own: bool, used: bool) -> None:
+    found = papers.make(direction=papers.direction(model=model), own_text=own)
+    assert found["model"]["direction_text_used"] is used
 
 
 def test_a_minimal_template_is_described_and_never_compared() -> None:

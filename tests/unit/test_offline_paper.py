@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
 
+from fumehood.domain.idea import Novelty
 from fumehood.gateway.upstreams import offline_paper
 from fumehood.latex.typesetter import Latex
 from fumehood.literature.index import LocalIndex
@@ -59,7 +61,8 @@ def test_turning_a_result_round_turns_sentence_label_and_abstract() -> None:
     assert "on the unwanted side" in bad["results"]
     assert "on the unwanted side" not in good["results"]
     assert "is promising by the screen's rule" in good["abstract"]
-    assert "No variant lies on the wanted side" in bad["abstract"]
+    assert "does not lie on the wanted side" in bad["abstract"]
+    assert "No variant lies on the wanted side" in paper(CASES["only bad"])["abstract"]
     assert good["conclusion"] != bad["conclusion"]
 
 
@@ -96,6 +99,63 @@ def test_fifteen_works_at_least_are_cited() -> None:
 def test_no_run_is_called_by_its_number() -> None:
     for text in paper(CASES["five"]).values():
         assert not re.search(r"\b[Rr]un[ _~]\d", placeholders.MARK.sub("", text))
+
+
+@pytest.mark.parametrize("novelty", list(Novelty))
+def test_nothing_is_called_novel_and_a_search_is_told_only_where_there_was_one(novelty: Novelty) -> None:
+    far = paper(papers.make(idea=papers.idea(novelty=novelty, evidence=())))["related_work"]
+    assert ("The literature was not searched" in far) == (novelty is Novelty.UNCHECKED)
+    assert ("the search found no work close enough" in far) == (novelty is not Novelty.UNCHECKED)
+    near = paper(papers.make(idea=papers.idea(novelty=novelty)))["related_work"]
+    assert "None of them was found" not in near
+    assert ("listed by a count of shared words, and nobody judged" in near) == (novelty is not Novelty.UNCHECKED)
+
+
+@pytest.mark.parametrize("shift", [GOOD, BAD, {}, {"dino": -2}])
+def test_one_variant_is_never_told_as_several(shift: dict[str, float]) -> None:
+    written = " ".join(paper(papers.make([shift], direction=papers.direction(runs=1))).values())
+    for wrong in ("several variants", "one variants", "all one", "number of variants", "every variant", "No variant"):
+        assert wrong not in written
+    assert "the one variant that was carried out, of two in the plan" in written
+    assert "Of the two variants in the plan, one was carried out, for the study was limited to one variant" in written
+    assert "One variant of the plan was not carried out" in written
+
+
+def test_two_are_both_and_a_whole_plan_is_told_as_planned() -> None:
+    written = paper(papers.make([GOOD, GOOD]))
+    assert "Both contrasts lie" in written["results"]
+    assert "on which both variants were looked at" in written["results"]
+    assert "every variant that was planned" in written["introduction"]
+    assert "not carried out" not in written["limitations"]
+    assert "All three contrasts lie" in paper(papers.make([GOOD, GOOD, GOOD]))["results"]
+
+
+@pytest.mark.parametrize(("noise", "p", "said"), [(0.5, 0.01, "clearer"), (5.0, 0.2, "less sure"), (5.0, 0.01, "")])
+def test_the_raw_gap_does_not_speak_against_the_contrast(noise: float, p: float, said: str) -> None:
+    facts = copy.deepcopy(papers.make([GOOD]))
+    run = facts["runs"][0]
+    assert run["contrast"]
+    run["metrics"]["kl_divergence"]["noise"], run["contrast"]["p"] = noise, p
+    results = paper(facts)["results"]
+    assert said in results
+    assert bool(said) == ("weighs each data set by its own spread and counts" in results or "clearer" in results)
+    assert "by chance" not in results
+    assert "chance alone" not in results
+    assert results.count("dominated by the noisiest data set, here dino") == 1
+
+
+@pytest.mark.parametrize(("dino", "told"), [(4.3, True), (0.6, False)])
+def test_a_data_set_that_the_baseline_does_not_learn_is_named(dino: float, told: bool) -> None:
+    facts = copy.deepcopy(papers.make())
+    facts["baseline"]["metrics"]["kl_divergence"]["datasets"]["dino"]["mean"] = dino
+    assert ("The baseline itself does not learn dino (" in paper(facts)["limitations"]) == told
+
+
+def test_what_was_not_measured_is_not_said() -> None:
+    written = " ".join(paper(CASES["mixed"]).values())
+    for wrong in ("more than many published gains", "limited capacity or from finite", "Grey points"):
+        assert wrong not in written
+    assert "may be the luck of the seeds" in written
 
 
 def test_a_subject_that_it_does_not_know_gives_nothing() -> None:

@@ -21,7 +21,7 @@ from fumehood.latex.typesetter import Latex
 from fumehood.literature.index import LocalIndex
 from fumehood.llm.prompts import PackagedPrompts
 from fumehood.ports import Call, Coder
-from fumehood.services import reviews, templates, writeup
+from fumehood.services import paper, reviews, templates, writeup
 from fumehood.services.change import Change
 from fumehood.services.world import WriteWorld
 from fumehood.store.memory import FixedClock, MemoryStore
@@ -154,6 +154,19 @@ def test_each_section_is_one_call_and_the_last_asks_for_typesetting(written: Ben
     assert set(written.experiment.draft) == set(writeup.SECTIONS)
     change = writeup.write_section(written.world, written.step("write_section", section="title"))
     assert (change.steps[0].name, change.steps[0].payload) == ("typeset", {"round": 0})
+
+
+def test_the_disclosure_says_what_the_offline_model_did_not_read(bench: Bench) -> None:
+    def told() -> str:
+        return paper.disclosure(paper.read(bench.world, bench.step("typeset")), paper.tools_of(bench.world))
+
+    assert "did not read the direction's text" in told()
+    assert "playbook that was written beforehand" in told()
+    with bench.world.store.begin() as tx:
+        given = tx.directions.get(bench.experiment.direction_id)
+        _, task = templates.prompt_of(given.template_files, bench.world.artifacts)
+        tx.directions.save(dataclasses.replace(given, text=task))
+    assert "direction's text" not in told()
 
 
 def test_the_outcome_is_decided_before_anything_is_written(written: Bench) -> None:

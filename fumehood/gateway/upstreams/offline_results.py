@@ -192,8 +192,8 @@ def _verdict(facts: Facts, runs: list[Run]) -> str:
             f"{w.names_of(good)} {'is' if len(good) == 1 else 'are'} labelled promising. The label was earned on the"
             f" same held-out points on which {everyone} were looked at, so its size is biased upwards by the choice."
         )
+    none, equal = ("No variant is", "the variants are") if len(runs) > 1 else (f"{w.name_of(runs[0])} is not", "it is")
     return (
-        f"{'No variant is' if len(runs) > 1 else w.name_of(runs[0]) + ' is not'} labelled promising. That is not"
-        f" evidence that {'the variants are' if len(runs) > 1 else 'it is'} equal to the baseline: a screen of this size"
+        f"{none} labelled promising. That is not evidence that {equal} equal to the baseline: a screen of this size"
         " would miss differences of a moderate size."
     )

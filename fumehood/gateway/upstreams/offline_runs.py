@@ -182,18 +182,24 @@ def _unlike(run: Run, ratio: float, at: int) -> str:
     if ratio < 2:
         return w.pick(
             (
-                f"The contrast of {w.name_of(run)} below is the clearer of the two, since it weighs each data set by its"
-                " own spread.",
+                (
+                    f"The contrast of {w.name_of(run)} below is the clearer of the two, since it weighs each data set"
+                    " by its own spread."
+                ),
                 f"Weighed by the spread of each data set, as in the contrast below, {w.name_of(run)} stands out more.",
             ),
             at,
         )
     return w.pick(
         (
-            f"The contrast below is less sure of {w.name_of(run)}, since it weighs each data set by its own spread and"
-            " counts the seeds as few.",
-            f"Weighed by the spread of each data set and by the number of seeds, as in the contrast below, the case of"
-            f" {w.name_of(run)} is weaker.",
+            (
+                f"The contrast below is less sure of {w.name_of(run)}, since it weighs each data set by its own spread"
+                " and counts the seeds as few."
+            ),
+            (
+                "Weighed by the spread of each data set and by the number of seeds, as in the contrast below, the case"
+                f" of {w.name_of(run)} is weaker."
+            ),
         ),
         at,
     )
