@@ -24,7 +24,7 @@ class Novelty(StrEnum):
     NOVEL = "novel"
     NOT_NOVEL = "not_novel"
     UNKNOWN = "unknown"
-    """Nothing near was found in the sources at hand, which proves nothing."""
+    """Nothing near was found in the sources at hand, which proves nothing; or what was found could not be judged."""
     NEAR_DUPLICATE = "near_duplicate"
     """Too close to an idea already in the archive; never carried out."""
 

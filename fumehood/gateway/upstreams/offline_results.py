@@ -107,12 +107,14 @@ def _two_errors(facts: Facts) -> str:
         return ""
     noisy = max(errors, key=lambda name: errors[name])
     most = errors[noisy] ** 2 > sum(one**2 for one in errors.values()) / 2
+    ruled = (
+        f"is dominated by the noisiest data set, here {w.tex(noisy)}" if most else "is ruled by the noisier data sets"
+    )
     return (
         "Each variant is described twice below, and the two descriptions need not agree. The difference of means takes"
-        " all data sets in the metric's own unit, so that the standard error beside it is dominated by the noisiest"
-        f" data set{f', here {w.tex(noisy)}' if most else ''}. The contrast $C$ weighs each data set by its own spread"
-        " over seeds, and a small but steady movement on a quiet data set counts in it. The label follows from $C$ and"
-        " its $p$ alone."
+        f" all data sets in the metric's own unit, so that the standard error beside it {ruled}. The contrast $C$"
+        " weighs each data set by its own spread over seeds, and a small but steady movement on a quiet data set"
+        " counts in it. The label follows from $C$ and its $p$ alone."
     )
 
 
