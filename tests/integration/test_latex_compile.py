@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from tests.fakes import papers
 
 pytestmark = [
     pytest.mark.latex,
-    pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed"),
 ]
 TOOLS = Tools(literature=LocalIndex(), typesetter=Latex())
 ENVIRONMENT = {
