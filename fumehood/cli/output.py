@@ -104,7 +104,7 @@ def totals(summary: Mapping[str, Any], asked: int | None = None) -> str:
     highest = "not judged" if summary.get("max_score") is None else f"{summary['max_score']:g}"
     fewer = f" of {asked} asked" if asked is not None and summary["ideas"] < asked else ""
     return (
-        f"ideas {summary['ideas']}{fewer}, novel {summary['novel']}, "
+        f"ideas {summary['ideas']}{fewer}, novel {summary['novel']}, novelty unknown {summary['novelty_unknown']}, "
         f"experiments passed {summary['experiments_passed']}, papers {summary['papers']}, "
         f"mean score {mean}, max score {highest}, cost {summary['cost_usd']:.2f} USD"
     )

@@ -273,6 +273,7 @@ SUMMARY: dict[str, Any] = {
     "profile": "tiny",
     "ideas": 3,
     "novel": 2,
+    "novelty_unknown": 1,
     "refused": [{"name": "start_at_the_noisy_data", "verdict": "near_duplicate", "reason": "the same"}],
     "experiments_passed": 2,
     "papers": 2,
@@ -318,7 +319,7 @@ class TestOutput:
 
     def test_totals_say_what_was_asked_where_less_came(self) -> None:
         told = output.totals(SUMMARY, 7)
-        assert told.startswith("ideas 3 of 7 asked, novel 2, ")
+        assert told.startswith("ideas 3 of 7 asked, novel 2, novelty unknown 1, ")
         assert "mean score 4.50, max score 5, cost" in told
         assert output.totals(SUMMARY, 3).startswith("ideas 3, ")
 
