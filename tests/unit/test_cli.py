@@ -516,11 +516,10 @@ def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...], n
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fumehood", "verify", str(tmp_path), "--key", str(pipe), *asked]
     # Opening returns when the command has opened the other end, so it is past its imports.
-    with (
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
-        pipe.open("wb"),
-    ):
-        process.send_signal(number)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with pipe.open("wb"):
+            process.send_signal(number)
+        # Closed by now, so that a signal which came just before the command began to read is not waited over.
         out, complained = process.communicate(timeout=30)
     assert (process.returncode, complained) == (130, b"fumehood: interrupted\n")
     assert (json.loads(out) if asked else out) == ({"error": "interrupted", "exit_status": 130} if asked else b"")
