@@ -515,12 +515,7 @@ def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...], n
     os.mkfifo(pipe)
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(tmp_path / "state"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fumehood", "verify", str(tmp_path), "--key", str(pipe), *asked]
-    # Whoever runs the tests may ignore the signal, as nohup does, and a command would inherit that.
-    before = signal.signal(number, signal.SIG_DFL)
-    try:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    finally:
-        signal.signal(number, before)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     # Opening returns when the command has opened the other end, so it is past its imports.
     with process:
         with pipe.open("wb"):
