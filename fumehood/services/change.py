@@ -9,7 +9,8 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId
-from fumehood.domain.step import Event
+from fumehood.domain.step import Event, Step
+from fumehood.ports import Clock
 
 Payload = Mapping[str, str | int | float | bool]
 
@@ -39,3 +40,14 @@ class Change:
     """Saved; those that are `wanted` get their `launch` step."""
     steps: tuple[Next, ...] = ()
     events: tuple[Event, ...] = ()
+
+
+def happened(clock: Clock, of: Direction | Experiment | Execution | Step, kind: str, text: str) -> Event:
+    """Return what happened to a direction or an experiment, or in one of their steps or executions, just now."""
+    if isinstance(of, Direction):
+        direction_id, experiment_id = of.id, None
+    elif isinstance(of, Experiment):
+        direction_id, experiment_id = of.direction_id, of.id
+    else:
+        direction_id, experiment_id = of.direction_id, of.experiment_id
+    return Event(direction_id=direction_id, experiment_id=experiment_id, kind=kind, text=text, at=clock.now())

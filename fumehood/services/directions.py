@@ -14,7 +14,7 @@ from fumehood.domain.step import Event, Step
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Store
 from fumehood.services import templates
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import WriteWorld
 
@@ -139,7 +139,9 @@ def schedule(world: WriteWorld, step: Step) -> Change:
     if not chosen:
         return Change(
             directions=(direction.to(DirectionState.DONE, ended_at=world.clock.now()),),
-            events=(_event(direction, world, "direction.done", "no idea was worth an experiment"),) if ideas else (),
+            events=(happened(world.clock, direction, "direction.done", "no idea was worth an experiment"),)
+            if ideas
+            else (),
         )
     now = world.clock.now()
     experiments = tuple(
@@ -182,7 +184,7 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
                     experiment_id=started.id,
                 ),
             ),
-            events=(_event(direction, world, "experiment.started", f"{started.name}: started", started),),
+            events=(happened(world.clock, started, "experiment.started", f"{started.name}: started"),),
         )
     if not all(one.is_final for one in experiments):
         return Change()
@@ -191,7 +193,11 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
     error = "" if done else "every experiment failed: " + "; ".join(f"{one.name}: {one.error}" for one in experiments)
     return Change(
         directions=(direction.to(state, ended_at=world.clock.now(), error=error),),
-        events=(_event(direction, world, f"direction.{state}", f"{done} of {len(experiments)} experiments finished"),),
+        events=(
+            happened(
+                world.clock, direction, f"direction.{state}", f"{done} of {len(experiments)} experiments finished"
+            ),
+        ),
     )
 
 
@@ -225,15 +231,3 @@ def cancel(store: Store, clock: Clock, direction_id: DirectionId) -> Direction:
 def failed(direction: Direction, error: str, now: float) -> Direction:
     """Return the direction ended badly, with the sentence that a person reads."""
     return dataclasses.replace(direction.to(DirectionState.FAILED), error=error, ended_at=now)
-
-
-def _event(
-    direction: Direction, world: WriteWorld, kind: str, text: str, experiment: Experiment | None = None
-) -> Event:
-    return Event(
-        direction_id=direction.id,
-        experiment_id=experiment.id if experiment else None,
-        kind=kind,
-        text=text,
-        at=world.clock.now(),
-    )

@@ -14,7 +14,7 @@ from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import Event, Step
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.ports import Clock, Sandbox, Store
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
 
@@ -106,28 +106,15 @@ def _collected(world: RunWorld, execution: Execution, outcome: Outcome) -> Chang
     events: tuple[Event, ...] = ()
     if outcome.rejected:
         listed = ", ".join(f"{one.path} ({one.reason})" for one in outcome.rejected[:5])
-        events = (
-            Event(
-                direction_id=execution.direction_id,
-                experiment_id=execution.experiment_id,
-                kind="artifacts.rejected",
-                text=f"{execution.kind}: {len(outcome.rejected)} files were not let out: {listed}",
-                at=world.clock.now(),
-            ),
-        )
+        text = f"{execution.kind}: {len(outcome.rejected)} files were not let out: {listed}"
+        events = (happened(world.clock, execution, "artifacts.rejected", text),)
     return Change(executions=(execution,), steps=(_next("remove", execution),), events=events)
 
 
 def gave_up(clock: Clock, execution: Execution, reason: str) -> Change:
     """Close an execution that the platform could not carry out, so that what waits for it goes on."""
     outcome = _never_ran(execution, Verdict.LOST, reason)
-    event = Event(
-        direction_id=execution.direction_id,
-        experiment_id=execution.experiment_id,
-        kind="execution.lost",
-        text=f"{execution.kind}: {reason}",
-        at=clock.now(),
-    )
+    event = happened(clock, execution, "execution.lost", f"{execution.kind}: {reason}")
     closed = execution.to(ExecutionState.COLLECTED, outcome=outcome)
     return Change(executions=(closed,), steps=(_next("remove", execution),), events=(event,))
 

@@ -10,11 +10,11 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Attempt, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Step
 from fumehood.ports import Call, Edit
-from fumehood.services import directions, final_info, measuring, templates
+from fumehood.services import directions, final_info, measuring, preparing, templates
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
@@ -76,7 +76,7 @@ def code(world: WriteWorld, step: Step) -> Change:
             index=index,
             title=heading["title"].strip() if heading else f"Variant {index}",
             description=(heading["description"] or "").strip() if heading else "",
-            seeds=measuring.seeds_of(direction, measuring.read(world, direction)[1]),
+            seeds=preparing.seeds_of(direction, templates.read(direction, world.artifacts)[1]),
         )
     run = dataclasses.replace(run, files=files)
     experiment = dataclasses.replace(experiment, files=files)
@@ -88,8 +88,11 @@ def code(world: WriteWorld, step: Step) -> Change:
         runs=(run,),
         steps=(measuring.measure_next(direction, experiment, run, attempt),),
         events=(
-            _event(
-                world, experiment, "code.edited", f"{experiment.name} run_{index}: {world.coder.name} changed {changed}"
+            happened(
+                world.clock,
+                experiment,
+                "code.edited",
+                f"{experiment.name} run_{index}: {world.coder.name} changed {changed}",
             ),
         ),
     )
@@ -104,7 +107,7 @@ def _edit(
     index: int,
     attempt: int,
 ) -> Edit:
-    template, _ = measuring.read(world, direction)
+    template, _ = templates.read(direction, world.artifacts)
     system, task = templates.prompt_of(direction.template_files, world.artifacts)
     sources = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
     added = [path for path in sources if path not in direction.template_files]
@@ -151,8 +154,8 @@ def _no_edit(
         return _to_plots(world, experiment, "the plan is completed")
     if attempt < ATTEMPTS:
         changes = _kept_attempt(world, direction, experiment, run, index, attempt, reason)
-        event = _event(
-            world, experiment, "attempt.failed", f"{experiment.name} run_{index}: no edit was made: {reason}"
+        event = happened(
+            world.clock, experiment, "attempt.failed", f"{experiment.name} run_{index}: no edit was made: {reason}"
         )
         return Change(runs=(changes,), steps=(code_next(experiment, index, attempt + 1),), events=(event,))
     kept = _kept_attempt(world, direction, experiment, run, index, attempt, reason)
@@ -178,7 +181,7 @@ def _kept_attempt(
             index=index,
             title=f"Variant {index}",
             files=experiment.files,
-            seeds=measuring.seeds_of(direction, measuring.read(world, direction)[1]),
+            seeds=preparing.seeds_of(direction, templates.read(direction, world.artifacts)[1]),
         )
     return dataclasses.replace(
         run, attempts=(*run.attempts, Attempt(number=attempt, verdict="no_edit", error_tail=reason))
@@ -204,7 +207,7 @@ def _run_given_up(world: WriteWorld, experiment: Experiment, run: Run) -> Change
     last = run.attempts[-1]
     error = f"run_{run.index} failed {len(run.attempts)} times, last {last.verdict}: {last.error_tail.strip()[-200:]}"
     ended = experiment.to(ExperimentState.FAILED, error=error, ended_at=world.clock.now())
-    event = _event(world, experiment, "experiment.failed", f"{experiment.name}: {error}")
+    event = happened(world.clock, experiment, "experiment.failed", f"{experiment.name}: {error}")
     return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
 
 
@@ -235,7 +238,7 @@ def run_done(world: WriteWorld, step: Step) -> Change:
 
 
 def _note_facts(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run) -> dict[str, object]:
-    template, _ = measuring.read(world, direction)
+    template, _ = templates.read(direction, world.artifacts)
     facts: dict[str, object] = {"run": run.index, "title": run.title}
     if template.primary:
         infos = [
@@ -262,7 +265,7 @@ def _to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
                 payload={"attempt": 1},
             ),
         ),
-        events=(_event(world, experiment, "experiment.plotting", f"{experiment.name}: {why}; plotting"),),
+        events=(happened(world.clock, experiment, "experiment.plotting", f"{experiment.name}: {why}; plotting"),),
     )
 
 
@@ -294,13 +297,3 @@ def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea
     with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)
-
-
-def _event(world: WriteWorld, experiment: Experiment, kind: str, text: str) -> Event:
-    return Event(
-        direction_id=experiment.direction_id,
-        experiment_id=experiment.id,
-        kind=kind,
-        text=text,
-        at=world.clock.now(),
-    )

@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field
 from fumehood.domain.direction import Direction
 from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import IdeaId, idea_name
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.ports import Call
 from fumehood.services import templates
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
 
 REFLECTIONS = 3
@@ -60,7 +60,7 @@ def propose(world: WriteWorld, step: Step) -> Change:
     following = after(direction, index)
     answer, reflections = _ask(world, direction, archive, index)
     if answer.exhausted or not answer.title.strip() or not answer.experiment.strip():
-        event = _event(world, direction, "idea.none", f"idea {index + 1}: the model had no further idea")
+        event = happened(world.clock, direction, "idea.none", f"idea {index + 1}: the model had no further idea")
         return Change(steps=(_schedule(direction),), events=(event,))
     idea = _idea(world, direction, archive, index, answer, reflections)
     twin = nearest(idea, archive)
@@ -71,9 +71,11 @@ def propose(world: WriteWorld, step: Step) -> Change:
             novelty_reason=f"shares {twin.overlap:.0%} of its content words with the earlier idea {twin.key}",
             evidence=(twin,),
         )
-        event = _event(world, direction, "idea.refused", f"{idea.name}: refused as a near-duplicate of {twin.key}")
+        event = happened(
+            world.clock, direction, "idea.refused", f"{idea.name}: refused as a near-duplicate of {twin.key}"
+        )
         return Change(ideas=(idea,), steps=(following,), events=(event,))
-    event = _event(world, direction, "idea.proposed", f"{idea.name}: {idea.title}")
+    event = happened(world.clock, direction, "idea.proposed", f"{idea.name}: {idea.title}")
     if not direction.novelty:
         return Change(ideas=(idea,), steps=(following,), events=(event,))
     check = Next(
@@ -211,7 +213,3 @@ def after(direction: Direction, index: int) -> Next:
 
 def _schedule(direction: Direction) -> Next:
     return Next(name="schedule", key=f"schedule:{direction.id}", direction_id=direction.id)
-
-
-def _event(world: WriteWorld, direction: Direction, kind: str, text: str) -> Event:
-    return Event(direction_id=direction.id, kind=kind, text=text, at=world.clock.now())

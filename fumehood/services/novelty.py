@@ -9,11 +9,11 @@ from pydantic import BaseModel, Field
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.idea import Evidence, Idea, Novelty
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Step
 from fumehood.ports import Call
 from fumehood.services import ideas, templates
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change
+from fumehood.services.change import Change, happened
 from fumehood.services.world import WriteWorld
 
 ROUNDS = 10
@@ -68,12 +68,8 @@ def check_novelty(world: WriteWorld, step: Step) -> Change:
     if near:
         verdict, reason = _decide(world, direction, idea, near, (system, task))
     idea = dataclasses.replace(idea, novelty=verdict, novelty_reason=reason, evidence=near[:RESULTS])
-    event = Event(
-        direction_id=direction.id,
-        kind="idea.checked",
-        text=f"{idea.name}: {verdict.value.replace('_', ' ')} ({len(evidence)} works seen, {len(near)} near)",
-        at=world.clock.now(),
-    )
+    text = f"{idea.name}: {verdict.value.replace('_', ' ')} ({len(evidence)} works seen, {len(near)} near)"
+    event = happened(world.clock, direction, "idea.checked", text)
     return Change(ideas=(idea,), steps=(ideas.after(direction, int(step.payload["index"])),), events=(event,))
 
 

@@ -18,7 +18,7 @@ from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.services import facts as gathering
-from fumehood.services import measuring, numbers, placeholders, prose, statistics, tables, templates
+from fumehood.services import numbers, placeholders, prose, statistics, tables, templates
 from fumehood.services.fact_types import Facts
 from fumehood.services.placeholders import Tools
 from fumehood.services.world import WriteWorld
@@ -80,7 +80,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
     if experiment.outcome is None:
         label, outcome = statistics.conclude(measured=sum(bool(run.final_info) and run.index > 0 for run in runs))
         experiment = dataclasses.replace(experiment, outcome=outcome, label=experiment.label or label)
-    template, _ = measuring.read(world, direction)
+    template, _ = templates.read(direction, world.artifacts)
     final_infos = {run.folder: json.loads(world.artifacts.get(run.final_info)) for run in runs if run.final_info}
     signed = {run.folder: gathering.predicate(world.artifacts.get(run.record)) for run in runs if run.record}
     code = _code(world, runs)

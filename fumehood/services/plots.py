@@ -6,14 +6,15 @@ import dataclasses
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
-from fumehood.domain.experiment import Execution, Experiment, ExperimentState, Run
+from fumehood.domain.experiment import Experiment, ExperimentState, Run
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import ExecutionId, ExperimentId
-from fumehood.domain.step import Event, Step
+from fumehood.domain.ids import ExperimentId
+from fumehood.domain.step import Step
 from fumehood.ports import Call
-from fumehood.services import experiments, measuring, templates
+from fumehood.services import experiments, templates, trials
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
+from fumehood.services.wanting import wanted
 from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
@@ -31,24 +32,21 @@ def plot(world: WriteWorld, step: Step) -> Change:
         experiment = dataclasses.replace(
             experiment, files={**experiment.files, "plot.py": direction.template_files["plot.py"]}
         )
-    template, profile = measuring.read(world, direction)
+    template, profile = templates.read(direction, world.artifacts)
     inputs = {f"work/{path}": sha for path, sha in experiment.files.items()}
     for run in runs:
         inputs |= {f"work/{run.folder}/{path}": sha for path, sha in run.outputs.items()}
         inputs[f"work/{run.folder}/final_info.json"] = run.final_info
-    wanted = Execution(
-        id=ExecutionId(world.clock.new_id("exec")),
-        direction_id=direction.id,
+    drawing = wanted(
+        world.clock,
+        direction,
+        profile,
+        Kind.PLOT,
         experiment_id=experiment.id,
-        kind=Kind.PLOT,
-        image="lab",
         command=("python", "plot.py"),
         inputs=inputs,
         collect=template.plots,
         environment={"MPLBACKEND": "Agg"},
-        limits=profile.limits_of(Kind.PLOT),
-        sandbox=direction.sandbox,
-        created_at=world.clock.now(),
     )
     following = Next(
         name="plotted",
@@ -56,9 +54,9 @@ def plot(world: WriteWorld, step: Step) -> Change:
         direction_id=direction.id,
         experiment_id=experiment.id,
         payload={"attempt": attempt},
-        waits_for=(wanted.id,),
+        waits_for=(drawing.id,),
     )
-    return Change(experiments=(experiment,), executions=(wanted,), steps=(following,))
+    return Change(experiments=(experiment,), executions=(drawing,), steps=(following,))
 
 
 def _fitted(
@@ -102,7 +100,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     attempt = int(step.payload["attempt"])
     figures = {path: item.sha256 for path, item in execution.artifacts.items() if path.endswith(".png")}
     if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
-        error = measuring.tail_of(execution) or "plot.py ended well but drew no figure"
+        error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
         again = Next(
             name="plot",
             key=f"plot:{experiment.id}:{attempt + 1}",
@@ -117,12 +115,8 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     experiment = experiment.to(
         ExperimentState.WRITING, products={**experiment.products, **figures}, limitations=limitations
     )
-    event = Event(
-        direction_id=experiment.direction_id,
-        experiment_id=experiment.id,
-        kind="plots.drawn",
-        text=f"{experiment.name}: {len(figures)} figures drawn; writing",
-        at=world.clock.now(),
+    event = happened(
+        world.clock, experiment, "plots.drawn", f"{experiment.name}: {len(figures)} figures drawn; writing"
     )
     write = Next(
         name="write_section",

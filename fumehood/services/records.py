@@ -15,8 +15,8 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import final_info, measuring, templates
-from fumehood.services.change import Change, Next
+from fumehood.services import final_info, measuring, preparing, templates
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.final_info import FinalInfo, Series
 from fumehood.services.world import RunWorld
 
@@ -35,7 +35,7 @@ def record(world: RunWorld, step: Step) -> Change:
         run = tx.runs.get(str(step.payload["run"]))
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         jobs = _jobs(tx, run)
-        data = measuring.data_of(tx, direction)
+        data = preparing.data_of(tx, direction)
     attempt = int(step.payload["attempt"])
     template = templates.load(direction.template_files, world.artifacts, direction.template)
     try:
@@ -222,10 +222,4 @@ def _event(
     over = final_info.overall(info, primary) if primary else None
     spread = f" ± {over.stderr:.2g}" if over and over.stderr is not None else ""
     figure = f": {primary} {over.mean:.4g}{spread}" if over else ""
-    return Event(
-        direction_id=direction.id,
-        experiment_id=experiment.id if experiment else None,
-        kind="run.measured",
-        text=f"{who}: measured and signed{figure}",
-        at=world.clock.now(),
-    )
+    return happened(world.clock, experiment or direction, "run.measured", f"{who}: measured and signed{figure}")

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fumehood.domain.claim import Claim
 from fumehood.domain.experiment import ExperimentState
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Step
 from fumehood.ports import Call
 from fumehood.services import paper, prose, templates
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.paper import Subject
 from fumehood.services.revision import OUTCOME_SECTIONS
 from fumehood.services.world import WriteWorld
@@ -123,13 +123,8 @@ def review(world: WriteWorld, step: Step) -> Change:
     )
     overall = form["overall"] if form["overall"] is not None else "not judged"
     held = sum(check.held for check in checks)
-    event = Event(
-        direction_id=step.direction_id,
-        experiment_id=step.experiment_id,
-        kind="paper.reviewed",
-        text=f"{experiment.name}: reviewed; overall {overall}; {held} of {len(checks)} checks held",
-        at=world.clock.now(),
-    )
+    text = f"{experiment.name}: reviewed; overall {overall}; {held} of {len(checks)} checks held"
+    event = happened(world.clock, experiment, "paper.reviewed", text)
     return Change(experiments=(experiment,), steps=(verify,), events=(event,))
 
 

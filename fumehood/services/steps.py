@@ -16,7 +16,7 @@ from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId
-from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.domain.step import Side, Step, StepState
 from fumehood.errors import FumehoodError, ModelUnavailableError, OverBudgetError
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import (
@@ -27,19 +27,20 @@ from fumehood.services import (
     measuring,
     novelty,
     plots,
+    preparing,
     records,
     reviews,
     verification,
     writeup,
 )
-from fumehood.services.change import Change
+from fumehood.services.change import Change, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import MODEL_TRIES, RunWorld, WriteWorld
 
 WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
     "begin": directions.begin,
-    "prepare": measuring.prepare,
-    "prepared": measuring.prepared,
+    "prepare": preparing.prepare,
+    "prepared": preparing.prepared,
     "baseline": measuring.baseline,
     "measure": measuring.measure,
     "ran": measuring.ran,
@@ -179,7 +180,7 @@ def _subject(store: Store, step: Step) -> tuple[Direction, Experiment | None]:
 
 def _held(store: Store, clock: Clock, step: Step, hold: Hold, reason: str) -> Change:
     direction, experiment = _subject(store, step)
-    event = _event(step, clock, hold.value, f"held: {reason}")
+    event = happened(clock, step, hold.value, f"held: {reason}")
     if experiment is not None:
         return Change(experiments=(dataclasses.replace(experiment, hold=hold),), events=(event,))
     return Change(directions=(dataclasses.replace(direction, hold=hold),), events=(event,))
@@ -189,7 +190,7 @@ def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
     direction, experiment = _subject(store, step)
     now = clock.now()
     if step.name == "remove":
-        return Change(events=(_event(step, clock, "cleanup.failed", reason),))
+        return Change(events=(happened(clock, step, "cleanup.failed", reason),))
     if step.side is Side.RUN and "execution" in step.payload:
         with store.begin(write=False) as tx:
             execution = tx.executions.get(str(step.payload["execution"]))
@@ -199,16 +200,12 @@ def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
         if experiment.is_final:
             return Change()
         ended = experiment.to(ExperimentState.FAILED, error=reason, ended_at=now)
-        event = _event(step, clock, "experiment.failed", f"{experiment.name}: {reason}")
+        event = happened(clock, step, "experiment.failed", f"{experiment.name}: {reason}")
         return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
     if direction.is_final:
         return Change()
-    event = _event(step, clock, "direction.failed", reason)
+    event = happened(clock, step, "direction.failed", reason)
     return Change(directions=(directions.failed(direction, reason, now),), events=(event,))
-
-
-def _event(step: Step, clock: Clock, kind: str, text: str) -> Event:
-    return Event(direction_id=step.direction_id, experiment_id=step.experiment_id, kind=kind, text=text, at=clock.now())
 
 
 @contextlib.contextmanager

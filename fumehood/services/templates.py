@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
 from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Profile, Template
 from fumehood.errors import BadInputError, NotFoundError
@@ -92,6 +93,12 @@ def profile_of(template: Template, name: str) -> Profile:
     if set(template.profiles) == {"cpu"} and template.profiles["cpu"] == Profile():
         return template.profiles["cpu"]
     raise BadInputError(f"The template has no profile {name!r}; it has {', '.join(sorted(template.profiles))}.")
+
+
+def read(direction: Direction, artifacts: Artifacts) -> tuple[Template, Profile]:
+    """Return the template's words and the direction's profile."""
+    template = load(direction.template_files, artifacts, direction.template)
+    return template, profile_of(template, direction.profile)
 
 
 def template_hash(files: Mapping[str, str]) -> str:

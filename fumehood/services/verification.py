@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.domain.experiment import ExperimentState
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Step
 from fumehood.domain.template import Metric
 from fumehood.errors import FumehoodError, NotFoundError, TamperedError
 from fumehood.services import directions, export, final_info, numbers, records
-from fumehood.services.change import Change
+from fumehood.services.change import Change, happened
 from fumehood.services.world import WriteWorld
 
 Open = Callable[[bytes, str], bytes]
@@ -257,13 +257,7 @@ def verify(world: WriteWorld, step: Step) -> Change:
     else:
         ended = subject.to(ExperimentState.FAILED, products=products, ended_at=now, error=report.problems[0])
         text = f"{subject.name}: does not hold: {report.problems[0]}"
-    event = Event(
-        direction_id=subject.direction_id,
-        experiment_id=subject.id,
-        kind="experiment.verified" if report.holds else "experiment.failed",
-        text=text,
-        at=now,
-    )
+    event = happened(world.clock, ended, "experiment.verified" if report.holds else "experiment.failed", text)
     return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
 
 

@@ -8,14 +8,14 @@ import re
 
 from fumehood.domain.execution import Kind, Verdict
 from fumehood.domain.experiment import Execution, ExperimentState
-from fumehood.domain.ids import ExecutionId
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Step
 from fumehood.errors import NotFoundError, WorkFailedError
 from fumehood.ports import Call
-from fumehood.services import measuring, paper, prose, revision, templates
+from fumehood.services import paper, prose, revision, templates, trials
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change, Next
+from fumehood.services.change import Change, Next, happened
 from fumehood.services.paper import Manuscript, Subject
+from fumehood.services.wanting import wanted
 from fumehood.services.world import WriteWorld
 
 SECTIONS = (
@@ -65,8 +65,8 @@ def write_section(world: WriteWorld, step: Step) -> Change:
         _section_next(experiment.id, step, SECTIONS[at + 1]) if at + 1 < len(SECTIONS) else _typeset_next(step, 0)
     )
     words = prose.words(text)
-    event = _event(
-        world, step, "paper.section", f"{experiment.name}: {section.replace('_', ' ')} written ({words} words)"
+    event = happened(
+        world.clock, step, "paper.section", f"{experiment.name}: {section.replace('_', ' ')} written ({words} words)"
     )
     return Change(experiments=(experiment,), steps=(following,), events=(event,))
 
@@ -82,13 +82,14 @@ def typeset(world: WriteWorld, step: Step) -> Change:
         "latex/references.bib": world.artifacts.put(made.bibliography.encode()),
         "claims.json": world.artifacts.put(paper.claims_json(made.claims)),
     }
-    _, profile = measuring.read(world, subject.direction)
+    _, profile = templates.read(subject.direction, world.artifacts)
     figures = {f"work/{entry['file']}": products[entry["file"]] for entry in subject.facts["figures"]}
-    wanted = Execution(
-        id=ExecutionId(world.clock.new_id("exec")),
-        direction_id=subject.direction.id,
+    compiling = wanted(
+        world.clock,
+        subject.direction,
+        profile,
+        Kind.COMPILE,
         experiment_id=subject.experiment.id,
-        kind=Kind.COMPILE,
         image="latex",
         command=("sh", "-c", COMPILE),
         inputs={
@@ -104,9 +105,6 @@ def typeset(world: WriteWorld, step: Step) -> Change:
             "SOURCE_DATE_EPOCH": str(int(subject.direction.created_at)),
             "FORCE_SOURCE_DATE": "1",
         },
-        limits=profile.limits_of(Kind.COMPILE),
-        sandbox=subject.direction.sandbox,
-        created_at=world.clock.now(),
     )
     following = Next(
         name="typeset_done",
@@ -114,10 +112,10 @@ def typeset(world: WriteWorld, step: Step) -> Change:
         direction_id=step.direction_id,
         experiment_id=step.experiment_id,
         payload={"round": attempt},
-        waits_for=(wanted.id,),
+        waits_for=(compiling.id,),
     )
     experiment = dataclasses.replace(subject.experiment, products=products)
-    return Change(experiments=(experiment,), executions=(wanted,), steps=(following,))
+    return Change(experiments=(experiment,), executions=(compiling,), steps=(following,))
 
 
 def typeset_done(world: WriteWorld, step: Step) -> Change:
@@ -141,7 +139,9 @@ def typeset_done(world: WriteWorld, step: Step) -> Change:
     if draft == dict(subject.experiment.draft):
         raise WorkFailedError(f"The paper could not be typeset, and nothing in its text could be blamed: {problems[0]}")
     experiment = dataclasses.replace(subject.experiment, draft=draft)
-    event = _event(world, step, "paper.corrected", f"{experiment.name}: correction {attempt + 1}: {problems[0]}")
+    event = happened(
+        world.clock, step, "paper.corrected", f"{experiment.name}: correction {attempt + 1}: {problems[0]}"
+    )
     return Change(experiments=(experiment,), steps=(_typeset_next(step, attempt + 1),), events=(event,))
 
 
@@ -157,7 +157,7 @@ def _finished(world: WriteWorld, step: Step, subject: Subject, pdf: str, log: st
         experiment_id=step.experiment_id,
         payload={"pages": pages},
     )
-    event = _event(world, step, "paper.compiled", f"{experiment.name}: paper of {pages} pages compiled")
+    event = happened(world.clock, step, "paper.compiled", f"{experiment.name}: paper of {pages} pages compiled")
     return Change(experiments=(experiment,), steps=(review,), events=(event,))
 
 
@@ -218,9 +218,9 @@ def _call(world: WriteWorld, subject: Subject, role: str, section: str, prompt: 
 def _log(world: WriteWorld, execution: Execution) -> str:
     kept = execution.artifacts.get("main.log")
     try:
-        return world.artifacts.get(kept.sha256).decode("utf-8", "replace") if kept else measuring.tail_of(execution)
+        return world.artifacts.get(kept.sha256).decode("utf-8", "replace") if kept else trials.tail_of(execution)
     except NotFoundError:
-        return measuring.tail_of(execution)
+        return trials.tail_of(execution)
 
 
 def _corrected(world: WriteWorld, subject: Subject, problems: tuple[str, ...], log: str) -> dict[str, str]:
@@ -285,16 +285,6 @@ def _typeset_next(step: Step, attempt: int) -> Next:
         direction_id=step.direction_id,
         experiment_id=step.experiment_id,
         payload={"round": attempt},
-    )
-
-
-def _event(world: WriteWorld, step: Step, kind: str, text: str) -> Event:
-    return Event(
-        direction_id=step.direction_id,
-        experiment_id=step.experiment_id,
-        kind=kind,
-        text=text,
-        at=world.clock.now(),
     )
 
 

@@ -1,0 +1,129 @@
+"""One attempt at measuring a run: whose it is, which steps it takes, and what becomes of one that ends badly."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.execution import Kind, Verdict
+from fumehood.domain.experiment import Attempt, Execution, Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.step import Step
+from fumehood.services import directions
+from fumehood.services.change import Change, Next, happened
+from fumehood.services.world import WriteWorld
+
+ERROR_TAIL = 1500
+"""Characters of a failed attempt's output that are fed back, as in the original system."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A run being measured for the `attempt`-th time; without an experiment it is the baseline."""
+
+    direction: Direction
+    experiment: Experiment | None
+    run: Run
+    attempt: int
+
+    @property
+    def subject(self) -> Direction | Experiment:
+        """What its events are told of."""
+        return self.experiment or self.direction
+
+    @property
+    def title(self) -> str:
+        """What people read it by."""
+        return f"{self.experiment.name} {self.run.folder}" if self.experiment else "baseline"
+
+    def having(self, **changes: object) -> Trial:
+        """Return it with its run changed."""
+        return dataclasses.replace(self, run=dataclasses.replace(self.run, **changes))  # type: ignore[arg-type]
+
+    def next(self, name: str, waits_for: Execution | None = None) -> Next:
+        """Return a step of it."""
+        return Next(
+            name=name,
+            key=f"{name}:{self.run.id}:{self.attempt}",
+            direction_id=self.direction.id,
+            experiment_id=self.experiment.id if self.experiment else None,
+            payload={"run": self.run.id, "attempt": self.attempt},
+            waits_for=(waits_for.id,) if waits_for else (),
+        )
+
+
+def read(world: WriteWorld, step: Step) -> Trial:
+    """Return the trial that a step belongs to."""
+    with world.store.begin(write=False) as tx:
+        return Trial(
+            direction=tx.directions.get(step.direction_id),
+            experiment=tx.experiments.get(step.experiment_id) if step.experiment_id else None,
+            run=tx.runs.get(str(step.payload["run"])),
+            attempt=int(step.payload["attempt"]),
+        )
+
+
+def ended(world: WriteWorld, trial: Trial, execution: Execution, reason: str = "") -> Change:
+    """Keep a failed attempt and ask for the next; a baseline that fails ends the direction."""
+    error = (reason or tail_of(execution))[-ERROR_TAIL:]
+    verdict = verdict_of(execution) if not reason else RunResult.NO_RESULT.value
+    kept = Attempt(number=trial.attempt, verdict=verdict, error_tail=error, execution_id=execution.id)
+    trial = trial.having(attempts=(*trial.run.attempts, kept), outputs={})
+    if execution.outcome and execution.outcome.verdict is Verdict.LOST:
+        return broken(world, trial.direction, f"the platform could not run an execution: {execution.outcome.detail}")
+    if trial.experiment is None:
+        change = broken(world, trial.direction, f"the template's own {_ended_how(execution, verdict, error)}")
+        return dataclasses.replace(change, runs=(trial.run,))
+    text = f"{trial.title}: attempt {trial.attempt} ended {verdict}{_limit_passed(execution, verdict)}"
+    return Change(
+        runs=(trial.run,),
+        steps=(trial.next("attempt_failed"),),
+        events=(happened(world.clock, trial.experiment, "attempt.failed", text),),
+    )
+
+
+def broken(world: WriteWorld, direction: Direction, error: str) -> Change:
+    """End a direction that cannot go on, with its open experiments."""
+    with world.store.begin(write=False) as tx:
+        open_experiments = [one for one in tx.experiments.find(direction_id=direction.id) if not one.is_final]
+    now = world.clock.now()
+    return Change(
+        directions=(directions.failed(direction, error, now),),
+        experiments=tuple(one.to(ExperimentState.FAILED, error=error, ended_at=now) for one in open_experiments),
+        events=(happened(world.clock, direction, "direction.failed", error),),
+    )
+
+
+def tail_of(execution: Execution) -> str:
+    """Return the end of what an execution printed, or why it never began."""
+    if execution.outcome is None:
+        return ""
+    return (execution.outcome.output_tail or execution.outcome.detail)[-ERROR_TAIL:]
+
+
+def verdict_of(execution: Execution) -> str:
+    """Return how an execution ended; one without an outcome is lost."""
+    return execution.outcome.verdict.value if execution.outcome else Verdict.LOST.value
+
+
+PROGRAMS = {Kind.RUN: "experiment.py", Kind.QUERY: "serve.py", Kind.EVALUATE: "evaluate.py"}
+
+
+def _ended_how(execution: Execution, verdict: str, error: str) -> str:
+    """Name the program, its verdict, and the limit it passed, or else the last it said."""
+    program = PROGRAMS.get(execution.kind, execution.kind.value)
+    limit = _limit_passed(execution, verdict)
+    said = "" if limit or not error.strip() else f": {error.strip()}"
+    return f"{program} ended {verdict}{limit}{said}"
+
+
+def _limit_passed(execution: Execution, verdict: str) -> str:
+    limits = execution.limits
+    passed = {
+        Verdict.TIMED_OUT: f"it may take {limits.wall_s:g} s",
+        Verdict.OUT_OF_MEMORY: f"it may use {limits.memory_mib} MiB",
+        Verdict.OUT_OF_STORAGE: f"it may store {limits.storage_mib} MiB",
+        Verdict.TOO_MANY_PROCESSES: f"it may start {limits.processes} processes",
+        Verdict.TOO_MUCH_OUTPUT: f"it may print {limits.output_bytes} bytes",
+    }
+    return next((f" ({words})" for kind, words in passed.items() if kind.value == verdict), "")

@@ -1,0 +1,43 @@
+"""Wanting an execution: what every container job of a direction has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fumehood.domain.direction import Direction
+from fumehood.domain.execution import Kind
+from fumehood.domain.experiment import Execution
+from fumehood.domain.ids import ExecutionId
+from fumehood.domain.template import Profile
+from fumehood.ports import Clock
+
+
+def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **asked: Any) -> Execution:
+    """Return an execution to be launched, inside the profile's limits of its kind; `asked` are its further fields."""
+    return Execution(
+        **{
+            "id": ExecutionId(clock.new_id("exec")),
+            "direction_id": direction.id,
+            "kind": kind,
+            "image": "lab",
+            "limits": profile.limits_of(kind),
+            "sandbox": direction.sandbox,
+            "created_at": clock.now(),
+            **asked,
+        }
+    )
+
+
+def below(folder: str, files: Mapping[str, str]) -> dict[str, str]:
+    """Return files as they lie below a folder of the sandbox."""
+    return {f"{folder}/{path}": sha for path, sha in files.items()}
+
+
+def frozen(direction: Direction, editable: tuple[str, ...]) -> dict[str, str]:
+    """Return the template's files that no experiment may change and an execution may need."""
+    return {
+        path: sha
+        for path, sha in direction.template_files.items()
+        if path not in editable and not path.endswith((".md", ".tex"))
+    }
