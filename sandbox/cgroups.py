@@ -163,9 +163,9 @@ def names(hierarchy: Hierarchy, installation: str) -> set[str]:
     """Return the executions of an installation that have a group."""
     found: set[str] = set()
     for root in hierarchy.roots:
-        folder = root / TOP / installation
-        if folder.is_dir():
-            found.update(path.name for path in folder.iterdir() if path.is_dir())
+        # It goes with its last execution, at any moment.
+        with suppress(FileNotFoundError):
+            found.update(path.name for path in (root / TOP / installation).iterdir() if path.is_dir())
     return found
 
 

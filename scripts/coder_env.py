@@ -5,7 +5,8 @@ The platform works without it (its own SEARCH/REPLACE coder takes over), so what
 
 from __future__ import annotations
 
-from common import ROOT, group, interpreters, key_of, package_sources, run, say, set_stamp, stamp, timed, uv
+from common import ROOT, group, key_of, run, say, set_stamp, stamp, timed
+from python_packages import interpreters, package_sources, uv
 
 VERSIONS = ((3, 12), (3, 11), (3, 10))
 FOLDER = ROOT / ".venv-coder"

@@ -15,25 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import (
-    ROOT,
-    PackageSources,
-    alone,
-    give_up,
-    group,
-    interpreters,
-    key_of,
-    must_run,
-    package_sources,
-    run,
-    say,
-    set_stamp,
-    stamp,
-    state_dir,
-    timed,
-    uv,
-    version_of,
-)
+from common import ROOT, alone, give_up, group, key_of, must_run, run, say, set_stamp, stamp, state_dir, timed
+from python_packages import PackageSources, interpreters, package_sources, uv, version_of
 
 FORMAT = 1
 """Goes into the hash: raised when this script makes something different from the same packages."""

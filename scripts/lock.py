@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from common import ROOT, PackageSources, package_sources, say, uv
+from common import ROOT, say
+from python_packages import PackageSources, package_sources, uv
 
 COMPILES = {
     "platform": ("constraints.txt", "3.11", ["pyproject.toml", "--extra", "all", "--group", "dev"]),

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common import (
-    ROOT,
-    give_up,
-    interpreters,
-    key_of,
-    must_run,
-    package_sources,
-    pyproject,
-    set_stamp,
-    stamp,
-    timed,
-    uv,
-    version_of,
-)
+from common import ROOT, give_up, key_of, must_run, pyproject, set_stamp, stamp, timed
+from python_packages import interpreters, package_sources, uv, version_of
 
 VERSIONS = ((3, 12), (3, 11), (3, 13))
 FOLDER = ROOT / ".venv"

@@ -12,6 +12,7 @@ import coder_env
 import common
 import lab
 import platform_env
+import python_packages
 import system_packages
 
 
@@ -24,7 +25,7 @@ def main(target: str) -> int:
         why = f"`make {target}`"
         lacking = system_packages.missing(system_packages.SETS[target])
         system_packages.check_rights([*lacking, *system_packages.venv_module()], why)
-        common.uv()
+        python_packages.uv()
         # apt waits for the network and the disk most of the time; Python's packages need not wait for it.
         apt = beside.submit(system_packages.install, lacking, why)
         platform_env.ensure()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
@@ -33,7 +31,9 @@ def texts(root: Path, repository_files: list[Path]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def places(root: Path) -> set[str]:
     """The hosts and folders that this machine gets packages from; asked of its tools, so that none is written here."""
-    sources = _module(root / "scripts/common.py").package_sources()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root / "scripts")
+        sources = importlib.import_module("python_packages").package_sources()
     named = [sources.index, *sources.extra_indexes, *sources.find_links, *_apt(), *_npm()]
     pip = root / ".setup/uv/bin/python"
     if pip.exists():
@@ -42,16 +42,6 @@ def places(root: Path) -> set[str]:
     hosts = {urlsplit(place).hostname or "" for place in named}
     folders = {urlsplit(place).path for place in named if urlsplit(place).scheme in {"", "file"}}
     return (hosts | {folder for folder in folders if folder.count("/") > 1}) - NOWHERE
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("set_up_common", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def _apt() -> list[str]:

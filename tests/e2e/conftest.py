@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from sandbox import cgroups
+
 COMMAND = (sys.executable, "-m", "fumehood")
 DEMO = ("--template", "2d_diffusion", "--profile", "tiny", "--model", "offline", "--sandbox", "local")
 
@@ -65,7 +67,8 @@ class House:
             return []
         name = mark.read_text().strip()
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if f"/{name}/fh-" in line]
-        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/fh/{name}/*") if path.is_dir()]
+        hierarchy = cgroups.find()
+        groups = sorted(cgroups.names(hierarchy, name)) if hierarchy else []
         executions = [str(path) for path in (self.state / "executions").glob("fh-*")]
         return [*mounts, *groups, *executions, *self.processes()]
 

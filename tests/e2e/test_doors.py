@@ -178,7 +178,7 @@ def doors(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made.start("gateway", "api", *WORKERS, "redis")
         made.until(made.is_up, within_s=30)
         yield made
-        assert all(status == 0 for status in made.stop(*WORKERS).values())
+        assert made.stop(*WORKERS) == dict.fromkeys(WORKERS, 0), "\n".join(made.log(name)[-2000:] for name in WORKERS)
         for name in ("api", "gateway", *WORKERS):
             assert "Traceback" not in made.log(name), made.log(name)[-3000:]
             assert "Warning" not in made.log(name), made.log(name)[-3000:]

@@ -29,7 +29,7 @@ trusted-host = one.example
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
     """The scripts' modules, which find each other by their plain names."""
-    names = ("common", "system_packages", "lab")
+    names = ("common", "system_packages", "python_packages", "lab")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "scripts")
         yield {name: importlib.import_module(name) for name in names}
@@ -51,7 +51,7 @@ def pip_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("pip_settings")
 def test_uv_looks_where_pip_would(scripts: dict[str, ModuleType]) -> None:
-    options = scripts["common"].package_sources().options()
+    options = scripts["python_packages"].package_sources().options()
     assert options[:2] == ["--default-index", "https://packages.example/simple"]
     assert [value for name, value in pairwise(options) if name == "--find-links"] == [
         "/srv/wheels",
@@ -64,13 +64,13 @@ def test_uv_looks_where_pip_would(scripts: dict[str, ModuleType]) -> None:
 @pytest.mark.usefixtures("pip_settings")
 def test_a_variable_wins_over_pips_files(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/media/wheels")
-    assert scripts["common"].package_sources().find_links == ("/media/wheels",)
+    assert scripts["python_packages"].package_sources().find_links == ("/media/wheels",)
 
 
 @pytest.mark.usefixtures("pip_settings")
 def test_pip_may_be_told_to_read_no_file(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    assert scripts["common"].package_sources().options() == []
+    assert scripts["python_packages"].package_sources().options() == []
 
 
 def test_a_lab_is_pointed_to_at_once(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
