@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the only command ever typed in a fresh clone; `make` alone lists all there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-rest test-all images check fix lock clean
+.PHONY: help setup demo smoke test test-rest escape test-all soak bench images check fix lock clean
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
@@ -27,10 +27,20 @@ test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed
 	@scripts/setup test
 	scripts/with_docker .venv/bin/pytest -m "$(REST)"
 
+escape: ## Try every escape on every adapter, print what came of it, and write docs/threat-model.md's figures.
+	@scripts/setup test
+	scripts/with_docker .venv/bin/python -m tests.escape
+
 test-all: test test-rest ## Run every test.
 
-images: setup ## Build the Docker images of executions, also where no registry answers; needs root and Docker.
-	.venv/bin/python -m sandbox.image
+soak: setup ## Run 1,000 short executions on each adapter and look for what is left of them; SOAK=60 runs fewer.
+	scripts/with_docker .venv/bin/python bench/soak.py $(if $(SOAK),--executions $(SOAK))
+
+bench: setup ## Measure what a sandbox costs beside bare `docker run`.
+	scripts/with_docker .venv/bin/fumehood bench overhead
+
+images: setup ## Build the Docker images of executions, from debootstrap or from BASE=image; needs root and Docker.
+	.venv/bin/python -m sandbox.image $(if $(BASE),--base $(BASE))
 
 check: ## Check format, style, types, layers and dependencies.
 	@scripts/setup check

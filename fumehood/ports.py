@@ -36,7 +36,9 @@ class Sandbox(Protocol):
         """Start the execution and return at once; a second launch of the same spec adopts the first.
 
         Intent is written before effect. Raises `SandboxUnavailableError` when a limit cannot be applied, and
-        `ConflictError` when the name is taken by another spec; nothing is left behind in either case.
+        `ConflictError` when the name is taken by another spec; nothing is left behind in either case. Waiting helps
+        where the reason is `no_space`: executions of this installation hold the room. It may with `disk_full`, where
+        something else does, and never with `too_large`.
         """
 
     def inspect(self, name: str) -> Running | Ended:
@@ -60,8 +62,14 @@ class Sandbox(Protocol):
     def reap(self, older_than_s: float = 0.0, keep: Sequence[str] = ()) -> tuple[str, ...]:
         """Remove what belongs to this installation and is not in `keep`; return the names removed."""
 
+    def traces(self) -> Mapping[str, tuple[str, ...]]:
+        """Return what is on this machine of each execution of this installation: `state`, `mount`, `container` ..."""
+
     def held(self) -> tuple[str, ...]:
-        """Return the executions whose launching process still lives; `reap` by hand keeps these."""
+        """Return the executions whose launching process still lives; `reap` by hand keeps these.
+
+        Those labelled as a row's (`execution`) are not among them: the row says whether they are needed.
+        """
 
     def capabilities(self) -> tuple[Capability, ...]:
         """Say for each promise whether it is held here, and by what."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -14,6 +15,23 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/fumehood")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "fumehood"  # noqa: TID251 - settings
+
+
+class CeilingSettings(BaseModel):
+    """The most that an execution may ask for; empty leaves a limit to what the machine has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wall_s: float | None = Field(default=None, ge=0.1, le=30 * 86400)
+    memory_mib: int | None = Field(default=None, ge=16, le=4 * 1024 * 1024)
+    processes: int | None = Field(default=None, ge=1, le=65536)
+    storage_mib: int | None = Field(default=None, ge=4, le=4 * 1024 * 1024)
+    cpus: float | None = Field(default=None, ge=0.05, le=1024)
+    output_bytes: int | None = Field(default=None, ge=1024, le=1024**3)
+    artifacts: int | None = Field(default=None, ge=0, le=1_000_000)
+    """Files that one execution may let out."""
+    artifact_bytes: int | None = Field(default=None, ge=0, le=1024**4)
+    """Their bytes together."""
 
 
 class Settings(BaseSettings):
@@ -39,6 +57,22 @@ class Settings(BaseSettings):
     """The Python of the environment that holds Aider; empty means `.venv-coder` of the checkout, where it is there."""
     run_dir: Path = Path("/run/fumehood")
     """Where volumes and the lab are mounted for sandboxes; every parent is 0711."""
+    egress: str = "live"
+    """Where answers to network capabilities come from: `live`, `record`, `replay` or `off`."""
+    egress_upstreams: dict[str, str] = Field(default_factory=dict)
+    """Mirrors to ask in the place of a capability's own upstream; https only."""
+    egress_doubles: dict[str, str] = Field(default_factory=dict)
+    """Stand-ins for tests, at a loopback address of this machine."""
+    egress_requests: int = 100
+    """How many requests one execution may have sent up."""
+    docker_runtime: str = ""
+    """What starts containers: `runc`, which is also meant when it is empty, or `runsc` of gVisor."""
+    ceilings: CeilingSettings = Field(default_factory=CeilingSettings)
+    """What no execution may ask more of, set by whoever runs the machine."""
+    storage: Literal["auto", "loop", "btrfs", "xfs", "none"] = "auto"
+    """What gives workspaces their hard size; `auto` is the first of xfs and loop that holds."""
+    storage_pool_mib: int = Field(default=0, ge=0, le=64 * 1024 * 1024)
+    """The pool of the driver btrfs, taken from the disk at once; 0 is a quarter of what is free."""
     api_key: str = ""
     """The key that the API asks for."""
 

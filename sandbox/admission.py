@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from fumehood.domain.execution import Spec
 from fumehood.errors import BadInputError, SandboxUnavailableError
-from sandbox import cgroups, intake, machine
+from sandbox import cgroups, globs, machine
 from sandbox.lab import Root
 from sandbox.limits import Ceilings
 
@@ -17,7 +17,7 @@ _INSTALL = {"lab": "Run `make setup`.", "latex": "Install it with: apt-get insta
 
 def check_text(spec: Spec) -> None:
     """Refuse globs, variables and words that could not mean what they say."""
-    intake.check_patterns(spec.collect)
+    globs.check_patterns(spec.collect)
     for name, value in spec.environment.items():
         if not _VARIABLE.match(name) or "\0" in value:
             raise BadInputError(f"The environment variable {name!r} cannot be set.")
@@ -30,15 +30,7 @@ def check(
 ) -> cgroups.Hierarchy:
     """Refuse a spec that asks too much, or something that is not to be had here; the control groups to use."""
     check_text(spec)
-    ceilings.check(spec.limits)
-    if spec.storage not in {"loop", "none"}:
-        raise BadInputError(f"The storage driver is loop or none, not {spec.storage!r}.")
-    if spec.network != "none":
-        raise SandboxUnavailableError(
-            "The local sandbox gives no network, not even to named capabilities.",
-            remedy="Use --network none, or --adapter docker.",
-            reason="network_unsupported",
-        )
+    ceilings.check(spec)
     if spec.gpus:
         raise SandboxUnavailableError(
             "The local sandbox passes no GPU in.",
@@ -49,4 +41,4 @@ def check(
         raise SandboxUnavailableError(
             f"The image {spec.image} is not installed.", remedy=_INSTALL.get(spec.image, ""), reason="no_image"
         )
-    return machine.require(groups, quota=spec.storage == "loop")
+    return machine.require(groups)

@@ -41,6 +41,7 @@ def arguments(
     links: Mapping[str, str],
     environment: Mapping[str, str],
     limits: Limits,
+    egress: Path | None = None,
 ) -> list[str]:
     """Return everything that bwrap is told before the command."""
     told = [f"--unshare-{name}" for name in _NAMESPACES]
@@ -59,7 +60,7 @@ def arguments(
             told += _folder(str(parent))
         told += ["--ro-bind", str(source), place]
     # The host's own settings are EACCES for the run's uid already; this makes them EROFS too.
-    told += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+    told += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--remount-ro", "/proc", "--dev", "/dev"]
     told += ["--size", str(translate.shared_memory_bytes(limits)), "--perms", "1777", "--tmpfs", "/dev/shm"]  # noqa: S108
     told += ["--size", str(translate.tmp_bytes(limits)), "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
     for place, target in links.items():
@@ -67,6 +68,8 @@ def arguments(
             told += _folder(str(parent))
         told += ["--symlink", target, place]
     told += ["--ro-bind", str(volume / "in"), "/in", "--bind", str(volume / "work"), "/work", "--chdir", "/work"]
+    if egress:
+        told += ["--ro-bind", str(egress), "/egress"]
     return [*told, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 

@@ -117,8 +117,13 @@ def members(hierarchy: Hierarchy, installation: str, name: str) -> list[int]:
     """Return the processes in the group."""
     found: set[int] = set()
     for root in hierarchy.roots:
-        with suppress(FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        try:
             text = (root / TOP / installation / name / "cgroup.procs").read_text(encoding="ascii")
+        except OSError as error:
+            # A group that goes away between opening and reading is said to be no device.
+            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.ENODEV}:
+                raise
+        else:
             found.update(int(word) for word in text.split())
     return sorted(found - {0})
 

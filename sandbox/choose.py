@@ -7,8 +7,10 @@ import importlib.util
 from typing import TYPE_CHECKING, cast
 
 from fumehood.errors import BadInputError, MachineUnfitError, SandboxUnavailableError
-from sandbox import lab
+from sandbox import lab, limits
+from sandbox.egress import rules
 from sandbox.local import LocalSandbox
+from sandbox.storage.choose import wanted
 
 if TYPE_CHECKING:
     from fumehood.ports import Sandbox
@@ -26,13 +28,22 @@ def choose(adapter: str, settings: Settings) -> Sandbox:
     try:
         return _docker(settings)
     except MachineUnfitError:
-        if adapter == "docker":
+        if adapter == "docker" or settings.docker_runtime:
+            # Whoever names a runtime is not given something weaker.
             raise
         return _local(settings)
 
 
 def _local(settings: Settings) -> LocalSandbox:
-    return LocalSandbox(settings.state_dir, settings.run_dir, lab.find(settings.state_dir, settings.lab_dir))
+    found = lab.find(settings.state_dir, settings.lab_dir)
+    return LocalSandbox(
+        settings.state_dir,
+        settings.run_dir,
+        found,
+        ceilings=limits.of(settings),
+        egress=rules.of(settings),
+        storage=wanted(settings),
+    )
 
 
 def _docker(settings: Settings) -> Sandbox:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import requests  # deptry: ignore[DEP003]
 from fumehood.errors import SandboxUnavailableError
 from sandbox import cgroups, docker_promises
 
-CONNECT_S, CALL_S, IMPORT_S = 2, 120, 1800
+CONNECT_S, HASTY_S, ANSWER_S, CALL_S, IMPORT_S = 2, 5, 20, 120, 1800
+"""A busy engine takes a connection at once, and its time over an answer."""
 OLDEST_API = "1.41"
 ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 """Everything that a call to the engine raises."""
@@ -30,11 +32,17 @@ class Engine:
 
     client: Any
     socket: str
+    runtimes: Mapping[str, Any] = field(default_factory=dict)
+    """Those that it reports, with their arguments."""
 
     @property
     def version(self) -> str:
         """The version of its interface that is spoken."""
         return str(self.client.api_version)
+
+    def hasty(self) -> Any:
+        """Return a client that waits only as long as an engine that is well needs."""
+        return _client(f"unix://{self.socket}", self.version, HASTY_S)
 
     def patient(self) -> Any:
         """Return a client that waits as long as an import takes."""
@@ -56,7 +64,7 @@ def connect() -> Engine:
         with socket.socket(socket.AF_UNIX) as attempt:
             attempt.settimeout(CONNECT_S)
             attempt.connect(path)
-        client = _client(place, "auto", CONNECT_S)
+        client = _client(place, "auto", ANSWER_S)
         info = client.info()
     except (OSError, *ERRORS) as error:
         raise SandboxUnavailableError(
@@ -72,7 +80,7 @@ def connect() -> Engine:
         )
     docker_promises.check_engine(info)
     client.timeout = CALL_S
-    return Engine(client, path)
+    return Engine(client, path, dict(info.get("Runtimes") or {}))
 
 
 def _client(place: str, version: str, timeout_s: float) -> Any:

@@ -8,13 +8,16 @@ from typing import Any
 
 from fumehood.domain.execution import Capability
 from fumehood.errors import SandboxUnavailableError
-from sandbox import cgroups, machine, uids, volumes
+from sandbox import cgroups, docker_runtime, machine, uids
+from sandbox.docker_runtime import Runtime
 
 MECHANISMS = {
     "S1": "--network none: an empty network namespace, own resolv.conf",
+    "S2": "a gateway for each execution, on a unix socket in a folder mounted read-only; named capabilities, "
+    "paths and queries from a list, GET only",
     "S3": "memory cgroup, swap equal",
     "S4": "pids cgroup",
-    "S5": "ext4 on a loop device, preallocated, with an inode limit; read-only root; RLIMIT_FSIZE",
+    "S5": "read-only root; RLIMIT_FSIZE",
     "S6": "deadline in a detached supervisor; SIGKILL of the pid namespace's first process",
     "S7": "rotated log of the engine; the supervisor's capped copy, read without ever blocking",
     "S8": "an unused host uid for each execution; no capabilities, no-new-privileges, own seccomp profile, a curated "
@@ -22,15 +25,13 @@ MECHANISMS = {
     "S9": "environment from an allow-list; nothing of the host but five files of /etc written for the execution",
     "S10": "volume remounted ro,nosymfollow after exit; walked with O_NOFOLLOW; regular files under globs, capped",
     "S11": "/in is read-only and root's; its hashes are checked again after the run",
+    "S12": "no GPU device but those leased, asked for by device id; refused where the engine has no GPU runtime",
     "S13": "labelled with the installation and the execution; reaper",
     "S14": "intent stored, supervisor woken, first process killed",
     "S15": "no network, read-only root",
     "S16": "own pid, ipc, net, uts, mount and cgroup namespaces; a uid of its own",
 }
-NOT_HELD = {
-    "S2": "no gateway is bound into executions of this adapter yet; specs that ask for one are refused",
-    "S12": "asked for by device id, and refused where the engine has no GPU runtime; not proved on this machine",
-}
+NOT_HELD: dict[str, str] = {}
 
 
 def check_engine(info: Mapping[str, Any]) -> None:
@@ -55,7 +56,7 @@ def check_engine(info: Mapping[str, Any]) -> None:
         )
 
 
-def lacks(hierarchy: cgroups.Hierarchy | None, *, quota: bool = True) -> list[machine.Lack]:
+def lacks(hierarchy: cgroups.Hierarchy | None) -> list[machine.Lack]:
     """Return what keeps the Docker adapter from holding its promises here; empty on a fit machine."""
     if os.geteuid() != 0:
         why = "Volumes and control groups need root."
@@ -68,30 +69,29 @@ def lacks(hierarchy: cgroups.Hierarchy | None, *, quota: bool = True) -> list[ma
         remedy = "Start it where root may write control groups (in a container: --cgroupns host, /sys/fs/cgroup rw)."
         sentence = f"Control groups cannot be used: {why}."
         found.append(machine.Lack("no_cgroup", sentence, remedy, ("S3", "S4", "S6", "S14")))
-    if quota and (why := volumes.missing()):
-        sentence = f"Volumes with a hard size cannot be made: {why}."
-        found.append(machine.Lack("no_loop", sentence, "", ("S5", "S10")))
     return found
 
 
-def require(hierarchy: cgroups.Hierarchy | None, *, quota: bool) -> cgroups.Hierarchy:
+def require(hierarchy: cgroups.Hierarchy | None) -> cgroups.Hierarchy:
     """Raise for the first thing that is missing; the control groups to use."""
-    for lack in lacks(hierarchy, quota=quota):
+    for lack in lacks(hierarchy):
         raise SandboxUnavailableError(lack.sentence, remedy=lack.remedy, reason=lack.reason)
     assert hierarchy is not None, "its absence is a lack"  # noqa: S101 - narrows the type
     return hierarchy
 
 
-def capabilities(hierarchy: cgroups.Hierarchy | None) -> tuple[Capability, ...]:
+def capabilities(
+    hierarchy: cgroups.Hierarchy | None, runtime: Runtime = docker_runtime.DEFAULT
+) -> tuple[Capability, ...]:
     """Return every promise with what holds it here, or why nothing does."""
-    missing = dict(NOT_HELD)
+    mechanisms, missing = runtime.mechanisms(MECHANISMS), dict(NOT_HELD)
     for lack in lacks(hierarchy):
         for promise in lack.promises:
             missing.setdefault(promise, f"{lack.sentence} {lack.remedy}".strip())
     version = f" (v{hierarchy.version})" if hierarchy else ""
     found = []
     for promise in sorted({*MECHANISMS, *NOT_HELD}, key=lambda name: int(name[1:])):
-        mechanism = MECHANISMS.get(promise, "") + (version if promise in {"S3", "S4"} else "")
+        mechanism = mechanisms.get(promise, "") + (version if promise in {"S3", "S4"} else "")
         told = missing.get(promise, mechanism)
         found.append(Capability(promise=promise, held=promise not in missing, mechanism=told))
     return tuple(found)

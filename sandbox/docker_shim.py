@@ -1,5 +1,5 @@
 # It starts with every execution, and pathlib and contextlib alone would double what it imports.
-# ruff: noqa: PTH100, PTH104, PTH110, PTH118, PTH120, PTH123, PTH202, SIM105
+# ruff: noqa: PTH100, PTH120, PTH123, PTH202, SIM105
 """The supervisor of one container: `python -I -S docker_shim.py STATE_FOLDER LOCK READY`, standard library only.
 
 It starts the container, or takes over one that runs without a supervisor, holds the deadline and the output cap,
@@ -22,7 +22,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sandbox.shim import CHUNK, FAST_FOR_S, FAST_S, SLOW_S, judge, nearly_full, read_key, record_intent
+from sandbox.supervisor import CHUNK, Supervisor, leave, read_key
 
 START_PATIENCE_S = 60.0
 CALL_PATIENCE_S = 30.0
@@ -43,49 +43,35 @@ class AbsentError(EngineError):
 
 def main() -> None:
     """Leave the caller, then supervise."""
-    folder, lock, ready = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.chdir("/")
-    for descriptor in (lock, ready):
-        os.set_inheritable(descriptor, False)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    folder, lock, ready, _ = leave()
     with os.fdopen(0, "rb") as file:
         told = file.read()
     if told:
         DockerShim(folder, marshal.loads(told), lock, ready).run()  # noqa: S302 - from our own parent, through a pipe
 
 
-class DockerShim:
+class DockerShim(Supervisor):
     """One container, from its start to its `exit.json`."""
 
     def __init__(self, folder: str, plan: dict[str, Any], lock: int, ready: int) -> None:
-        self.folder, self.plan, self.lock, self.ready = folder, plan, lock, ready
+        super().__init__(folder, lock, ready)
+        self.plan = plan
         self.engine = Engine(plan["socket"], plan["version"])
         self.init = -1
-        self.started_at: float | None = None
-        self.deadline = float("inf")
-        self.engine_was_gone = self.truncated = self.storage_full = False
-        self.peak_memory = self.peak_storage = self.denied = self.oom_kills = 0
-        self.free = plan["free"]
+        self.engine_was_gone = False
         self.stream: socket.socket | None = None
         self.next_try = 0.0
         self.pending = b""
         self.in_body = False
-        self.told = self.seen = 0
-        """Bytes of output on this stream, and on all of them."""
+        self.told = 0
+        """Bytes of output on this stream."""
 
     def run(self) -> None:
         """Start it, watch it to its end, and write down what came of it."""
         self._write("shim.json", {"pid": os.getpid()})
-        self.log = os.open(self._at("output.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        os.fchown(self.log, *self.plan["owner"])
+        self._open()
         # A supervisor before this one may have copied some of it.
         self.seen = self.kept = os.path.getsize(self._at("output.log"))
-        # Opened for reading and writing, so that it never says "hung up" between two callers.
-        self.wake = os.open(self._at("wake"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._begin()
         except (EngineError, OSError) as error:
@@ -94,13 +80,14 @@ class DockerShim:
             return
         if self.init >= 0:
             self._say(b".")
-            self._watch()
+            self.started = time.monotonic()
+            self._watch(self.init)
         self._finish()
         self._say(b".")
 
     def _begin(self) -> None:
         """Bring the container to run, unless it was ended before; one that has ended already is left as it is."""
-        if os.path.exists(self._at("intent.json")) and self.plan["fresh"]:
+        if self._is_intended() and self.plan["fresh"]:
             return
         if self.plan["fresh"]:
             self.engine.ask("POST", f"/containers/{self.plan['container']}/start", START_PATIENCE_S)
@@ -130,44 +117,23 @@ class DockerShim:
         elif select.select([descriptor], [], [], 0)[0]:
             os.close(descriptor)
         else:
-            raise EngineError("its first process is not one of this machine; the engine must run beside the platform")
+            why = "its first process is not in its control group on this machine"
+            raise EngineError(f"{why}; the engine must run beside the platform, with a runtime that uses the group")
 
-    def _watch(self) -> None:
-        waiting = select.poll()
-        for descriptor in (self.init, self.wake):
-            waiting.register(descriptor, select.POLLIN)
-        begun, next_sample = time.monotonic(), 0.0
-        if os.path.exists(self._at("intent.json")):
-            self._kill("")
-        while True:
-            now = time.monotonic()
-            if now >= self.deadline:
-                self._kill("timed_out")
-            if now >= next_sample:
-                self._sample()
-                next_sample = now + (FAST_S if now - begun < FAST_FOR_S else SLOW_S)
-            if self.stream is None and now >= self.next_try:
-                self._open_stream(waiting)
-            wait_s = max(0.0, min(self.deadline, next_sample) - now)
-            events = dict(waiting.poll(int(wait_s * 1000) + 1))
-            if self.stream and self.stream.fileno() in events and not self._drain():
-                waiting.unregister(self.stream)
-                self._close_stream()
-            if self.wake in events:
-                os.read(self.wake, CHUNK)
-                if os.path.exists(self._at("intent.json")):
-                    self._kill("")
-            if self.init in events:
-                return
-
-    def _open_stream(self, waiting: select.poll) -> None:
+    def _listen(self) -> None:
+        if self.stream is not None or time.monotonic() < self.next_try:
+            return
         self.next_try = time.monotonic() + RETRY_S
         try:
             self._ask_for_output(follow=True)
         except OSError:
             self.engine_was_gone = True
         else:
-            waiting.register(self._stream(), select.POLLIN)
+            self.waiting.register(self._stream(), select.POLLIN)
+
+    def _hear(self, events: dict[int, int]) -> None:
+        if self.stream and self.stream.fileno() in events and not self._drain():
+            self._close_stream()
 
     def _ask_for_output(self, *, follow: bool) -> None:
         """Have the output told from its first byte on; what is known already is passed over."""
@@ -181,15 +147,22 @@ class DockerShim:
         return self.stream
 
     def _close_stream(self) -> None:
-        if self.stream:
-            self.stream.close()
-            self.stream = None
+        if self.stream is None:
+            return
+        try:
+            self.waiting.unregister(self.stream)
+            self.stream.shutdown(socket.SHUT_RDWR)
+        except (KeyError, OSError):
+            # One that does not follow was never waited for; or the engine closed it before.
+            pass
+        self.stream.close()
+        self.stream = None
 
     def _drain(self, *, until_end: bool = False) -> bool:
         """Take what was printed; False once nothing more will come on this stream."""
-        while True:
+        while self.stream is not None:
             try:
-                chunk = self._stream().recv(CHUNK)
+                chunk = self.stream.recv(CHUNK)
             except BlockingIOError:
                 return True
             except OSError:
@@ -206,6 +179,7 @@ class DockerShim:
                 self._take_frames()
             if not until_end:
                 return True
+        return False
 
     def _take_frames(self) -> None:
         at = 0
@@ -221,44 +195,19 @@ class DockerShim:
             at = end
         self.pending = self.pending[at:]
 
-    def _keep(self, chunk: bytes) -> None:
-        cap = self.plan["output_bytes"]
-        self.seen += len(chunk)
-        part = chunk[: max(0, cap - self.kept)]
-        try:
-            while part:
-                written = os.write(self.log, part)
-                self.kept += written
-                part = part[written:]
-        except OSError:
-            # The host's own disk is full; the engine still has it.
-            self.truncated = True
-        if self.seen > cap:
-            self.truncated = True
-            self._kill("too_much_output")
-
-    def _sample(self) -> None:
-        gauges, inner = self.plan["gauges"], self.plan["inner"]
-        path, keys = gauges["memory"]
-        self.peak_memory = max(self.peak_memory, sum(read_key(path, key) for key in keys))
+    def _count(self) -> None:
+        super()._count()
         # In version 1 what happens is told in the engine's own group only, which goes with the container.
-        self.denied = max(self.denied, read_key(*inner["forks"]), read_key(*gauges["forks"]))
-        self.oom_kills = max(self.oom_kills, read_key(*inner["oom"]), read_key(*gauges["oom"]))
+        inner = self.plan["inner"]
+        self.denied = max(self.denied, read_key(*inner["forks"]))
+        self.oom_kills = max(self.oom_kills, read_key(*inner["oom"]))
         if read_key(self.plan["tasks_peak"], "") > self.plan["tasks"]:
             self.denied = max(1, self.denied)
-        found = os.statvfs(self.plan["volume"])
-        left = found.f_bfree * found.f_frsize
-        self.peak_storage = max(self.peak_storage, self.free - left)
-        full = left < nearly_full(self.plan["volume"]) or found.f_ffree == 0
-        self.storage_full = self.storage_full or (self.plan["quota"] and full)
-        if self.denied >= self.plan["denied_forks"]:
-            self._kill("too_many_processes")
 
-    def _kill(self, reason: str) -> None:
-        """Store the reason, if none was stored before, and only then kill."""
-        if reason:
-            record_intent(self.folder, reason, self.plan["owner"])
-        self.deadline = float("inf")
+    def _end(self) -> None:
+        # What nobody reads any more must not keep the engine; what is missing is fetched after the end.
+        self.next_try = float("inf")
+        self._close_stream()
         if self.init >= 0:
             try:
                 # The first process of its namespace takes all the others along.
@@ -277,13 +226,12 @@ class DockerShim:
         ended_at = (state and unix_time(state["FinishedAt"])) or died_at
         if state and state["OOMKilled"]:
             self.oom_kills = max(1, self.oom_kills)
-        self._write_end(status, max(ended_at, self.started_at or 0.0))
+        self._write_exit(status, max(ended_at, self.started_at or 0.0))
 
     def _final_state(self) -> dict[str, Any] | None:
         """Return how the engine says that it ended; None when there is no such container, or no answer in time."""
         # Of an execution that we ended ourselves, nothing but the exit code is still unknown.
-        is_intended = os.path.exists(self._at("intent.json"))
-        patience = time.monotonic() + (INTENDED_PATIENCE_S if is_intended else END_PATIENCE_S)
+        patience = time.monotonic() + (INTENDED_PATIENCE_S if self._is_intended() else END_PATIENCE_S)
         while time.monotonic() < patience:
             try:
                 state = self.engine.state(self.plan["container"])
@@ -305,67 +253,11 @@ class DockerShim:
         self._drain(until_end=True)
         self._close_stream()
 
-    def _write_end(self, status: int, ended_at: float) -> None:
-        gauges = self.plan["gauges"]
-        path, key, unit = gauges["cpu"]
-        try:
-            with open(self._at("intent.json"), encoding="utf-8") as file:
-                intent = json.load(file)["reason"]
-        except FileNotFoundError:
-            intent = ""
-        verdict, detail = judge(
-            intent=intent, begun=self.started_at is not None, status=status, oom_kills=self.oom_kills,
-            denied=self.denied, storage_full=self.storage_full,
-        )  # fmt: skip
+    def _judged(self, intent: str, status: int) -> tuple[str, str]:
+        verdict, detail = super()._judged(intent, status)
         if verdict == "failed" and status in _KILLED and self.engine_was_gone:
-            verdict, detail = "lost", "The engine went away and took it along."
-        begun = self.started_at if self.started_at is not None else ended_at
-        peak = read_key(gauges["peak"], "") or self.peak_memory
-        # The kernel's peak counts cached files too; a limit that was hit is the limit.
-        memory = self.plan["memory_bytes"] if self.oom_kills else min(peak, self.peak_memory or peak)
-        self._write(
-            "exit.json",
-            {
-                "verdict": verdict,
-                "exit_code": status if status >= 0 else None,
-                "started_at": self.started_at,
-                "ended_at": ended_at,
-                "wall_s": max(0.0, ended_at - begun),
-                "cpu_s": read_key(path, key) * unit,
-                "peak_memory": memory,
-                "peak_storage": max(0, self.peak_storage),
-                "detail": detail,
-                "truncated": self.truncated,
-                "evidence": {
-                    "intent": intent, "status": status, "oom_kills": self.oom_kills, "denied_forks": self.denied,
-                    "storage_full": self.storage_full, "output_bytes": self.seen,
-                },
-            },
-            sync=True,
-        )  # fmt: skip
-
-    def _say(self, word: bytes) -> None:
-        if self.ready >= 0:
-            try:
-                os.write(self.ready, word)
-            except OSError:
-                # Whoever launched it is gone; the execution goes on and will be adopted.
-                pass
-            os.close(self.ready)
-            self.ready = -1
-
-    def _write(self, name: str, value: dict[str, Any], *, sync: bool = False) -> None:
-        temporary = self._at(f".{name}.shim")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(value, file, sort_keys=True)
-            os.fchown(file.fileno(), *self.plan["owner"])
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.rename(temporary, self._at(name))
-
-    def _at(self, name: str) -> str:
-        return os.path.join(self.folder, name)
+            return "lost", "The engine went away and took it along."
+        return verdict, detail
 
 
 class Engine:

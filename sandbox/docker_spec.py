@@ -11,25 +11,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fumehood.domain.execution import MIB, Limits, Spec
-from fumehood.errors import SandboxUnavailableError
+from fumehood.domain.execution import Limits, Spec
+from fumehood.errors import BadInputError, SandboxUnavailableError
+from sandbox import docker_runtime, seccomp
 from sandbox import limits as translate
-from sandbox import seccomp
 from sandbox.bubblewrap import PATH
+from sandbox.docker_runtime import Runtime
+from sandbox.egress import inside
 
 LABEL = "fumehood"
 GROUP = "box"
 """Between the control group that holds the limits and the engine's own one. A fork that is refused above counts here
 for a moment, so this group's peak says, also after the end, whether any was refused."""
-FEWEST_PROCESSES = 8
-"""The engine's own start needs about as many tasks at once, inside the same limit."""
-_SPARE_TASKS = 1024
+_GPU_VARIABLES = "NVIDIA_"
 _MASKED = (
     *(f"/proc/{name}" for name in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug")),
     *(f"/proc/{name}" for name in ("scsi", "timer_list", "timer_stats")),
     "/sys",
 )
-_READ_ONLY = tuple(f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger"))
+_READ_ONLY = ("/proc", *(f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")))
+"""The whole of it: among a process's own files there is how willingly the kernel kills it when memory runs short."""
 _ETC = {
     "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nexp:x:{uid}:{uid}:exp:/work:/bin/sh\n",
     "group": "root:x:0:\nexp:x:{uid}:\n",
@@ -56,28 +57,22 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     """Made at the start, for places such as `/tmp` that an image cannot hold."""
-    runtime: str = ""
+    runtime: Runtime = docker_runtime.DEFAULT
+    egress: Path | None = None
+    """The folder of sockets, for those that have a way out."""
 
 
 def check(spec: Spec) -> None:
     """Refuse what this adapter cannot hold."""
-    if spec.network != "none":
-        raise SandboxUnavailableError(
-            "The Docker sandbox gives no network yet, not even to named capabilities.",
-            remedy="Use --network none.",
-            reason="network_unsupported",
-        )
-    if spec.limits.processes < FEWEST_PROCESSES:
+    if spec.limits.processes < translate.FEWEST_IN_CONTAINER:
         raise SandboxUnavailableError(
             f"The Docker sandbox cannot start a program inside a limit of {spec.limits.processes} processes.",
-            remedy=f"Give it {FEWEST_PROCESSES} or more, or use --adapter local.",
+            remedy=f"Give it {translate.FEWEST_IN_CONTAINER} or more, or use --adapter local.",
             reason="too_few_processes",
         )
-
-
-def tasks(limits: Limits) -> int:
-    """Return what the control group may hold: the program's processes and the init above them."""
-    return limits.processes + 1
+    if names := sorted(name for name in spec.environment if name.startswith(_GPU_VARIABLES)):
+        # The GPU runtime reads them, and would pass in more than what is leased.
+        raise BadInputError(f"The environment variable {names[0]} cannot be set; GPUs are asked for by their ids.")
 
 
 def write_etc(folder: Path, uid: int) -> None:
@@ -104,22 +99,37 @@ def create(spec: Spec, place: Place) -> dict[str, Any]:
         "AttachStderr": False,
         "OpenStdin": False,
         "Tty": False,
-        "HostConfig": {**_isolation(place), **_limits(spec.limits), **_devices(spec), "Mounts": _mounts(place)},
+        "HostConfig": {
+            **_isolation(place),
+            **_limits(spec.limits, place.runtime),
+            **_devices(spec),
+            "Mounts": _mounts(place),
+        },
     }
 
 
 def command(spec: Spec, links: Mapping[str, str]) -> list[str]:
-    """Return the command in a shell: a missing program then fails as it does anywhere, and all output is one stream."""
+    """Return the command in a shell: a missing program then fails as it does anywhere, and all output is one stream.
+
+    A shell, and no Python: each start pays for it, about 1 ms instead of 10, and it is the image's own either way.
+    """
     made = "".join(
         f"mkdir -p {shlex.quote(str(Path(link).parent))} && ln -s {shlex.quote(target)} {shlex.quote(link)}; "
         for link, target in sorted(links.items())
     )
-    return ["/bin/sh", "-c", made + 'exec "$@" 2>&1', "sandbox", *spec.command]
+    return ["/bin/sh", "-c", made + 'exec "$@" 2>&1', "sandbox", *inside.command(spec)]
 
 
 def environment(spec: Spec, of_image: Mapping[str, str]) -> list[str]:
     """Return the whole environment; a name alone takes away what the engine would add."""
-    told = {"PATH": PATH, "HOME": "/work", "LANG": "C.UTF-8", **of_image, **spec.environment}
+    told = {
+        "PATH": PATH,
+        "HOME": "/work",
+        "LANG": "C.UTF-8",
+        **of_image,
+        **spec.environment,
+        **inside.environment(spec),
+    }
     return [*(f"{name}={value}" for name, value in told.items()), *(() if "HOSTNAME" in told else ("HOSTNAME",))]
 
 
@@ -160,20 +170,18 @@ def _isolation(place: Place) -> dict[str, Any]:
         "AutoRemove": False,
         "RestartPolicy": {"Name": "no"},
         "OomScoreAdj": translate.OOM_SCORE,
-        **({"Runtime": place.runtime} if place.runtime else {}),
+        "Runtime": place.runtime.name,
     }
 
 
-def _limits(limits: Limits) -> dict[str, Any]:
+def _limits(limits: Limits, runtime: Runtime) -> dict[str, Any]:
     memory, tmp = translate.memory_bytes(limits), translate.tmp_bytes(limits)
-    sizes = {"fsize": translate.storage_bytes(limits), "nofile": translate.OPEN_FILES, "core": 0}
-    # The first bytes are copied while it runs, so what rotates away was read long before.
-    log_mib = 2 * limits.output_bytes // MIB + 64
+    sizes = {name.lower(): value for name, value in translate.rlimits(limits).items()}
     return {
         "Memory": memory,
         "MemorySwap": memory,
         # The hard limit stands two control groups further up, where its events can be seen.
-        "PidsLimit": tasks(limits) + _SPARE_TASKS,
+        "PidsLimit": runtime.tasks(limits.processes) + translate.SPARE_TASKS,
         "CpuPeriod": translate.CPU_PERIOD_US,
         "CpuQuota": translate.cpu_quota_us(limits),
         "ShmSize": translate.shared_memory_bytes(limits),
@@ -182,7 +190,8 @@ def _limits(limits: Limits) -> dict[str, Any]:
         # `json-file` would replace every byte that is not UTF-8.
         "LogConfig": {
             "Type": "local",
-            "Config": {"max-size": f"{log_mib}m", "max-file": "2", "compress": "false"},
+            # The first bytes are copied while it runs, so what rotates away was read long before.
+            "Config": {"max-size": f"{translate.log_mib(limits)}m", "max-file": "2", "compress": "false"},
         },
     }
 
@@ -190,6 +199,8 @@ def _limits(limits: Limits) -> dict[str, Any]:
 def _mounts(place: Place) -> list[dict[str, Any]]:
     shown = [(place.volume / "work", "/work", False), (place.volume / "in", "/in", True)]
     shown += [(place.etc / name, f"/etc/{name}", True) for name in _ETC]
+    if place.egress:
+        shown.append((place.egress, inside.FOLDER, True))
     return [
         {
             "Type": "bind",

@@ -8,16 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fumehood.domain.execution import Outcome, Running, Spec, Verdict
+from fumehood.errors import SandboxUnavailableError
 
 if TYPE_CHECKING:
     from fumehood.ports import Sandbox
 
 _FIRST_S, _LAST_S = 0.005, 0.1
+ROOM_WAIT_S = 1.0
 
 
-def execute(sandbox: Sandbox, spec: Spec, into: Path, on_output: Callable[[bytes], None] | None = None) -> Outcome:
-    """Run a spec to its end, collect below `into` and remove it; an interruption stops and removes it too."""
-    sandbox.launch(spec)
+def execute(
+    sandbox: Sandbox,
+    spec: Spec,
+    into: Path,
+    on_output: Callable[[bytes], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run a spec to its end, collect below `into` and remove it; an interruption stops and removes it too.
+
+    With `on_wait`, which is told why, it waits as long as other executions of this installation hold the room.
+    """
+    _launch(sandbox, spec, on_wait)
     try:
         offset, wait_s = 0, _FIRST_S
         while True:
@@ -37,3 +48,18 @@ def execute(sandbox: Sandbox, spec: Spec, into: Path, on_output: Callable[[bytes
         raise
     finally:
         sandbox.remove(spec.name)
+
+
+def _launch(sandbox: Sandbox, spec: Spec, on_wait: Callable[[str], None] | None) -> None:
+    told = False
+    while True:
+        try:
+            sandbox.launch(spec)
+            return
+        except SandboxUnavailableError as error:
+            if on_wait is None or error.reason != "no_space":
+                raise
+            if not told:
+                on_wait(str(error))
+                told = True
+        time.sleep(ROOM_WAIT_S)

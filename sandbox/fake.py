@@ -19,9 +19,11 @@ from pathlib import Path
 
 from fumehood.domain.execution import MIB, Capability, Ended, Outcome, Running, Spec, Usage, Verdict
 from fumehood.errors import BadInputError, ConflictError, NotFoundError, SandboxUnavailableError, TamperedError
-from sandbox import admission, intake, machine, records, shim, volumes
+from sandbox import admission, intake, machine, records, supervisor
 from sandbox import limits as translate
+from sandbox.egress.capabilities import granted
 from sandbox.installation import Installation, find
+from sandbox.storage import layout
 
 POLL_S = 0.02
 TAIL_BYTES = 16 * 1024
@@ -56,7 +58,7 @@ class FakeSandbox:
         self, state_dir: Path, *, ceilings: translate.Ceilings | None = None, python: Path | None = None
     ) -> None:
         self._home: Installation = find(state_dir, state_dir / "run")
-        self._ceilings = ceilings or translate.Ceilings()
+        self._ceilings = translate.effective_ceilings(ceilings)
         self._python = python or Path(sys.executable)
         self._runs: dict[str, _Run] = {}
         self._lock = threading.RLock()
@@ -72,7 +74,7 @@ class FakeSandbox:
                 return
             folder = Path(tempfile.mkdtemp(prefix="fake-", dir=self._home.make_folder(self._home.executions)))
             try:
-                volumes.lay_out(folder, spec.inputs, os.getuid())
+                layout.lay_out(folder, spec.inputs, os.getuid())
                 self._runs[spec.name] = self._start(spec, folder)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +104,7 @@ class FakeSandbox:
         run = self._run(name)
         if run.ended is None:
             raise ConflictError(f"The execution {name} is still running.")
-        if changed := volumes.changed(run.folder, run.spec.inputs):
+        if changed := layout.changed(run.folder, run.spec.inputs):
             raise TamperedError(f"Read-only inputs of {name} changed: {', '.join(changed)}.")
         caps = intake.Caps(artifacts=run.spec.max_artifacts, total_bytes=run.spec.max_artifact_bytes)
         artifacts, rejected = intake.collect(run.folder / "work", into, run.spec.collect, caps)
@@ -117,6 +119,7 @@ class FakeSandbox:
             rejected=rejected,
             image=f"{run.spec.image}@fake",
             isolation={},
+            storage="none",
             detail=run.ended.detail,
         )
 
@@ -139,6 +142,10 @@ class FakeSandbox:
             self.remove(name)
         return tuple(sorted(found))
 
+    def traces(self) -> Mapping[str, tuple[str, ...]]:
+        """Return what there is of each execution."""
+        return dict.fromkeys(sorted(self._runs), ("state",))
+
     def held(self) -> tuple[str, ...]:
         """Return the executions whose launching process still lives: all, since they live in this one."""
         return tuple(self._runs)
@@ -150,8 +157,8 @@ class FakeSandbox:
 
     def _check(self, spec: Spec) -> None:
         admission.check_text(spec)
-        self._ceilings.check(spec.limits)
-        if spec.network != "none":
+        self._ceilings.check(spec)
+        if granted(spec.network):
             raise SandboxUnavailableError("The fake sandbox gives no network.", reason="network_unsupported")
         if spec.gpus:
             raise SandboxUnavailableError("The fake sandbox passes no GPU in.", reason="gpu_runtime_missing")
@@ -217,7 +224,7 @@ class FakeSandbox:
 
     def _keep(self, run: _Run, log: int, pipe: int) -> int:
         try:
-            chunk = os.read(pipe, shim.CHUNK)
+            chunk = os.read(pipe, supervisor.CHUNK)
         except BlockingIOError:
             return 0
         cap = run.spec.limits.output_bytes
@@ -250,7 +257,7 @@ class FakeSandbox:
         status = run.process.returncode
         # A program that ended by a signal is 128 + its number, as a shell says it.
         code = status if status >= 0 else 128 - status
-        verdict, detail = shim.judge(
+        verdict, detail = supervisor.judge(
             intent=run.intent, begun=True, status=code, oom_kills=0, denied=0, storage_full=run.storage_full
         )
         usage = Usage(

@@ -6,10 +6,8 @@ links; still every step goes through descriptors that never follow one.
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
-import re
 import secrets
 import stat
 import time
@@ -19,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fumehood.domain.execution import MIB, Artifact, Rejection
-from fumehood.errors import BadInputError
+from sandbox.globs import Globs
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs, as Unicode counts them, that are drawn as nothing."""
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a pipe",
@@ -38,6 +38,7 @@ class Caps:
 
     artifacts: int = 1000
     total_bytes: int = 1024 * MIB
+    """As their sizes say, holes counted."""
     entries: int = 200_000
     """Things looked at, let out or not."""
     depth: int = 32
@@ -48,27 +49,54 @@ class Caps:
     """Rejections listed one by one; the last one counts the others."""
 
 
-class Globs:
-    """Patterns relative to the workspace: `**` crosses folders, `*`, `?` and `[...]` do not."""
+class Rules:
+    """How things are looked at and opened, and what is refused; tests take one rule away to see that it matters."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self._patterns = [_segments(pattern) for pattern in patterns]
+    def look(self, folder: int, raw: bytes) -> os.stat_result:
+        """Return what a name stands for: of a link the link, never what it points to."""
+        return os.stat(raw, dir_fd=folder, follow_symlinks=False)
 
-    def matches(self, path: str) -> bool:
-        """Tell whether a file's path is declared."""
-        parts = path.split("/")
-        return any(_match(pattern, parts) for pattern in self._patterns)
+    def open_folder(self, folder: int, raw: bytes) -> int:
+        """Open a folder, never through a link."""
+        return os.open(raw, _FOLDER, dir_fd=folder)
 
-    def may_hold(self, folder: str) -> bool:
-        """Tell whether anything declared can lie below a folder."""
-        parts = folder.split("/")
-        return any(_leads(pattern, parts) for pattern in self._patterns)
+    def open_file(self, folder: int, raw: bytes) -> int:
+        """Open a file, never through a link, and never waiting for a pipe's other end."""
+        return os.open(raw, _FILE, dir_fd=folder)
+
+    def bad_kind(self, found: os.stat_result) -> str:
+        """Say why something is no regular file, or return an empty string."""
+        if stat.S_ISREG(found.st_mode):
+            return ""
+        return _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file")
+
+    def bad_name(self, name: str, path: str, caps: Caps) -> str:
+        """Say why a name is refused, or return an empty string."""
+        return _bad_name(name, path, caps)
+
+    def bad_place(self, found: os.stat_result, device: int) -> str:
+        """Say why a folder that is not on the workspace's own file system is refused, or return an empty string."""
+        return "another file system" if found.st_dev != device else ""
+
+    def bad_links(self, found: os.stat_result) -> str:
+        """Say why a file that has other names is refused, or return an empty string."""
+        return "it has more than one name (a hard link)" if found.st_nlink != 1 else ""
+
+    def bad_size(self, found: os.stat_result) -> str:
+        """Say why a file that is mostly holes is refused, or return an empty string."""
+        is_sparse = found.st_blocks * 512 < found.st_size // 2 and found.st_size > MIB // 256
+        return "it is sparse" if is_sparse else ""
+
+    def fold(self, path: str) -> str:
+        """Return the same text for all paths that are one on a file system that ignores upper and lower case."""
+        return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 @dataclass(slots=True)
 class _Walk:
     globs: Globs
     caps: Caps
+    rules: Rules
     take: Callable[[str, int, os.stat_result], Artifact | str]
     clock: Callable[[], float]
     deadline: float
@@ -87,11 +115,13 @@ def collect(
     *,
     owner: tuple[int, int] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    rules: Rules | None = None,
 ) -> tuple[tuple[Artifact, ...], tuple[Rejection, ...]]:
     """Copy what is declared and harmless from `workspace` to below `into`, and list the rest."""
     caps = caps or Caps()
-    store = _Store(into, caps, owner)
-    walk = _Walk(Globs(patterns), caps, store.take, clock, clock() + caps.time_s)
+    deadline = clock() + caps.time_s
+    store = _Store(into, caps, owner, lambda: clock() > deadline)
+    walk = _Walk(Globs(patterns), caps, rules or Rules(), store.take, clock, deadline)
     try:
         top = os.open(workspace, _FOLDER)
     except OSError as error:
@@ -108,12 +138,6 @@ def collect(
     return tuple(walk.artifacts), tuple(walk.rejected)
 
 
-def check_patterns(patterns: Sequence[str]) -> None:
-    """Refuse globs that could mean anything outside the workspace."""
-    for pattern in patterns:
-        _segments(pattern)
-
-
 def _walk(walk: _Walk, folder: int, prefix: str, device: int, depth: int) -> str:
     """Go through one folder; returns why the whole walk must stop, or an empty string."""
     for raw, name in _entries(folder, walk.caps.entries):
@@ -126,7 +150,7 @@ def _walk(walk: _Walk, folder: int, prefix: str, device: int, depth: int) -> str
         if path == "lost+found":
             continue
         try:
-            found = os.stat(raw, dir_fd=folder, follow_symlinks=False)
+            found = walk.rules.look(folder, raw)
         except OSError as error:
             _reject(walk, path, f"cannot be looked at ({error.strerror})")
             continue
@@ -135,13 +159,13 @@ def _walk(walk: _Walk, folder: int, prefix: str, device: int, depth: int) -> str
         is_wanted = walk.globs.may_hold(path) if is_folder else walk.globs.matches(path) or is_link_on_the_way
         if not is_wanted:
             continue
-        reason = _bad_name(name, path, walk.caps)
+        reason = walk.rules.bad_name(name, path, walk.caps)
         if reason:
             _reject(walk, path, reason)
         elif not is_folder:
             _consider(walk, folder, raw, path, found)
-        elif found.st_dev != device:
-            _reject(walk, path, "another file system")
+        elif reason := walk.rules.bad_place(found, device):
+            _reject(walk, path, reason)
         elif depth >= walk.caps.depth:
             _reject(walk, path, f"deeper than {walk.caps.depth} folders")
         else:
@@ -153,7 +177,7 @@ def _walk(walk: _Walk, folder: int, prefix: str, device: int, depth: int) -> str
 
 def _descend(walk: _Walk, folder: int, raw: bytes, path: str, device: int, depth: int) -> str:
     try:
-        below = os.open(raw, _FOLDER, dir_fd=folder)
+        below = walk.rules.open_folder(folder, raw)
     except OSError as error:
         _reject(walk, path, f"cannot be opened ({error.strerror})")
         return ""
@@ -164,25 +188,24 @@ def _descend(walk: _Walk, folder: int, raw: bytes, path: str, device: int, depth
 
 
 def _consider(walk: _Walk, folder: int, raw: bytes, path: str, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        _reject(walk, path, _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file"))
+    if reason := walk.rules.bad_kind(found):
+        _reject(walk, path, reason)
         return
     if len(walk.artifacts) >= walk.caps.artifacts:
         _reject(walk, path, f"more than {walk.caps.artifacts} files")
         return
-    same = walk.folded.setdefault(path.casefold(), path)
-    if same != path:
+    if same := _same_name(walk, path):
         _reject(walk, path, f"differs from {same} only in upper and lower case")
         return
     try:
-        descriptor = os.open(raw, _FILE, dir_fd=folder)
+        descriptor = walk.rules.open_file(folder, raw)
     except OSError as error:
         _reject(walk, path, f"cannot be opened ({error.strerror})")
         return
     try:
         found = os.fstat(descriptor)
-        reason = _bad_file(found)
-        if reason:
+        rules = walk.rules
+        if reason := rules.bad_kind(found) or rules.bad_links(found) or rules.bad_size(found):
             _reject(walk, path, reason)
             return
         taken = walk.take(path, descriptor, found)
@@ -194,11 +217,24 @@ def _consider(walk: _Walk, folder: int, raw: bytes, path: str, found: os.stat_re
         walk.artifacts.append(taken)
 
 
+def _same_name(walk: _Walk, path: str) -> str:
+    """Return what has the same name but for upper and lower case, be it a file or a folder on the way to one."""
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        part = "/".join(parts[:depth])
+        same = walk.folded.setdefault(walk.rules.fold(part), part)
+        if same != part:
+            return same
+    return ""
+
+
 @dataclass(slots=True)
 class _Store:
     into: Path
     caps: Caps
     owner: tuple[int, int] | None
+    is_over: Callable[[], bool]
+    """Whether the time for the whole walk is up."""
     used: int = 0
 
     def take(self, path: str, descriptor: int, found: os.stat_result) -> Artifact | str:
@@ -218,6 +254,8 @@ class _Store:
                     size += len(chunk)
                     if size > found.st_size:
                         return "changed while it was read"
+                    if self.is_over():
+                        return f"its copy was not done after {self.caps.time_s:g} s"
                     digest.update(chunk)
                     copy.write(chunk)
                 if size != found.st_size:
@@ -266,7 +304,7 @@ def _bad_name(name: str, path: str, caps: Caps) -> str:
         path_size = len(path.encode("utf-8"))
     except UnicodeEncodeError:
         return "its name is not UTF-8"
-    if any(unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for char in name):
+    if any(_is_unseen(char) for char in name):
         return "its name holds characters that cannot be seen"
     if unicodedata.normalize("NFC", name) != name:
         return "its name is not in Unicode's composed form"
@@ -277,43 +315,6 @@ def _bad_name(name: str, path: str, caps: Caps) -> str:
     return ""
 
 
-def _bad_file(found: os.stat_result) -> str:
-    if not stat.S_ISREG(found.st_mode):
-        return "not a regular file"
-    if found.st_nlink != 1:
-        return "it has more than one name (a hard link)"
-    if found.st_blocks * 512 < found.st_size // 2 and found.st_size > MIB // 256:
-        return "it is sparse"
-    return ""
-
-
-def _segments(pattern: str) -> tuple[str | re.Pattern[str], ...]:
-    parts = pattern.removeprefix("./").split("/")
-    if not pattern or pattern.startswith("/") or any(part in {"", ".", ".."} for part in parts):
-        raise BadInputError(f"A glob is relative to the workspace and stays in it; {pattern!r} does not.")
-    return tuple("**" if part == "**" else re.compile(fnmatch.translate(part)) for part in parts)
-
-
-def _match(pattern: Sequence[str | re.Pattern[str]], parts: Sequence[str]) -> bool:
-    if not pattern:
-        return not parts
-    first = pattern[0]
-    if isinstance(first, str):
-        # A last `**` means every file below, and needs at least one.
-        if len(pattern) == 1:
-            return bool(parts)
-        return any(_match(pattern[1:], parts[skip:]) for skip in range(len(parts) + 1))
-    return bool(parts) and first.match(parts[0]) is not None and _match(pattern[1:], parts[1:])
-
-
-def _leads(pattern: Sequence[str | re.Pattern[str]], parts: Sequence[str]) -> bool:
-    """Tell whether a folder with these parts may hold a match, being shorter than it."""
-    for position, part in enumerate(parts):
-        if position >= len(pattern):
-            return False
-        segment = pattern[position]
-        if isinstance(segment, str):
-            return True
-        if segment.match(part) is None:
-            return False
-    return len(pattern) > len(parts)
+def _is_unseen(char: str) -> bool:
+    kind = unicodedata.category(char)
+    return kind in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} or (kind == "Zs" and char != " ") or char in _FILLERS

@@ -26,6 +26,8 @@ class Mount:
 
     source: str
     target: Path
+    is_whole: bool = True
+    """Whether it shows the file system's top, and not only a folder of it."""
 
 
 def mount(source: Path, target: Path, kind: str, flags: int, options: str = "") -> None:
@@ -57,8 +59,21 @@ def mounts(below: Path) -> list[Mount]:
         fields = line.split(" ")
         target = Path(_unescape(fields[4]))
         if below == target or below in target.parents:
-            found.append(Mount(_unescape(fields[fields.index("-") + 2]), target))
+            found.append(Mount(_unescape(fields[fields.index("-") + 2]), target, fields[3] == "/"))
     return found
+
+
+def file_system(place: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the kind of the file system that a place lies on, and the options it has as a whole."""
+    fields = _holding(place)
+    end = fields.index("-")
+    return fields[end + 1], tuple(fields[end + 3].split(","))
+
+
+def device(place: Path) -> Path:
+    """Return the device of the file system that a place lies on."""
+    fields = _holding(place)
+    return Path(_unescape(fields[fields.index("-") + 2]))
 
 
 def preallocate(descriptor: int, size: int) -> bool:
@@ -95,17 +110,28 @@ def attach(image: Path) -> tuple[Path, int]:
         os.close(control)
 
 
-def loops(below: Path) -> list[Path]:
-    """Return the loop devices that show a file below a folder."""
-    found = []
+def loops(below: Path) -> dict[Path, Path]:
+    """Return the loop devices that show a file below a folder, with that file."""
+    found = {}
     for place in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             shown = Path(place.read_text(encoding="utf-8", errors="surrogateescape").strip().removesuffix(" (deleted)"))
         except OSError:
             continue
         if below in shown.parents:
-            found.append(Path("/dev") / place.parts[3])
+            found[Path("/dev") / place.parts[3]] = shown
     return found
+
+
+def _holding(place: Path) -> list[str]:
+    found = place.stat().st_dev
+    number = f"{os.major(found)}:{os.minor(found)}"
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        if fields[2] == number:
+            return fields
+    # Its file system has a number of its own for each subvolume, as btrfs does.
+    return ["", "", number, "/", "/", "", "-", "another file system", "none", ""]
 
 
 def _configuration(backing: int, image: Path) -> bytearray:

@@ -27,6 +27,8 @@ class Root:
     environment: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
     """Empty where it is found only when asked for."""
+    variant: str = ""
+    """The build of torch in it: `cpu` or `cuda`."""
 
 
 def digest(root: Root) -> str:
@@ -88,7 +90,14 @@ def lab(folder: Path) -> Root:
         links |= _python_links(Path("/lab/python") / interpreter.relative_to(prefix))
         if any((prefix / "lib").glob("libpython*.so*")):
             environment["LD_LIBRARY_PATH"] = "/lab/python/lib"
-    return Root(image="lab", folders=folders, links=links, environment=environment, digest=f"lab@sha256:{told['hash']}")
+    return Root(
+        image="lab",
+        folders=folders,
+        links=links,
+        environment=environment,
+        digest=f"lab@sha256:{told['hash']}",
+        variant=str(told.get("torch", "")),
+    )
 
 
 def _font_links(folder: Path, folders: dict[str, Path], environment: dict[str, str]) -> dict[str, str]:

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from fumehood.domain.execution import Capability
 from fumehood.errors import SandboxUnavailableError
-from sandbox import cgroups, seccomp, uids, volumes
+from sandbox import cgroups, seccomp, uids
 
 OLDEST_BWRAP = (0, 8, 0)
 PROGRAMS = "/usr/bin:/bin:/usr/local/bin"
 
 MECHANISMS = {
     "S1": "bwrap --unshare-net: an empty network namespace, own resolv.conf",
+    "S2": "a gateway for each execution, on a unix socket in a folder mounted read-only; named capabilities, "
+    "paths and queries from a list, GET only",
     "S3": "memory cgroup, swap equal",
     "S4": "pids cgroup",
-    "S5": "ext4 on a loop device, preallocated, with an inode limit; RLIMIT_FSIZE",
+    "S5": "RLIMIT_FSIZE",
     "S6": "deadline in a detached shim; SIGKILL of the pid namespace, then of the cgroup",
     "S7": "the shim's capped file, read without ever blocking",
     "S8": "an unused host uid for each execution, dropped to before bwrap; no capabilities, no-new-privileges, "
@@ -28,15 +30,13 @@ MECHANISMS = {
     "S9": "environment from an allow-list; nothing of the host but /usr, the lab and three files of /etc",
     "S10": "volume remounted ro,nosymfollow after exit; walked with O_NOFOLLOW; regular files under globs, capped",
     "S11": "/in is read-only and root's; its hashes are checked again after the run",
+    "S12": "no GPU device is passed in; specs that ask for one are refused",
     "S13": "named after the installation and the execution; reaper",
     "S14": "intent stored, shim woken, cgroup killed",
     "S15": "no network, read-only root",
     "S16": "own user, pid, ipc, net, uts and cgroup namespaces; a uid of its own",
 }
-NOT_HELD = {
-    "S2": "no gateway is bound into executions of this adapter; such specs are refused",
-    "S12": "no GPU is passed into executions of this adapter; such specs are refused",
-}
+NOT_HELD: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Lack:
     promises: tuple[str, ...]
 
 
-def lacks(hierarchy: cgroups.Hierarchy | None, *, quota: bool = True) -> list[Lack]:
+def lacks(hierarchy: cgroups.Hierarchy | None) -> list[Lack]:
     """Return what keeps the local adapter from holding its promises here; empty on a fit machine."""
     found = []
     everything = tuple(MECHANISMS)
@@ -77,16 +77,14 @@ def lacks(hierarchy: cgroups.Hierarchy | None, *, quota: bool = True) -> list[La
     if why_not := cgroups.missing(hierarchy):
         remedy = "Start it where root may write control groups (in a container: --cgroupns host, /sys/fs/cgroup rw)."
         found.append(Lack("no_cgroup", f"Control groups cannot be used: {why_not}.", remedy, ("S3", "S4", "S6", "S14")))
-    if quota and (why_not := volumes.missing()):
-        found.append(Lack("no_loop", f"Volumes with a hard size cannot be made: {why_not}.", "", ("S5", "S10")))
     if why_not := seccomp.missing():
         found.append(Lack("no_seccomp", f"System calls cannot be filtered: {why_not}.", "", ("S8",)))
     return found
 
 
-def require(hierarchy: cgroups.Hierarchy | None, *, quota: bool) -> cgroups.Hierarchy:
+def require(hierarchy: cgroups.Hierarchy | None) -> cgroups.Hierarchy:
     """Raise for the first thing that is missing; the control groups to use."""
-    for lack in lacks(hierarchy, quota=quota):
+    for lack in lacks(hierarchy):
         raise SandboxUnavailableError(lack.sentence, remedy=lack.remedy, reason=lack.reason)
     assert hierarchy is not None, "its absence is a lack"  # noqa: S101 - narrows the type
     return hierarchy

@@ -21,6 +21,16 @@ from fumehood.domain.execution import MIB, NAME, Ended, Input, Kind, Limits, Spe
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
 from sandbox.installation import Installation
 
+_KEPT_INTENT = ".intent.kept"
+_KEPT = {
+    ".shim.json.shim": 4096,
+    ".started.json.shim": 4096,
+    ".exit.json.shim": 128 * 1024,
+    ".intent.shim": 4096,
+    _KEPT_INTENT: 4096,
+}
+"""What will be written of an execution that runs, and how large that can become."""
+
 
 def encode(spec: Spec) -> dict[str, Any]:
     """Return a spec as plain data."""
@@ -83,6 +93,20 @@ class Record:
         """Write one of its files."""
         self.installation.write_json(self.folder / name, value, sync=sync)
 
+    def keep_room(self) -> None:
+        """Set blocks aside for what a supervisor will write, so that a full disk does not keep it silent."""
+        for name, size in _KEPT.items():
+            descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+
+    def give_room(self) -> None:
+        """Give back what was set aside, once no supervisor will write any more."""
+        for name in _KEPT:
+            (self.folder / name).unlink(missing_ok=True)
+
     def spec(self) -> Spec:
         """Return what was asked, or raise NotFoundError."""
         told = self.read("spec.json")
@@ -93,7 +117,12 @@ class Record:
     def intend(self, reason: Verdict) -> None:
         """Store why it is ended; the first reason stays."""
         temporary = self.folder / f".intent.{secrets.token_hex(4)}"
-        temporary.write_text(json.dumps({"reason": str(reason), "at": time.time()}), encoding="utf-8")
+        with suppress(FileNotFoundError):
+            (self.folder / _KEPT_INTENT).rename(temporary)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - in the blocks that were set aside
+            json.dump({"reason": str(reason), "at": time.time()}, file)
+            file.truncate()
         self.installation.give(temporary)
         with suppress(FileExistsError):
             (self.folder / "intent.json").hardlink_to(temporary)
@@ -111,15 +140,20 @@ class Record:
             raise ConflictError(f"The name {self.name} is taken by an execution with another spec.")
         return True
 
+    @property
+    def has_row(self) -> bool:
+        """Whether it was launched for a row of the database, which knows whether it is still needed."""
+        return "execution" in (self.read("spec.json") or {}).get("spec", {}).get("labels", {})
+
     def is_held(self) -> bool:
         """Tell whether the process that launched it still lives."""
         holder = (self.read("spec.json") or {}).get("holder", {})
         return bool(holder) and _started(holder["pid"]) == holder["since"]
 
-    def is_supervised(self) -> bool:
-        """Tell whether its shim lives: the kernel gives up a dead one's lock."""
+    def is_supervised(self, by: str = "shim") -> bool:
+        """Tell whether its shim, or another process of its own, lives: the kernel gives up a dead one's lock."""
         try:
-            descriptor = os.open(self.folder / "shim.lock", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / f"{by}.lock", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:

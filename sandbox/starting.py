@@ -16,21 +16,23 @@ from fumehood.errors import SandboxUnavailableError
 from sandbox.records import Record
 
 _SHIM = Path(__file__).with_name("shim.py")
+# What this process may not write, a shim may not either: root's bytecode would lie in a user's checkout for good.
+_FLAGS = ("-I", "-S", *(("-B",) if sys.dont_write_bytecode else ()))
 
 
 class Starting:
     """A shim that waits for its plan; without one it ends and nothing was done."""
 
-    def __init__(self, record: Record, groups: Sequence[str] = (), program: Path = _SHIM) -> None:
-        self._record = record
-        lock = os.open(record.folder / "shim.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, record: Record, groups: Sequence[str] = (), program: Path = _SHIM, name: str = "shim") -> None:
+        self._log = record.folder / f"{name}.log"
+        lock = os.open(record.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._heard, said = os.pipe()
         try:
             # The lock belongs to the open file, so it passes to the shim and is given up when the shim dies.
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with (record.folder / "shim.log").open("wb") as errors:
+            with self._log.open("wb") as errors:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(program), str(record.folder), str(lock), str(said), *groups],
+                    [sys.executable, *_FLAGS, str(program), str(record.folder), str(lock), str(said), *groups],
                     pass_fds=(lock, said),
                     cwd="/",
                     env={},
@@ -53,8 +55,8 @@ class Starting:
         with os.fdopen(self._heard, "rb") as file:
             word = file.read()
         if word != b".":
-            log = (self._record.folder / "shim.log").read_text(encoding="utf-8", errors="replace").strip()
-            why = word[1:].decode(errors="replace") or log[-500:]
+            log = self._log.read_text(encoding="utf-8", errors="replace").strip()
+            why = word[1:].decode(errors="replace") or log[-500:] or "its supervisor ended before it began."
             raise SandboxUnavailableError(f"The isolation could not be set up: {why}", reason="setup_failed")
 
     def abandon(self) -> None:

@@ -28,7 +28,13 @@ DEMO = {
     "poppler-utils": "pdftotext",
 }
 """Package, and what proves that the machine has the same from elsewhere: a program, or a file that TeX finds."""
-TEST = DEMO | {"redis-server": "redis-server", "docker.io": "dockerd", "debootstrap": "debootstrap"}
+TEST = DEMO | {
+    "redis-server": "redis-server",
+    "docker.io": "dockerd",
+    "debootstrap": "debootstrap",
+    "btrfs-progs": "mkfs.btrfs",
+    "xfsprogs": "mkfs.xfs",
+}
 SETS = {"demo": DEMO, "test": TEST, "check": {}}
 
 TEX_FILES = (".cls", ".sty", ".tfm")

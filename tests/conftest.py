@@ -17,10 +17,13 @@ from pathlib import Path
 import pytest
 
 from fumehood.settings import Settings
+from tests.leaks import left_by_all, remove_empty_run_folders
 
 OURS = Settings()
 """The user's own settings, read before a test's environment is cleaned: they say where the lab was built."""
 PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "OPENAI_")
+DOCKERD_LOG = os.environ.get("DOCKERD_OF_TESTS", "")
+"""Where the engine writes that `scripts/with_docker` started for these tests alone; empty where it is somebody's."""
 ESCAPE = Path(__file__).parent / "escape"
 REDIS_PATIENCE_S = 10
 
@@ -29,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ESCAPE):
             item.add_marker("escape")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leak_counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever was tested, no installation of this session leaves anything on the machine; others are not looked at."""
+    below = tmp_path_factory.getbasetemp()
+    yield
+    found = left_by_all(below)
+    remove_empty_run_folders(below)
+    if found:
+        pytest.fail(f"left on this machine by installations of this session:\n{json.dumps(found, indent=2)}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,6 +7,7 @@ would leave undone is found by a hint that each worker sends its own side every 
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import signal
 import sys
@@ -26,6 +27,7 @@ from fumehood.services import steps
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from worker import worlds
+from worker.scratch import Scratch
 from worker.watcher import watch
 
 LOG = logging.getLogger("fumehood.worker")
@@ -52,6 +54,7 @@ def main() -> int:
     world: WriteWorld | RunWorld
     try:
         worlds.prepare_state(settings)
+        atexit.register(Scratch(settings.state_dir).drop)
         if side is Side.WRITE:
             world = worlds.write_world(settings, gateway)
         else:
@@ -75,6 +78,7 @@ def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQ
     app.task(name=TASK)(advance)
     _every(RECONCILE_EVERY_S, lambda: queue.hint(side))
     signals.worker_shutting_down.connect(_stop_soon)
+    signals.worker_ready.connect(_hang_up_as_told_to_stop)
     # Volumes, cgroups and the pool of uids need root, and messages are JSON, so nothing of one is ever executed.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     app.worker_main(
@@ -92,6 +96,11 @@ def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQ
             "--without-heartbeat",
         ]
     )
+
+
+def _hang_up_as_told_to_stop(**_: object) -> None:
+    # Celery would execute this program anew, with other words than it was started with.
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
 
 
 def _stop_soon(**_: object) -> None:

@@ -26,6 +26,7 @@ from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from worker import worlds
 from worker.probe import probe
+from worker.scratch import Scratch
 from worker.watcher import watch
 
 
@@ -45,7 +46,8 @@ def main() -> int:
     if asked.side == "halt":
         halt(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
         return 0
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    scratch = Scratch(settings.state_dir)
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     if asked.side == "write":
         _loop(worlds.write_world(settings, asked.gateway), DirectionId(asked.direction))
     elif asked.side == "run":
@@ -55,9 +57,10 @@ def main() -> int:
     return 0
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(scratch: Scratch) -> None:
     while sys.stdin.buffer.read(4096):
         pass
+    scratch.drop()
     os._exit(0)
 
 

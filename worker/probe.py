@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from fumehood.domain.execution import Kind, Limits, Spec, Verdict
 from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.errors import FumehoodError, MachineUnfitError
 from fumehood.ports import Sandbox
+from fumehood.services.setup_facts import PROMISES
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from sandbox.choose import choose
@@ -31,14 +33,17 @@ def probe(settings: Settings, adapter: str) -> dict[str, object]:
 
     Needs root's rights where the adapter does, so commands ask for it in a process of its own.
     """
+    name = adapter
+    promises: list[dict[str, Any]] = []
     try:
         sandbox = choose(adapter, settings)
         name = type(sandbox).__name__.removesuffix("Sandbox").lower()
+        promises = [dataclasses.asdict(one) for one in sandbox.capabilities()]
         for image, command in PROBES.items():
             _try(sandbox, image, command)
-        promises = [dataclasses.asdict(one) for one in sandbox.capabilities()]
     except FumehoodError as error:
-        return {"error": str(error), "adapter": adapter, "promises": []}
+        nothing = [{"promise": one, "held": False, "mechanism": str(error)} for one in PROMISES]
+        return {"error": str(error), "adapter": name, "promises": promises or nothing}
     held = sum(bool(one["held"]) for one in promises)
     return {
         "adapter": name,

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
+from fumehood.errors import FumehoodError
+from fumehood.ports import Store
 from fumehood.services import executions
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
-from worker import worlds
+from worker import scratch, worlds
 
+LOG = logging.getLogger("fumehood.watcher")
 WATCH_EVERY_S = 0.1
 REAP_EVERY_S = 30.0
+SPARED_S = 60.0
+"""What is younger may belong to a launch that is just being written down."""
+_ON_MACHINE = (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED)
 
 
 def watch(world: RunWorld, settings: Settings, *, ended: Callable[[], None] | None = None) -> None:
@@ -24,27 +32,50 @@ def watch(world: RunWorld, settings: Settings, *, ended: Callable[[], None] | No
         settings: Where the state folder is.
         ended: Called when fewer run than before, so that what is due now need not be looked for.
     """
-    with worlds.only_one(settings.state_dir / "watcher.lock") as mine:
+    with worlds.only_one(_lock(settings)) as mine:
         if mine:
-            _watch_alone(world, ended)
+            _watch_alone(world, settings, ended)
 
 
-def _watch_alone(world: RunWorld, ended: Callable[[], None] | None) -> None:
+def is_watched(settings: Settings) -> bool:
+    """Tell whether a process of this state folder follows its containers."""
+    with worlds.only_one(_lock(settings)) as mine:
+        return not mine
+
+
+def _lock(settings: Settings) -> Path:
+    return settings.state_dir / "watcher.lock"
+
+
+def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] | None) -> None:
+    # The first thing is to repair what whoever watched before left.
     reaped, running = 0.0, 0
     while True:
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
         if ended and running < before:
             ended()
         if world.clock.now() - reaped > REAP_EVERY_S:
-            reap(world)
+            _reap_or_say_why(world)
+            scratch.clear(settings.state_dir)
             reaped = world.clock.now()
         time.sleep(WATCH_EVERY_S)
 
 
+def _reap_or_say_why(world: RunWorld) -> None:
+    try:
+        if removed := reap(world):
+            LOG.warning("removed what nobody spoke of: %s", ", ".join(removed))
+    except FumehoodError as error:
+        # An engine that is away now is asked again next time; what runs is watched meanwhile.
+        LOG.warning("nothing could be reaped: %s", error)
+
+
 def reap(world: RunWorld) -> tuple[str, ...]:
     """Remove what lies on this machine and no row speaks of."""
-    live: list[str] = []
-    with world.store.begin(write=False) as tx:
-        for state in (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED):
-            live += [container_name(one.id) for one in tx.executions.find(state=state)]
-    return world.sandbox.reap(older_than_s=60.0, keep=[*live, *world.sandbox.held()])
+    return world.sandbox.reap(older_than_s=SPARED_S, keep=[*on_machine(world.store), *world.sandbox.held()])
+
+
+def on_machine(store: Store) -> list[str]:
+    """Return the executions that may have something on this machine, by the database."""
+    with store.begin(write=False) as tx:
+        return [container_name(one.id) for state in _ON_MACHINE for one in tx.executions.find(state=state)]

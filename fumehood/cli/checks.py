@@ -18,7 +18,7 @@ from fumehood.domain.ids import ID
 from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.gateway.keys import Keys
 from fumehood.gateway.prices import Prices
-from fumehood.services import directions
+from fumehood.services import directions, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -82,6 +82,9 @@ def unchanged(told: Mapping[str, Any], asked: directions.Submission, given: Coll
 
 def draft(asked: directions.Submission) -> Direction:
     """Refuse bad input before anything is made: the draft's files are thrown away, with what it would have kept."""
+    if not asked.template:
+        shipped = ", ".join(templates.names(worlds.SHIPPED))
+        raise BadInputError(f"--template is missing: give a folder, or one that ships with Fumehood ({shipped}).")
     with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
         return directions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
 

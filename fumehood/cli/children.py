@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from fumehood.cli import handover
 from fumehood.domain.ids import DirectionId
@@ -23,26 +23,23 @@ from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
 GATEWAY_START_S = 60.0
+_NOT_HANDED_ON = {"api_key", "gateway_url", "redis_url"}
+"""Of other processes than those started here, or told to each child apart."""
 PYTHON = (sys.executable, "-P")
 """Without the folder one stands in, where a `worker` or a `sandbox` of somebody else's may lie."""
 RESTARTS = 5
-"""How often one child is started again before the command gives up."""
+"""How often one child is started again, without having lived well in between, before the command gives up."""
+LIVED_WELL_S = 60.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+"""Before a child that died is started again; twice as long each time."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the settings that a child needs, as it reads them."""
-    told = {
-        "FUMEHOOD_STATE_DIR": str(settings.state_dir),
-        "FUMEHOOD_DATABASE_URL": settings.database_url,
-        "FUMEHOOD_ANTHROPIC_BASE_URL": settings.anthropic_base_url,
-        "FUMEHOOD_MODEL_TRIES": str(settings.model_tries),
-        "FUMEHOOD_RUN_DIR": str(settings.run_dir),
-    }
-    if settings.lab_dir:
-        told["FUMEHOOD_LAB_DIR"] = str(settings.lab_dir)
-    if settings.coder_python:
-        told["FUMEHOOD_CODER_PYTHON"] = str(settings.coder_python)
-    return told
+    """Return the settings that a child needs, as it reads them: where all lies, and whatever was set."""
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude=_NOT_HANDED_ON)
+    given |= {"state_dir": str(settings.state_dir), "run_dir": str(settings.run_dir)}
+    told = {f"FUMEHOOD_{name.upper()}": value for name, value in given.items() if value is not None}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
 
 
 def as_root(command: Sequence[str], settings: Settings) -> list[str]:
@@ -69,7 +66,10 @@ class Children:
         self._direction_id = direction_id
         self._sandbox = sandbox
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun: dict[str, float] = {}
         self._restarts: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        """When a child that died is started again."""
         self.gateway_url = ""
 
     def __enter__(self) -> Self:
@@ -94,15 +94,18 @@ class Children:
         keys = handover.handed_file()
         if keys is not None:
             command += ["--keys-fd", str(keys)]
+        log = self._log("gateway")
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log("gateway"),
+            stderr=log,
             pass_fds=() if keys is None else (keys,),
             env=_clean(self._settings),
         )
+        os.close(log)
         self._running["gateway"] = child
+        self._begun["gateway"] = time.monotonic()
         if child.stdout is None:
             raise MachineUnfitError("The gateway has no output.")
         ready, _, _ = select.select([child.stdout], [], [], GATEWAY_START_S)
@@ -125,6 +128,8 @@ class Children:
         self._running[side] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_clean(self._settings)
         )
+        self._begun[side] = time.monotonic()
+        os.close(log)
 
     def _log(self, name: str) -> int:
         folder = self._settings.state_dir / "logs"
@@ -132,21 +137,39 @@ class Children:
         return os.open(folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def check(self) -> None:
-        """Start again what died; `MachineUnfitError` when one dies over and over."""
+        """Start again what died, after a pause; `MachineUnfitError` when one dies over and over."""
+        now = time.monotonic()
         for name, child in list(self._running.items()):
             if child.poll() is None:
                 continue
-            self._restarts[name] = self._restarts.get(name, 0) + 1
-            if self._restarts[name] > RESTARTS:
-                raise MachineUnfitError(
-                    f"The {name} process ended {RESTARTS} times (last exit status {child.returncode}).",
-                    remedy=f"Its log is {self._settings.state_dir}/logs/{name}.log.",
-                )
-            time.sleep(0.2)
-            if name == "gateway":
-                self._start_gateway()
-                self._end("write")
-            self._start("write" if name == "gateway" else name)
+            if name not in self._due:
+                self._due[name] = now + self._pause(name, child.returncode)
+            if now >= self._due[name]:
+                del self._due[name]
+                self._start_again(name)
+
+    def _pause(self, name: str, status: int) -> float:
+        """Count a death and return how long to wait after it, or give the child up."""
+        if time.monotonic() - self._begun[name] > LIVED_WELL_S:
+            self._restarts[name] = 0
+        self._restarts[name] = self._restarts.get(name, 0) + 1
+        if self._restarts[name] > RESTARTS:
+            raise MachineUnfitError(
+                f"The {name} process ended {RESTARTS} times (last exit status {status}).",
+                remedy=f"Its log is {self._settings.state_dir}/logs/{name}.log.",
+            )
+        return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (self._restarts[name] - 1))
+
+    def _start_again(self, name: str) -> None:
+        self._end(name)
+        if name != "gateway":
+            self._start(name)
+            return
+        self._start_gateway()
+        # Only who is started again learns the new gateway's place.
+        self._end("write")
+        self._due.pop("write", None)
+        self._start("write")
 
     def stop(self) -> None:
         """Close their standard inputs and wait; whatever stays is killed."""
@@ -173,8 +196,16 @@ def halt(settings: Settings, sandbox: str, direction_id: str) -> None:
     subprocess.run(command, stdin=subprocess.DEVNULL, env=_clean(settings), timeout=60)
 
 
-def check_machine(settings: Settings, sandbox: str, say: Callable[[str], None] = lambda _: None) -> dict[str, object]:
-    """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing.
+def check_machine(settings: Settings, sandbox: str, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Ask, with root's rights, what the sandbox can do here; `MachineUnfitError` names what is missing."""
+    told = ask_machine(settings, sandbox, say)
+    if told.get("error"):
+        raise MachineUnfitError(str(told["error"]))
+    return told
+
+
+def ask_machine(settings: Settings, sandbox: str, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Ask the same; what is missing stands in the answer's `error`, beside the promises.
 
     Images are built on the way where they are missing, which takes minutes: `say` gets each line of that as it comes.
     """
@@ -197,8 +228,6 @@ def check_machine(settings: Settings, sandbox: str, say: Callable[[str], None] =
         told = json.loads(answer)
     except ValueError as error:
         raise MachineUnfitError(f"The sandbox could not be checked: {last}") from error
-    if told.get("error"):
-        raise MachineUnfitError(str(told["error"]))
     return dict(told)
 
 

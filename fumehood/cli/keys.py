@@ -12,6 +12,9 @@ from fumehood.cli import handover, output
 from fumehood.errors import BadInputError
 from fumehood.gateway.keys import Keys
 from fumehood.settings import Settings
+from sandbox.egress import capabilities
+
+PROVIDERS = (*handover.VARIABLES, *(one.name for one in capabilities.ALL.values() if one.takes_key))
 
 app = typer.Typer(help="Provider keys, kept in the state folder and never printed.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -22,8 +25,8 @@ def set_key(
     name: Annotated[str, typer.Argument(help="The provider, such as anthropic.")], as_json: AsJson = False
 ) -> None:
     """Keep a key, asked for without echo or read from standard input."""
-    if name not in handover.VARIABLES:
-        raise BadInputError(f"There is no provider {name!r}: keys are kept for {', '.join(handover.VARIABLES)}.")
+    if name not in PROVIDERS:
+        raise BadInputError(f"There is no provider {name!r}: keys are kept for {', '.join(PROVIDERS)}.")
     value = getpass.getpass(f"Key of {name}: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not value.strip():
         raise BadInputError("The key is empty.")

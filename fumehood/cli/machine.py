@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from fumehood.cli.children import check_machine
+from fumehood.cli.children import ask_machine
 from fumehood.errors import FumehoodError
 from fumehood.gateway.keys import Keys
 from fumehood.settings import Settings
@@ -25,8 +25,9 @@ T = TypeVar("T")
 def examine(settings: Settings, adapter: str) -> dict[str, Any]:
     """Return what `fumehood doctor` says: what could not be looked into is None, and why stands in `error`."""
     problems: list[str] = []
-    told = _tried(lambda: check_machine(settings, adapter), problems, settings.state_dir)
+    told = _tried(lambda: ask_machine(settings, adapter), problems, settings.state_dir)
     told = told or {"promises": [], "adapter": adapter}
+    problems += [told["error"]] if told.get("error") else _not_held(told["promises"])
     lab = _tried(lambda: _lab(settings), problems, settings.state_dir)
     coder = _tried(lambda: "aider" if worlds.coder_python(settings) else "search_replace", problems, settings.state_dir)
     keys = _tried(lambda: list(Keys(settings.state_dir).list()), problems, settings.state_dir)
@@ -45,6 +46,10 @@ def examine(settings: Settings, adapter: str) -> dict[str, Any]:
         "gpus": [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
         "services": {"redis": _redis_answers(settings.redis_url), "docker": _docker_answers()},
     }
+
+
+def _not_held(promises: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [f"{one['promise']} cannot be held here: {one['mechanism']}." for one in promises if not one["held"]]
 
 
 def _tried(look: Callable[[], T], problems: list[str], state_dir: Path) -> T | None:

@@ -13,10 +13,11 @@ from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 import fumehood
-from fumehood.cli import handover, machine, options, output, template
+from fumehood.cli import bench, handover, machine, options, output, template
 from fumehood.cli.keys import app as keys_app
 from fumehood.cli.options import SandboxOption
 from fumehood.cli.run import Finished
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(keys_app, name="keys")
 app.add_typer(template.app, name="template")
+app.add_typer(bench.app, name="bench")
 
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
@@ -65,7 +67,9 @@ def about(
 @app.command()
 def run(
     context: typer.Context,
-    template_name: Annotated[str, typer.Option("--template", help="A shipped template's name, or a folder.")],
+    template_name: Annotated[
+        str, typer.Option("--template", help="A shipped template's name, or a folder; --resume needs none.")
+    ] = "",
     out: Annotated[
         Path, typer.Option(help="Where the finished folder goes.", parser=options.folder, metavar="PATH")
     ] = Path("out/run"),
@@ -230,6 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _said(_message(error), 2, given)
     except FumehoodError as error:
         return _said(str(error), error.exit_status, given)
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        return _said(options.setting_fault(error), 2, given)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return _said("The disk is full: make room and give --resume to go on.", 3, given)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from fumehood.errors import BadInputError
 
@@ -18,3 +19,10 @@ def folder(text: str | Path) -> Path:
     if not str(text).strip():
         raise BadInputError("--out is empty: give a folder's path.")
     return Path(text)
+
+
+def setting_fault(error: ValidationError) -> str:
+    """Return what is wrong with the environment's settings, as one sentence."""
+    first = error.errors()[0]
+    name = "FUMEHOOD_" + "__".join(str(part) for part in first["loc"]).upper()
+    return f"The setting {name} cannot be {first['input']!r}: {first['msg']}."

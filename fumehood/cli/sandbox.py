@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,18 +15,23 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from typer.core import TyperCommand
 from ulid import ULID
 
 from fumehood.cli import options
-from fumehood.domain.execution import Input, Kind, Limits, Outcome, Spec
-from fumehood.errors import BadInputError, FumehoodError
+from fumehood.domain.execution import MAX_ARTIFACT_BYTES, MAX_ARTIFACTS, STORAGE, Input, Kind, Limits, Outcome, Spec
+from fumehood.errors import BadInputError, FumehoodError, SandboxUnavailableError
+from fumehood.ports import Sandbox
 from fumehood.settings import Settings
+from sandbox import installation
 from sandbox.choose import choose
+from sandbox.egress.capabilities import granted
 from sandbox.execute import execute
+from sandbox.storage.choose import DRIVERS, Storage, wanted
+from worker import watcher, worlds
 
 INTERRUPTED = 130
-CAPABILITIES = ("semantic-scholar", "openalex", "arxiv", "llm")
 
 app = typer.Typer(help="One command in one sandbox.", no_args_is_help=True, add_completion=False)
 AsJson = Annotated[bool, typer.Option("--json", help="Errors too are one JSON document on standard output.")]
@@ -62,19 +68,27 @@ def exec_(
     wall: Annotated[float, typer.Option(help="Seconds it may take.")] = Limits().wall_s,
     memory: Annotated[int, typer.Option(help="MiB of memory.")] = Limits().memory_mib,
     pids: Annotated[int, typer.Option(help="Processes and threads at once.")] = Limits().processes,
-    storage: Annotated[int, typer.Option(help="MiB that may be written.")] = Limits().storage_mib,
+    storage: Annotated[
+        str, typer.Option(help="MiB that may be written, or none: no quota, which stands in the outcome.")
+    ] = str(Limits().storage_mib),
+    storage_driver: Annotated[
+        str, typer.Option(help="auto, loop, btrfs or xfs: what holds that quota; or none.")
+    ] = "auto",
     cpus: Annotated[float, typer.Option(help="Processors' worth of time.")] = Limits().cpus,
     output_bytes: Annotated[int, typer.Option(help="Bytes it may print.")] = Limits().output_bytes,
+    max_artifacts: Annotated[int, typer.Option(help="Files that may come out.")] = MAX_ARTIFACTS,
+    max_artifact_bytes: Annotated[int, typer.Option(help="Their bytes together.")] = MAX_ARTIFACT_BYTES,
     network: Annotated[str, typer.Option(help="none, or allow:NAME,... of capabilities.")] = "none",
     collect: Annotated[list[str] | None, typer.Option(help="Globs of what may come out; ** crosses folders.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one command in one sandbox and print its outcome as JSON."""
     with _answering(as_json=as_json):
-        check_network(network)
+        granted(network)
         settings = Settings()
+        mib, driver = asked_storage(storage, storage_driver)
         limits = Limits(
-            wall_s=wall, memory_mib=memory, processes=pids, storage_mib=storage, cpus=cpus, output_bytes=output_bytes
+            wall_s=wall, memory_mib=memory, processes=pids, storage_mib=mib, cpus=cpus, output_bytes=output_bytes
         )
         spec = Spec(
             name=f"fh-{ULID()}".lower(),
@@ -85,8 +99,11 @@ def exec_(
             collect=tuple(collect or ()),
             limits=limits,
             network=network,
+            storage=driver,
+            max_artifacts=max_artifacts,
+            max_artifact_bytes=max_artifact_bytes,
         )
-        outcome = execute(choose(adapter, settings), spec, out)
+        outcome = execute(choose(adapter, settings), spec, out, on_wait=_say_waiting)
     print_json(shown(outcome))
 
 
@@ -96,24 +113,60 @@ def reap(
     everything: Annotated[bool, typer.Option("--all", help="Also what a living process holds.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove whatever a dead worker left, of this installation only."""
+    """Remove whatever a dead worker left, of this installation only, and say what that was and what stays, and why."""
     with _answering(as_json=as_json):
-        sandbox = choose(adapter, Settings())
-        kept = () if everything else sandbox.held()
-        removed = sandbox.reap(keep=kept)
-    print_json({"removed": list(removed), "kept": list(kept)})
+        settings = Settings()
+        sandbox = choose(adapter, settings)
+        kept = {} if everything else _in_use(sandbox, settings)
+        found = sandbox.traces()
+        removed = sandbox.reap(keep=tuple(kept))
+        left = {name: kept.get(name, "it could not be removed now; try again") for name in sandbox.traces()}
+    things = {name: list(found.get(name, ())) for name in removed}
+    print_json({"removed": list(removed), "kept": list(left), "things": things, "reasons": left})
 
 
-def check_network(network: str) -> None:
-    """Refuse what is neither `none` nor a list of known capabilities."""
-    if network == "none":
-        return
-    kind, _, names = network.partition(":")
-    unknown = [name for name in names.split(",") if name not in CAPABILITIES]
-    if kind != "allow" or unknown:
-        raise BadInputError(
-            f"--network is none or allow:NAME,... with NAME of {', '.join(CAPABILITIES)}, not {network!r}."
-        )
+@app.command("storage")
+def storage_(as_json: AsJson = False) -> None:
+    """Try every storage driver by really filling a small volume past its limit, and say which of them hold here."""
+    with _answering(as_json=as_json):
+        settings = Settings()
+        tried = Storage(installation.find(settings.state_dir, settings.run_dir), wanted(settings))
+        proofs = {name: tried.prove(name, afresh=True) for name in DRIVERS if name != "none"}
+        try:
+            chosen = tried.driver().name
+        except SandboxUnavailableError:
+            chosen = ""
+    drivers = {name: {"holds": proof.holds, "why": proof.why} for name, proof in proofs.items()}
+    print_json({"chosen": chosen or None, "drivers": drivers})
+
+
+def asked_storage(size: str, driver: str) -> tuple[int, str]:
+    """Return how many MiB may be written and what must hold that."""
+    names = ("auto", *STORAGE[1:])
+    if driver not in names:
+        raise BadInputError(f"--storage-driver is one of {', '.join(names)}, not {driver!r}.")
+    if size == "none":
+        if driver not in {"auto", "none"}:
+            raise BadInputError(f"--storage none asks for no quota, and --storage-driver {driver} for one.")
+        return Limits().storage_mib, "none"
+    if not size.isascii() or not size.isdigit():
+        raise BadInputError(f"--storage is a number of MiB or none, not {size!r}.")
+    return int(size), "quota" if driver == "auto" else driver
+
+
+def _say_waiting(why: str) -> None:
+    sys.stderr.write(f"waiting for room: {why}\n")
+    sys.stderr.flush()
+
+
+def _in_use(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
+    """Return what somebody still needs, with who that is."""
+    found = {}
+    if watcher.is_watched(settings):
+        store = worlds.store_of(settings)
+        found = dict.fromkeys(watcher.on_machine(store), "a process of this installation watches it")
+        store.close()
+    return found | dict.fromkeys(sandbox.held(), "the process that launched it lives")
 
 
 def inputs(workspace: Path, out: Path) -> Iterator[Input]:
@@ -165,6 +218,8 @@ def shown(outcome: Outcome) -> dict[str, Any]:
         "rejected": [{"path": item.path, "reason": item.reason} for item in outcome.rejected],
         "image": outcome.image,
         "isolation": dict(outcome.isolation),
+        "storage": outcome.storage,
+        "egress": [dataclasses.asdict(item) for item in outcome.egress],
     }
 
 
@@ -188,6 +243,8 @@ def _answering(*, as_json: bool) -> Iterator[None]:
         yield
     except FumehoodError as error:
         raise _refused(str(error), error.exit_status, as_json=as_json) from error
+    except ValidationError as error:
+        raise _refused(options.setting_fault(error), BadInputError.exit_status, as_json=as_json) from error
     except KeyboardInterrupt as error:
         sentence = "Interrupted; the execution was stopped and removed."
         raise _refused(sentence, INTERRUPTED, as_json=as_json) from error

@@ -13,6 +13,8 @@ NAME = re.compile(r"fh-[0-9a-hjkmnp-tv-z]{26}\Z")
 """`fh-` and the 26 lower-case Crockford characters of the execution's ULID."""
 
 MIB = 1024 * 1024
+MAX_ARTIFACTS, MAX_ARTIFACT_BYTES = 1000, 1024 * MIB
+"""What may come out where nothing else is said."""
 
 
 class Kind(StrEnum):
@@ -76,20 +78,33 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse values that no adapter can mean."""
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise BadInputError(f"The limit {name} must be a number from {low:g} to {high:g}, not {value!r}.")
+        for name in self.__slots__:
+            _check_range(name, getattr(self, name))
 
 
-_RANGES = (
-    ("wall_s", 0.1, 30 * 86400.0),
-    ("memory_mib", 16, 4 * 1024 * 1024),
-    ("processes", 1, 65536),
-    ("storage_mib", 4, 4 * 1024 * 1024),
-    ("cpus", 0.05, 1024.0),
-    ("output_bytes", 1024, 1024 * MIB),
-)
+RANGES: Mapping[str, tuple[float, float]] = {
+    "wall_s": (0.1, 30 * 86400.0),
+    "memory_mib": (16, 4 * 1024 * 1024),
+    "processes": (1, 65536),
+    "storage_mib": (4, 4 * 1024 * 1024),
+    "cpus": (0.05, 1024.0),
+    "output_bytes": (1024, 1024 * MIB),
+    "artifacts": (0, 1_000_000),
+    "artifact_bytes": (0, 1024 * 1024 * MIB),
+}
+"""What each limit can be at all; an admin's ceilings lie inside."""
+
+
+def _check_range(name: str, value: object) -> None:
+    low, high = RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise BadInputError(f"The limit {name} must be a number from {low} to {high}, not {value!r}.")
+    if isinstance(low, int) and not isinstance(value, int):
+        raise BadInputError(f"The limit {name} must be a whole number, not {value!r}.")
+
+
+STORAGE = ("quota", "none", "loop", "btrfs", "xfs")
+"""A hard size by the installation's own driver, none at all, or a hard size by a driver that is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,12 +137,12 @@ class Spec:
     network: str = "none"
     """`none`, or `allow:NAME,...` of capabilities."""
     gpus: tuple[str, ...] = ()
-    storage: str = "loop"
-    """The storage driver: `loop` (a hard quota), or `none`, which stands in every record."""
+    storage: str = "quota"
+    """One of `STORAGE`; what held it stands in the outcome and in every record."""
     fence: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
-    max_artifacts: int = 1000
-    max_artifact_bytes: int = 1024 * MIB
+    max_artifacts: int = MAX_ARTIFACTS
+    max_artifact_bytes: int = MAX_ARTIFACT_BYTES
 
     def __post_init__(self) -> None:
         """Refuse what could name a foreign thing."""
@@ -135,6 +150,10 @@ class Spec:
             raise BadInputError(f"An execution's name is fh- and 26 characters of a ULID, not {self.name!r}.")
         if not self.command:
             raise BadInputError("An execution needs a command.")
+        if self.storage not in STORAGE:
+            raise BadInputError(f"Storage is one of {', '.join(STORAGE)}, not {self.storage!r}.")
+        _check_range("artifacts", self.max_artifacts)
+        _check_range("artifact_bytes", self.max_artifact_bytes)
         for item in self.inputs:
             parts = item.path.split("/")
             if parts[0] not in {"in", "work"} or len(parts) < 2 or any(part in {"", ".", ".."} for part in parts):
@@ -156,6 +175,20 @@ class Rejection:
 
     path: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """One request of a program to a network capability, and how it was answered."""
+
+    method: str
+    capability: str
+    """Empty where none was named."""
+    path: str
+    status: int
+    bytes: int
+    cached: bool
+    """Whether the answer was found on disk and nothing went up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +239,10 @@ class Outcome:
     isolation: Mapping[str, str] = field(default_factory=dict)
     """Promise (`S1` ...) to the mechanism that held it."""
     detail: str = ""
+    storage: str = ""
+    """The driver that held the size of its workspace; `none` where nothing did."""
+    egress: tuple[Egress, ...] = ()
+    """Every request to a network capability, also those that were refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import tempfile
 from pathlib import Path
 
@@ -20,8 +22,13 @@ from fumehood.services.world import RunWorld
 
 LOSSES = 3
 """How often the platform tries again what it lost itself."""
+LOG = logging.getLogger("fumehood.executions")
 NO_ROOM_WAIT_S = 5.0
 NO_ROOM_TRIES = 60
+TRIES_AGAIN = {"disk_full": NO_ROOM_TRIES, "no_docker": NO_ROOM_TRIES, "setup_failed": LOSSES - 1, "engine_refused": 1}
+"""How often a launch is tried again that the machine itself failed, by the reason: something else than executions takes
+the room, the engine is being restarted, a supervisor was killed. For room that executions take there is no end to it.
+"""
 
 
 def launch_next(execution: Execution) -> Next:
@@ -42,8 +49,8 @@ def launch(world: RunWorld, step: Step) -> Change:
         try:
             world.sandbox.launch(spec)
         except SandboxUnavailableError as error:
-            if error.reason == "no_space" and int(step.payload.get("waits", 0)) < NO_ROOM_TRIES:
-                return Change(steps=(_waiting(execution, int(step.payload.get("waits", 0)) + 1),))
+            if waiting := _waiting(world, step, execution, error):
+                return waiting
             return _collected(world, execution, _never_ran(execution, Verdict.LOST, str(error)))
     return Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=world.clock.now()),))
 
@@ -149,14 +156,24 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
             seen = sandbox.inspect(name)
         except NotFoundError:
             seen = None
+        except SandboxUnavailableError as error:
+            # An engine that is away keeps nobody from looking at what needs none.
+            _away(name, error)
+            running += 1
+            continue
         if seen is None or isinstance(seen, Ended):
             with store.begin() as tx:
                 enqueue(tx, clock, (_next("collect", execution),))
             continue
         running += 1
         if execution.direction_id in over:
-            sandbox.stop(name, Verdict.CANCELLED.value)
+            with contextlib.suppress(NotFoundError):
+                sandbox.stop(name, Verdict.CANCELLED.value)
     return running
+
+
+def _away(name: str, error: SandboxUnavailableError) -> None:
+    LOG.warning("nothing is known of %s now: %s", name, error)
 
 
 def _next(name: str, execution: Execution) -> Next:
@@ -169,11 +186,25 @@ def _next(name: str, execution: Execution) -> Next:
     )
 
 
-def _waiting(execution: Execution, waits: int) -> Next:
+def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUnavailableError) -> Change | None:
+    """Return the same launch for later, where it may succeed then; None where waiting has no end or no use."""
+    waits, in_vain = int(step.payload.get("waits", 0)) + 1, int(step.payload.get("in_vain", 0))
+    if error.reason == "no_space":
+        # Other executions hold the room, and each of them has a deadline.
+        in_vain = 0
+    elif in_vain < TRIES_AGAIN.get(error.reason, 0):
+        in_vain += 1
+    else:
+        return None
     first = _next("launch", execution)
-    return dataclasses.replace(
-        first, key=f"{first.key}:{waits}", payload={**first.payload, "waits": waits}, delay_s=NO_ROOM_WAIT_S
+    again = dataclasses.replace(
+        first,
+        key=f"{first.key}:{waits}",
+        payload={**first.payload, "waits": waits, "in_vain": in_vain},
+        delay_s=NO_ROOM_WAIT_S,
     )
+    said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits: {error}")
+    return Change(steps=(again,), events=(said,) if waits == 1 else ())
 
 
 def _subject(world: RunWorld, step: Step) -> tuple[Direction, Execution]:

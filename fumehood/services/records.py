@@ -151,7 +151,7 @@ def _predicate(
         "metrics": {name: _metric(template, info, name) for name in _metric_names(info)},
         "counts": _counts(world, run),
         "isolation": dict(outcome.isolation) if outcome else {},
-        "storage": "loop",
+        "storage": outcome.storage if outcome else "",
         "started_at": main.launched_at,
         "signed_at": world.clock.now(),
         "self_reported": run.self_reported,

@@ -68,8 +68,10 @@ RUN_STEPS: Mapping[str, Callable[[RunWorld, Step], Change]] = {
     "record": records.record,
 }
 
-LEASE_S = 60.0
-HEARTBEAT_S = 15.0
+LEASE_S = {Side.WRITE: 60.0, Side.RUN: 8.0}
+"""A dead worker's step is done again after this long. Doing a model's call twice costs money, a launch nothing."""
+BEATS = 4
+"""How often a lease is renewed in its time."""
 TRIES = MODEL_TRIES
 """Claims of one step before its direction or experiment is held, where nothing else is set."""
 BUG_TRIES = 3
@@ -87,7 +89,7 @@ def advance(world: WriteWorld | RunWorld, direction_id: DirectionId | None = Non
     """Do one due step of this worker's side, of one direction where it is given; False when nothing was due."""
     side = Side.WRITE if isinstance(world, WriteWorld) else Side.RUN
     with world.store.begin() as tx:
-        step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S, direction_id=direction_id)
+        step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S[side], direction_id=direction_id)
     if step is None:
         return False
     with _heartbeat(world.store, world.clock, step), contextlib.suppress(_SupersededError):
@@ -210,13 +212,20 @@ def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
 
 @contextlib.contextmanager
 def _heartbeat(store: Store, clock: Clock, step: Step) -> Iterator[None]:
-    """Keep the lease while a long model call or edit is under way."""
+    """Keep the lease while a long model call or edit is under way; a renewal that fails is said, and tried again."""
     done = threading.Event()
 
     def beat() -> None:
-        while not done.wait(HEARTBEAT_S):
-            with store.begin() as tx:
-                tx.steps.renew(step, until=clock.now() + LEASE_S)
+        while not done.wait(LEASE_S[step.side] / BEATS):
+            try:
+                with store.begin() as tx:
+                    is_ours = tx.steps.renew(step, until=clock.now() + LEASE_S[step.side])
+            except Exception as error:  # noqa: BLE001 - a thread that ended here would let the lease run out unseen
+                LOG.warning("the lease of %s (%s) could not be renewed: %s", step.name, step.id, error)
+                continue
+            if not is_ours:
+                LOG.warning("another worker has %s (%s) now; what this one does is dropped", step.name, step.id)
+                return
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

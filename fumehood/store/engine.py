@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from fumehood.errors import BadInputError
+from fumehood.errors import BadInputError, MachineUnfitError
 
 BUSY_TIMEOUT_S = 30.0
 DIALECTS = ("sqlite", "postgresql")
@@ -38,7 +38,13 @@ def connect(url: str, *, foreign_keys: bool = True) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    try:
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise MachineUnfitError(
+            f"The driver of the PostgreSQL database is not installed ({error.name}).",
+            remedy="Install it with: pip install 'psycopg[binary]'; or leave FUMEHOOD_DATABASE_URL empty.",
+        ) from error
 
     @event.listens_for(engine, "begin")
     def _open(connection: Connection) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
+from sqlalchemy.exc import OperationalError
 
 from fumehood.errors import MachineUnfitError
 from fumehood.store.engine import connect
@@ -38,6 +39,11 @@ def _run(url: str, revision: str, *, up: bool) -> None:
         raise MachineUnfitError(
             f"The database's tables cannot be brought to this version ({error}).",
             remedy="Use the version of the platform that last wrote it, or a newer one.",
+        ) from error
+    except OperationalError as error:
+        raise MachineUnfitError(
+            f"The database cannot be used ({str(error.orig).strip().splitlines()[0]}).",
+            remedy="Start it, or look at FUMEHOOD_DATABASE_URL.",
         ) from error
     finally:
         engine.dispose()

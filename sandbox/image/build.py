@@ -8,14 +8,12 @@ import json
 import os
 import shutil
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
 
 import docker.errors
 
@@ -24,11 +22,12 @@ from fumehood.errors import SandboxUnavailableError
 from sandbox import lab
 from sandbox.bubblewrap import PATH
 from sandbox.docker_engine import Engine
-from sandbox.image import debian
+from sandbox.image import archive, bases, debian
 from sandbox.lab import Root
 
-FORMAT = 1
+FORMAT = 3
 """Goes into the hash: raised when the same inputs make a different image."""
+LABEL = "fumehood"
 NAMES = ("plain", "lab", "latex")
 BASE = ("python3",)
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -37,17 +36,8 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
         *("lmodern", "chktex", "poppler-utils"),
     )
 }
-FOLDERS: Mapping[str, tuple[str, ...]] = {
-    "latex": ("etc/alternatives", "etc/fonts", "etc/texmf", "var/cache/fontconfig", "var/lib/texmf")
-}
-"""What an execution sees besides `/usr`."""
-_TOP = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_MADE = {"dev": 0o755, "etc": 0o755, "in": 0o755, "lab": 0o755, "lab/bin": 0o755, "proc": 0o755, "sys": 0o755}
-_MADE |= {"tmp": 0o1777, "work": 0o755}
-_LEFT_OUT = (
-    *(f"usr/share/{name}" for name in ("bash-completion", "bug", "doc", "info", "lintian", "locale", "man", "menu")),
-    *("usr/games", "usr/include", "usr/src", "usr/lib/apt", "usr/lib/udev", "usr/lib/systemd", "usr/lib/dpkg"),
-)
+DEBOOTSTRAP = debian.DEBOOTSTRAP
+"""The base that is made here, of the packages of this machine's own suite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +46,7 @@ class Image:
 
     repository: str
     id: str
+    base: str
     environment: Mapping[str, str]
     links: Mapping[str, str]
     """Below folders that are empty at each start, so they are made then."""
@@ -72,13 +63,22 @@ def ensure(engine: Engine, state_dir: Path, run_dir: Path, root: Root) -> Image:
     return found
 
 
-def build(engine: Engine, state_dir: Path, run_dir: Path, roots: Sequence[Root]) -> None:
-    """Build those of these images that the engine does not have, from one tree."""
+def build(engine: Engine, state_dir: Path, run_dir: Path, roots: Sequence[Root], base: str = "") -> None:
+    """Build those of these images that the engine does not have, from one tree.
+
+    Without a base, one that is there will do whatever it was made from; else it is made from this image, or from
+    nothing with `debootstrap`.
+    """
     with _locked(run_dir):
         # What needs packages of its own comes last: they stay in the tree.
         ordered = sorted({root.image: root for root in roots}.values(), key=lambda root: NAMES.index(root.image))
-        if missing := [root for root in ordered if not _find(engine, root)]:
-            _build(engine, state_dir, missing)
+        given = bases.find(engine, base) if base and base != DEBOOTSTRAP else DEBOOTSTRAP
+        found = {root.image: _find(engine, root) for root in ordered}
+        missing = [root for root in ordered if not (one := found[root.image]) or (base and one.base != given)]
+        if missing:
+            _build(engine, state_dir, missing, given)
+            for root in missing:
+                prune(engine, root)
 
 
 def repository(root: Root) -> str:
@@ -86,19 +86,25 @@ def repository(root: Root) -> str:
     return f"fumehood-{root.image}"
 
 
-def key(root: Root, suite: str) -> str:
-    """Return the hash of what goes into an image."""
+def key(root: Root, suite: str, base: str = "") -> str:
+    """Return the hash of what goes into an image; without a base, the name under which it is looked up."""
     told = {
         "format": FORMAT,
         "suite": suite,
         "machine": os.uname().machine,
-        "packages": [*BASE, *PACKAGES.get(root.image, ())],
+        "packages": _packages(root),
         "contents": root.digest,
+        "variant": root.variant,
         "folders": sorted(root.folders),
         "links": dict(root.links),
         "environment": dict(root.environment),
+        "base": base,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _packages(root: Root) -> list[str]:
+    return [*BASE, *PACKAGES.get(root.image, ())]
 
 
 def plain() -> Root:
@@ -111,21 +117,45 @@ def latex() -> Root:
     return Root(image="latex", links=lab.plain().links)
 
 
+def prune(engine: Engine, root: Root) -> None:
+    """Remove the older images of that name which no container uses; one that is not ours stays."""
+    new = engine.client.inspect_image(_name(root))["Id"]
+    used = {one["ImageID"] for one in engine.client.containers(all=True)} | {new}
+    listed = engine.client.images(repository(root), filters={"label": f"{LABEL}.image={root.image}"})
+    limit = max((one["Created"] for one in listed if one["Id"] == new), default=0)
+    for one in listed:
+        if one["Id"] not in used and one["Created"] <= limit:
+            # By our names only: one that also has somebody else's stays under that.
+            for name in [name for name in one["RepoTags"] or () if name.startswith(f"{repository(root)}:")]:
+                # In use since a moment, or removed.
+                with suppress(docker.errors.APIError):
+                    engine.client.remove_image(name)
+                    _say(f"{name}: removed, as there is a newer one")
+
+
 def _find(engine: Engine, root: Root) -> Image | None:
     try:
-        told = engine.client.inspect_image(f"{repository(root)}:{key(root, debian.codename())}")
+        told = engine.client.inspect_image(_name(root))
     except docker.errors.ImageNotFound:
         return None
-    at_start = {place: target for place, target in root.links.items() if _is_made_at_start(place)}
-    return Image(repository=repository(root), id=told["Id"], environment=root.environment, links=at_start)
+    at_start = {place: target for place, target in root.links.items() if archive.is_made_at_start(place)}
+    base = (told["Config"]["Labels"] or {}).get(f"{LABEL}.base", "")
+    return Image(repository=repository(root), id=told["Id"], base=base, environment=root.environment, links=at_start)
 
 
-def _is_made_at_start(place: str) -> bool:
-    return PurePosixPath(place).is_relative_to("/tmp")  # noqa: S108 - inside, where it is the execution's own
+def _name(root: Root) -> str:
+    return f"{repository(root)}:{key(root, _suite())}"
 
 
-def _build(engine: Engine, state_dir: Path, roots: Sequence[Root]) -> None:
-    debian.require()
+def _suite() -> str:
+    try:
+        return debian.codename()
+    except SandboxUnavailableError:
+        # Such a machine builds from a base, or loads what another one built.
+        return "other"
+
+
+def _build(engine: Engine, state_dir: Path, roots: Sequence[Root], base: str) -> None:
     folder = state_dir / "images"
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".building-*"):
@@ -134,12 +164,16 @@ def _build(engine: Engine, state_dir: Path, roots: Sequence[Root]) -> None:
     names, begun = ", ".join(repository(root) for root in roots), time.monotonic()
     _say(f"building {names}, once on this machine ...")
     try:
-        debian.make(tree, BASE)
+        if base == DEBOOTSTRAP:
+            debian.make(tree, BASE)
+        else:
+            bases.unpack(engine, base, tree)
+            debian.furnish(tree, BASE)
         for root in roots:
             _check_interpreter(tree, root)
             if packages := PACKAGES.get(root.image):
                 debian.apt(tree, "install", *packages)
-            _import(engine, tree, root)
+            _import(engine, tree, root, base)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
         with suppress(OSError):
@@ -158,7 +192,7 @@ def _check_interpreter(tree: Path, root: Root) -> None:
             )
 
 
-def _import(engine: Engine, tree: Path, root: Root) -> None:
+def _import(engine: Engine, tree: Path, root: Root, base: str) -> None:
     """Stream a tree into the engine; it gets its name only when all of it arrived."""
     begun = time.monotonic()
     reading, writing = os.pipe()
@@ -167,14 +201,16 @@ def _import(engine: Engine, tree: Path, root: Root) -> None:
     def fill() -> None:
         try:
             with os.fdopen(writing, "wb") as file:
-                pack(file, tree, root)
+                archive.pack(file, tree, root, _packages(root))
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             failed.append(error)
 
     filling = threading.Thread(target=fill, daemon=True)
     filling.start()
     changes = [f"ENV {name}={value}" for name, value in {"PATH": PATH, "LANG": "C.UTF-8", **root.environment}.items()]
-    changes += ["WORKDIR /work", f"LABEL fumehood.image={root.image}"]
+    suite = debian.codename(tree / "etc" / "os-release")
+    labels = {"image": root.image, "base": base, "suite": suite, "key": key(root, suite, base), "variant": root.variant}
+    changes += ["WORKDIR /work", *(f'LABEL {LABEL}.{name}="{value}"' for name, value in labels.items())]
     try:
         with os.fdopen(reading, "rb") as file:
             told = engine.patient().import_image(src=file, changes=changes, stream_src=True)
@@ -186,7 +222,8 @@ def _import(engine: Engine, tree: Path, root: Root) -> None:
             engine.client.remove_image(identity)
         why = str(failed[0]) if failed else told.strip()[-300:]
         raise SandboxUnavailableError(f"The image {root.image} could not be imported: {why}", reason="no_image")
-    engine.client.tag(identity, repository(root), key(root, debian.codename()))
+    for tag in (labels["key"], key(root, _suite())):
+        engine.client.tag(identity, repository(root), tag)
     size = engine.client.inspect_image(identity)["Size"] // MIB
     _say(f"{repository(root)}: imported in {time.monotonic() - begun:.0f} s, {size} MiB")
 
@@ -199,56 +236,6 @@ def _identity(told: str) -> str:
             if status.startswith("sha256:"):
                 return status
     return ""
-
-
-def pack(file: IO[bytes], tree: Path, root: Root) -> None:
-    """Write what an execution may see as one archive: nobody's but root's, and nothing setuid."""
-    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        for name, mode in _MADE.items():
-            _add_folder(archive, name, mode)
-        for name in ("etc/passwd", "etc/group"):
-            # Each execution has its own one mounted over it.
-            archive.addfile(_owned_by_root(tarfile.TarInfo(name)))
-        added = {"etc", "lab"}
-        for name in [*_TOP, *FOLDERS.get(root.image, ())]:
-            if (tree / name).is_symlink() or (tree / name).exists():
-                _add_parents(archive, name, added)
-                archive.add(tree / name, name, filter=_filter)
-        for inside, source in sorted(root.folders.items()):
-            _add_parents(archive, inside.lstrip("/"), added)
-            archive.add(source, inside.lstrip("/"), filter=_owned_by_root)
-        for inside, target in sorted(root.links.items()):
-            if not _is_made_at_start(inside):
-                link = tarfile.TarInfo(inside.lstrip("/"))
-                link.type, link.linkname, link.mode = tarfile.SYMTYPE, target, 0o777
-                archive.addfile(link)
-
-
-def _add_parents(archive: tarfile.TarFile, name: str, added: set[str]) -> None:
-    for parent in reversed(PurePosixPath(name).parents[:-1] if "/" in name else ()):
-        if str(parent) not in added:
-            _add_folder(archive, str(parent), 0o755)
-            added.add(str(parent))
-
-
-def _add_folder(archive: tarfile.TarFile, name: str, mode: int) -> None:
-    folder = tarfile.TarInfo(name)
-    folder.type, folder.mode = tarfile.DIRTYPE, mode
-    archive.addfile(folder)
-
-
-def _filter(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    if any(member.name == part or member.name.startswith(f"{part}/") for part in _LEFT_OUT):
-        return None
-    return _owned_by_root(member)
-
-
-def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    # No program in an image may give rights; whoever may read a file may also be anybody.
-    member.mode = (member.mode & 0o755) | 0o444 | (0o111 if member.isdir() else 0)
-    return member
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,8 @@ def codename(release: Path = Path("/etc/os-release")) -> str:
     if not found or not {told.get("ID"), *told.get("ID_LIKE", "").split()} & {"debian", "ubuntu"}:
         raise SandboxUnavailableError(
             "Images are built from the packages of Debian or Ubuntu, and this machine runs neither.",
-            remedy="Load the images from a machine that has them (docker save, docker load), or use --adapter local.",
+            remedy="Build them from a base image of that family (python -m sandbox.image --base debian:bookworm-slim), "
+            "load them from a machine that has them (docker save, docker load), or use --adapter local.",
             reason="no_image",
         )
     return found
@@ -87,9 +88,7 @@ def make(tree: Path, packages: Sequence[str]) -> None:
     """Make a small root tree with these packages and every update that there is for it."""
     program, suite = require(), codename()
     places = sources(suite)
-    settings = tree / "etc" / "dpkg" / "dpkg.cfg.d" / "fumehood"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(_DPKG, encoding="utf-8")
+    _write_settings(tree)
     main = places[0]
     options = ["--variant=minbase", f"--include={','.join(packages)}", f"--components={','.join(main.components)}"]
     if main.keyring:
@@ -99,6 +98,31 @@ def make(tree: Path, packages: Sequence[str]) -> None:
     _write_sources(tree, places)
     apt(tree, "update")
     apt(tree, "upgrade")
+
+
+def furnish(tree: Path, packages: Sequence[str]) -> None:
+    """Bring the tree of a base image up to date and install packages of its own suite in it."""
+    if not (tree / "usr" / "bin" / "apt-get").exists():
+        raise SandboxUnavailableError(
+            "The base image has no apt-get, with which packages are installed in it.",
+            remedy="Name one of Debian's or Ubuntu's, such as debian:bookworm-slim.",
+            reason="no_image",
+        )
+    suite = codename(tree / "etc" / "os-release")
+    _write_settings(tree)
+    _copy(tree, {"/etc/resolv.conf": "etc/resolv.conf"})
+    try:
+        places = sources(suite) if suite == codename() else []
+    except SandboxUnavailableError:
+        places = []
+    if places:
+        # This machine knows a mirror of the same suite that it reaches.
+        for place in (tree / "etc" / "apt" / "sources.list.d").glob("*"):
+            place.unlink()
+    _write_sources(tree, places)
+    apt(tree, "update")
+    apt(tree, "upgrade")
+    apt(tree, "install", *packages)
 
 
 def apt(tree: Path, *words: str) -> None:
@@ -136,9 +160,21 @@ def _write_sources(tree: Path, places: Sequence[Source]) -> None:
             shutil.copyfile(place.keyring, copy)
             options = f"[signed-by={place.keyring}] "
         lines.append(f"deb {options}{place.uri} {place.suite} {' '.join(place.components)}\n")
-    (tree / "etc" / "apt" / "sources.list").write_text("".join(lines), encoding="utf-8")
-    for host, inside in (("/etc/hosts", "etc/hosts"), ("/etc/ssl/certs/ca-certificates.crt", "tmp/certificates.crt")):
+    if lines:
+        (tree / "etc" / "apt" / "sources.list").write_text("".join(lines), encoding="utf-8")
+    _copy(tree, {"/etc/hosts": "etc/hosts", "/etc/ssl/certs/ca-certificates.crt": "tmp/certificates.crt"})
+
+
+def _write_settings(tree: Path) -> None:
+    settings = tree / "etc" / "dpkg" / "dpkg.cfg.d" / "fumehood"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(_DPKG, encoding="utf-8")
+
+
+def _copy(tree: Path, files: Mapping[str, str]) -> None:
+    for host, inside in files.items():
         if Path(host).is_file():
+            (tree / inside).unlink(missing_ok=True)
             shutil.copyfile(host, tree / inside)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -16,13 +15,13 @@ from ulid import ULID
 
 from fumehood.domain.execution import Ended, Input, Kind, Limits, Outcome, Running, Spec
 from fumehood.ports import Sandbox
-from sandbox import cgroups, kernel, machine, records, uids
+from sandbox import cgroups, machine, records
 from sandbox.execute import execute
 from sandbox.fake import FakeSandbox
+from sandbox.host import HostSandbox
 from sandbox.lab import find
 from sandbox.local import LocalSandbox
-
-RUN_DIR = Path("/run/fumehood")
+from tests.leaks import RUN_DIR, left, recorded
 
 ADAPTERS = [
     pytest.param("fake"),
@@ -59,7 +58,7 @@ known_failures: Mapping[tuple[str, str], str] = {
 }
 
 
-def build(adapter: str, state_dir: Path) -> Sandbox:
+def build(adapter: str, state_dir: Path, **asked: Any) -> Sandbox:
     """Return a sandbox of one kind, or fail with what this machine lacks: nothing is skipped silently."""
     if adapter == "fake":
         return FakeSandbox(state_dir)
@@ -67,11 +66,11 @@ def build(adapter: str, state_dir: Path) -> Sandbox:
         from sandbox import docker_engine
         from sandbox.docker import DockerSandbox
 
-        return DockerSandbox(docker_engine.connect(), state_dir, RUN_DIR, {**find(state_dir)})
+        return DockerSandbox(docker_engine.connect(), state_dir, RUN_DIR, {**find(state_dir)}, **asked)
     lacks = machine.lacks(cgroups.find())
     if lacks:
         pytest.fail(" ".join(f"{lack.sentence} {lack.remedy}" for lack in lacks))
-    return LocalSandbox(state_dir, RUN_DIR, {**find(state_dir)})
+    return LocalSandbox(state_dir, RUN_DIR, {**find(state_dir)}, **asked)
 
 
 @dataclass
@@ -87,7 +86,7 @@ class Bench:
         return build(self.adapter, state_dir)
 
     def left(self, state_dir: Path) -> dict[str, list[str]]:
-        return left(state_dir)
+        return {**recorded(state_dir), **left(state_dir)}
 
     def until(self, holds: Callable[[], bool], patience_s: float = 10.0) -> None:
         until(holds, patience_s)
@@ -149,37 +148,6 @@ def until(holds: Callable[[], bool], patience_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-def left(state_dir: Path) -> dict[str, list[str]]:
-    """Return everything of an installation that is on this machine besides its id."""
-    identity = (state_dir / "installation").read_text(encoding="ascii").strip()
-    groups = cgroups.find()
-    places = {
-        "state": [state_dir / "executions", state_dir / "volumes"],
-        "run": [RUN_DIR / identity],
-    }
-    found = {
-        kind: [str(path) for folder in folders if folder.is_dir() for path in folder.iterdir() if path.name != ".lock"]
-        for kind, folders in places.items()
-    }
-    found["mounts"] = [str(mount.target) for mount in kernel.mounts(RUN_DIR / identity)]
-    found["loops"] = [str(device) for device in kernel.loops(state_dir)]
-    found["cgroups"] = sorted(cgroups.names(groups, identity)) if groups else []
-    found["uids"] = sorted(uids.claims(RUN_DIR, identity))
-    found["processes"] = _processes(state_dir)
-    return {kind: things for kind, things in found.items() if things}
-
-
-def _processes(state_dir: Path) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if str(state_dir) in line:
-                    found.append(line)
-    return found
-
-
 @pytest.fixture(params=ADAPTERS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """A bench on each adapter, in a state folder that only root may enter; nothing may be left of it."""
@@ -194,11 +162,11 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         made.sandbox.remove(name)
     # A process that was just killed is listed for a moment longer.
     with suppress(AssertionError):
-        until(lambda: not left(state_dir), 3.0)
-    found = left(state_dir)
-    records_left = records.names(made.sandbox._installation) if isinstance(made.sandbox, LocalSandbox) else []
+        until(lambda: not made.left(state_dir), 3.0)
+    found = made.left(state_dir)
+    records_left = records.names(made.sandbox._installation) if isinstance(made.sandbox, HostSandbox) else []
     made.sandbox.reap()
-    if isinstance(made.sandbox, LocalSandbox):
+    if isinstance(made.sandbox, HostSandbox):
         with suppress(FileNotFoundError):
             (RUN_DIR / made.sandbox.installation).rmdir()
     assert (found, records_left) == ({}, [])

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import pytest
 
 from fumehood.domain.execution import Running, Verdict
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
-from sandbox import cgroups, uids
+from sandbox import cgroups, records, uids
 
 if TYPE_CHECKING:
     from tests.contract.conftest import Bench
@@ -155,6 +157,80 @@ def test_a_hung_supervisor_does_not_keep_it_from_being_stopped(bench: Bench) -> 
     bench.until(has_ended(bench, name), 2)
     os.kill(pid, signal.SIGCONT)
     assert bench.wait(name, 5).verdict == Verdict.CANCELLED
+
+
+ENDLESS = "import os, time\nwhile True:\n os.write(1, b'x' * 4096)\n time.sleep(0.0005)"
+
+
+@pytest.mark.parametrize("how", [signal.SIGCONT, signal.SIGKILL])
+def test_a_stalled_reader_of_output_holds_nothing_up(bench: Bench, how: signal.Signals) -> None:
+    files = {"work/program.py": ENDLESS}
+    name = bench.launch("python3", "program.py", files=files, output_bytes=2**30)
+    bench.says(name, b"x")
+    pid = supervisor(bench, name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # Long enough to fill every buffer between the program and the supervisor.
+        time.sleep(1.5)
+        neighbour = bench.run("echo", "on")
+        assert (neighbour.verdict, neighbour.output_tail) == (Verdict.SUCCEEDED, "on\n")
+        begun = time.monotonic()
+        bench.sandbox.stop(name, Verdict.CANCELLED)
+        bench.until(has_ended(bench, name), 5)
+        assert time.monotonic() - begun < 5
+    finally:
+        os.kill(pid, how)
+    assert bench.wait(name, 10).verdict == Verdict.CANCELLED
+    assert set(bench.sandbox.follow(name)) == {ord("x")}
+
+
+def test_a_gpu_is_passed_in_alone_or_refused_with_nothing_left(bench: Bench) -> None:
+    if "nvidia" in bench.sandbox._engine.runtimes:  # type: ignore[attr-defined]
+        code = "import glob; print(glob.glob('/dev/nvidia[0-9]*'))"
+        assert bench.python(code, gpus=("0",)).output_tail == "['/dev/nvidia0']\n"
+        assert bench.python(code).output_tail == "[]\n"
+        return
+    spec = bench.spec("true", gpus=("0",))
+    with pytest.raises(SandboxUnavailableError) as caught:
+        bench.sandbox.launch(spec)
+    assert caught.value.reason == "gpu_runtime_missing"
+    assert "nvidia-ctk runtime configure" in caught.value.remedy
+    assert bench.left(bench.state_dir) == {}
+    assert client(bench).containers(all=True, filters={"name": spec.name}) == []
+    with pytest.raises(NotFoundError):
+        bench.sandbox.inspect(spec.name)
+
+
+def test_a_runtime_that_the_engine_does_not_have_is_said(bench: Bench) -> None:
+    from sandbox.docker import DockerSandbox
+
+    engine = bench.sandbox._engine  # type: ignore[attr-defined]
+    without = replace(engine, runtimes={"runc": engine.runtimes["runc"]})
+    with pytest.raises(SandboxUnavailableError) as caught:
+        DockerSandbox(without, bench.state_dir, RUN_DIR, runtime="runsc")
+    assert caught.value.reason == "runtime_missing"
+
+
+def test_a_container_says_whose_it_is(bench: Bench) -> None:
+    code = "print(open('/etc/resolv.conf').read() + open('/etc/hosts').read())"
+    spec = bench.spec("python3", "-c", code, fence=7, labels={"direction": "dir_1"}, wall_s=90)
+    bench.sandbox.launch(spec)
+    begun = time.time()
+    assert bench.wait(spec.name).verdict == Verdict.SUCCEEDED
+    assert bench.sandbox.follow(spec.name).split() == b"# no network 127.0.0.1 localhost exp ::1 localhost".split()
+    told = client(bench).inspect_container(spec.name)
+    labels = told["Config"]["Labels"]
+    assert told["Name"] == f"/{spec.name}"
+    assert labels["fumehood.installation"] == bench.sandbox.installation  # type: ignore[attr-defined]
+    assert (labels["fumehood.name"], labels["fumehood.fence"]) == (spec.name, "7")
+    assert (labels["fumehood.direction"], labels["fumehood.spec"]) == ("dir_1", records.digest(spec))
+    deadline = datetime.fromisoformat(labels["fumehood.deadline"]).timestamp()
+    assert abs(deadline - begun - 90) < 30
+    assert told["HostConfig"]["Runtime"] == "runc"
+
+
+def test_the_runtime_stands_in_every_record(bench: Bench) -> None:
+    assert bench.run("true").isolation["S8"].endswith("; runtime runc")
 
 
 def test_a_container_outlives_whoever_launched_it(bench: Bench) -> None:

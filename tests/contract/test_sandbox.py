@@ -28,6 +28,7 @@ from fumehood.errors import (
 )
 from sandbox import cgroups, lab, uids
 from sandbox.execute import execute
+from sandbox.host import HostSandbox
 from sandbox.limits import Ceilings
 from sandbox.local import LocalSandbox
 
@@ -573,7 +574,7 @@ def test_more_than_the_ceiling_is_refused(bench: Bench) -> None:
 
 
 def test_network_and_gpus_are_refused_not_ignored(bench: Bench) -> None:
-    refused = {"network_unsupported": {"network": "allow:arxiv"}, "gpu_runtime_missing": {"gpus": ("0",)}}
+    refused = {"capability_unsupported": {"network": "allow:llm"}, "gpu_runtime_missing": {"gpus": ("0",)}}
     for reason, asked in refused.items():
         with pytest.raises(SandboxUnavailableError) as caught:
             bench.sandbox.launch(bench.spec("true", **asked))
@@ -589,7 +590,7 @@ def test_an_image_that_is_not_installed_is_refused(bench: Bench) -> None:
 def test_the_disk_is_never_promised_twice(bench: Bench) -> None:
     with pytest.raises(SandboxUnavailableError) as caught:
         bench.sandbox.launch(bench.spec("true", storage_mib=4 * 1024 * 1024))
-    assert caught.value.reason == "no_space"
+    assert caught.value.reason == "too_large"
     assert caught.value.remedy
 
 
@@ -598,6 +599,7 @@ def test_storage_without_a_quota_is_said(bench: Bench) -> None:
     assert [item.path for item in outcome.artifacts] == ["a"]
     if bench.adapter != "fake":
         assert outcome.isolation["S5"].startswith("not held")
+        assert outcome.storage == "none"
 
 
 def test_every_promise_has_an_answer(bench: Bench) -> None:
@@ -668,7 +670,7 @@ os._exit(9)
 
 
 def test_an_interrupted_launch_is_lost_or_done_again(bench: Bench) -> None:
-    assert isinstance(bench.sandbox, LocalSandbox)
+    assert isinstance(bench.sandbox, HostSandbox)
     first, second = bench.spec("echo", "1"), bench.spec("echo", "2")
     for spec in (first, second):
         record = bench.sandbox._record(spec.name)
@@ -678,6 +680,13 @@ def test_an_interrupted_launch_is_lost_or_done_again(bench: Bench) -> None:
     bench.sandbox.launch(first)
     assert bench.wait(first.name).verdict == Verdict.SUCCEEDED
     assert bench.wait(second.name).verdict == Verdict.LOST
+
+
+def test_what_there_is_of_an_execution_is_told_until_nothing_is(bench: Bench) -> None:
+    name = bench.launch("sleep", "30")
+    assert "state" in bench.sandbox.traces()[name]
+    bench.sandbox.remove(name)
+    bench.until(lambda: name not in bench.sandbox.traces())
 
 
 def test_reaping_touches_only_its_own(bench: Bench, tmp_path: Path) -> None:

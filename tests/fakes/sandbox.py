@@ -96,6 +96,9 @@ class InstantSandbox:
             self.remove(name)
         return gone
 
+    def traces(self) -> Mapping[str, tuple[str, ...]]:
+        return dict.fromkeys(sorted(self.specs), ("state",))
+
     def held(self) -> tuple[str, ...]:
         return tuple(self.specs)
 

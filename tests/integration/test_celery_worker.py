@@ -52,7 +52,7 @@ def started(state: Path, redis_url: str) -> Iterator[subprocess.Popen[str]]:
             worker.kill()
 
 
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_long_step_is_cut_short_and_cleared_away(tmp_path: Path, redis_url: str, told: signal.Signals) -> None:
     with started(tmp_path, redis_url) as worker:
         assert worker.stdout is not None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 import os
+import shutil
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import docker.errors
 import pytest
 from ulid import ULID
 
@@ -22,7 +26,7 @@ from sandbox import docker_engine, lab
 from sandbox.docker import DockerSandbox
 from sandbox.docker_engine import Engine
 from sandbox.execute import execute
-from sandbox.image import build, debian
+from sandbox.image import archive, bases, build, choice, debian, elf
 from sandbox.lab import Root
 
 RUN_DIR = Path("/run/fumehood")
@@ -57,6 +61,7 @@ def make_tree(folder: Path) -> Path:
     tree = folder / "tree"
     for name in ("usr/bin", "usr/share/doc/x", "usr/lib", "etc/texmf", "var/lib/texmf", "root"):
         (tree / name).mkdir(parents=True)
+    (tree / "etc/os-release").write_text("ID=debian\nVERSION_CODENAME=bookworm\n", encoding="utf-8")
     (tree / "usr/bin/python3.11").write_text("#!", encoding="utf-8")
     (tree / "usr/bin/python3.11").chmod(0o755)
     (tree / "usr/bin/su").write_text("", encoding="utf-8")
@@ -107,7 +112,8 @@ def test_another_content_is_another_image() -> None:
     keys = {build.key(root, "bookworm"), build.key(root, "trixie"), build.key(replace(root, digest="2"), "bookworm")}
     keys |= {build.key(replace(root, image="latex"), "bookworm"), build.key(replace(root, links={}), "bookworm")}
     keys.add(build.key(replace(root, environment={"A": "b"}), "bookworm"))
-    assert len(keys) == 6
+    keys |= {build.key(replace(root, variant="cuda"), "bookworm"), build.key(root, "bookworm", "debian@sha256:1")}
+    assert len(keys) == 8
     assert build.key(replace(root, links=dict(root.links)), "bookworm") in keys
 
 
@@ -117,10 +123,10 @@ def test_an_archive_holds_what_is_seen_and_gives_no_rights(tmp_path: Path) -> No
     links = {"/lab/bin/python": "/usr/bin/python3.11", "/tmp/mpl/list": "/lab/mpl/list"}
     root = Root(image="lab", folders={"/lab/deep/site-packages": tmp_path / "site"}, links=links)
     packed = io.BytesIO()
-    build.pack(packed, make_tree(tmp_path), root)
+    archive.pack(packed, make_tree(tmp_path), root)
     packed.seek(0)
-    with tarfile.open(fileobj=packed) as archive:
-        found = {member.name: member for member in archive.getmembers()}
+    with tarfile.open(fileobj=packed) as read:
+        found = {member.name: member for member in read.getmembers()}
     assert {"usr/bin/python3.11", "bin", "work", "in", "lab/deep/site-packages/torch.py", "lab/bin/python"} <= set(
         found
     )
@@ -132,6 +138,91 @@ def test_an_archive_holds_what_is_seen_and_gives_no_rights(tmp_path: Path) -> No
     assert found["usr/lib/private"].mode & 0o004
     names = [*found]
     assert all(str(Path(name).parent) in {".", *names[: names.index(name)]} for name in names)
+
+
+def make_packages(tree: Path) -> None:
+    told = {
+        "python3": ("Depends: python3-minimal (>= 3), libssl3 | libssl1, mime-support", ["usr/bin/python3", "usr/bin"]),
+        "python3-minimal": ("Depends: dpkg, libc6", ["usr/bin/py3compile"]),
+        "libc6": ("Multi-Arch: same", ["lib/libc.so.6"]),
+        "libssl3": ("", ["usr/lib/libssl.so.3"]),
+        "media-types": ("Provides: mime-support (= 3.64)", ["etc/mime.types"]),
+        "mawk": ("", ["usr/bin/mawk"]),
+        "dpkg": ("Depends: tar", ["usr/bin/dpkg"]),
+        "tar": ("", ["bin/tar"]),
+        "util-linux": ("", ["usr/bin/mount", "usr/bin/setsid"]),
+        "gone": ("Depends: apt", ["usr/bin/x"]),
+    }
+    info = tree / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    stanzas = []
+    for name, (line, files) in told.items():
+        status = "deinstall ok config-files" if name == "gone" else "install ok installed"
+        stanzas.append(f"Package: {name}\nStatus: {status}\nArchitecture: amd64\n{line}".strip() + "\n")
+        place = info / (f"{name}:amd64.list" if "same" in line else f"{name}.list")
+        place.write_text("".join(f"/{file}\n" for file in ["usr", *files]), encoding="utf-8")
+        for file in files:
+            (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            if not (tree / file).exists():
+                (tree / file).write_text("", encoding="utf-8")
+    (tree / "var/lib/dpkg/status").write_text("\n".join(stanzas), encoding="utf-8")
+
+
+def test_an_image_holds_the_packages_that_executions_need(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path)
+    make_packages(tree)
+    packages = choice.installed(tree)
+    assert choice.needed(packages, ["python3"]) == {"python3", "python3-minimal", "libc6", "libssl3", "media-types"}
+    assert choice.needed(packages, ["dpkg", "gone", "unknown"]) == set()
+    assert choice.left_out(tree, ["python3"]) == {"usr/bin/dpkg", "usr/bin/tar", "usr/bin/mount"}
+
+
+def test_a_link_through_the_table_of_alternatives_becomes_a_direct_one(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path)
+    (tree / "etc/alternatives").mkdir()
+    for name, target in (("awk", "/usr/bin/python3.11"), ("pager", "/usr/bin/more"), ("editor", "/usr/bin/su")):
+        (tree / "etc/alternatives" / name).symlink_to(target)
+        (tree / "usr/bin" / name).symlink_to(f"/etc/alternatives/{name}")
+    packed = io.BytesIO()
+    archive.pack(packed, tree, build.plain())
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as read:
+        links = {member.name: member.linkname for member in read.getmembers() if member.issym()}
+    assert links["usr/bin/awk"] == "/usr/bin/python3.11"
+    assert "usr/bin/pager" not in links
+    assert choice.direct(tree, "/etc/alternatives/editor", frozenset(["usr/bin/su"])) == ""
+
+
+def test_of_packages_the_tests_stay_out_and_the_names_for_debuggers_too(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for name in ("torch/bin/test_jit", "torch/bin/torch_shm_manager", "einops/tests/test_ops.py", "torch/_VF.pyi"):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("", encoding="utf-8")
+    (site / "torch" / "tests.py").write_text("", encoding="utf-8")
+    source = tmp_path / "lib.c"
+    source.write_text("static int hidden(int x) { return x + 1; } int shown(int x) { return hidden(x); }")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O0", "-o", site / "lib.so", source], check=True)
+    packed = io.BytesIO()
+    archive.pack(packed, make_tree(tmp_path), Root(image="lab", folders={"/lab/site-packages": site}))
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as read:
+        names = {name.removeprefix("lab/site-packages/") for name in read.getnames() if name.startswith("lab/site")}
+        library = read.extractfile("lab/site-packages/lib.so")
+        assert library is not None
+        stripped = tmp_path / "stripped.so"
+        stripped.write_bytes(library.read())
+    assert names >= {"torch/bin/torch_shm_manager", "torch/tests.py", "lib.so"}
+    assert not names & {"torch/bin/test_jit", "einops/tests/test_ops.py", "torch/_VF.pyi"}
+    assert b"hidden" in (site / "lib.so").read_bytes()
+    assert b"hidden" not in stripped.read_bytes()
+    assert ctypes.CDLL(os.fspath(stripped)).shown(41) == 42
+    with stripped.open("rb") as file:
+        assert elf.strip(file) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh", b"\x7fELF\x01\x01", b"\x7fELF\x02\x01" + bytes(58)])
+def test_what_is_no_library_stays_as_it_is(data: bytes) -> None:
+    assert elf.strip(io.BytesIO(data)) is None
 
 
 def test_a_lab_for_another_python_is_refused(tmp_path: Path) -> None:
@@ -151,15 +242,109 @@ def test_a_second_build_does_nothing(engine: Engine, tmp_path: Path) -> None:
     begun = time.monotonic()
     assert build.ensure(engine, tmp_path, RUN_DIR, build.plain()) == first
     assert time.monotonic() - begun < 2
-    assert engine.client.inspect_image(first.id)["Size"] < 160_000_000
+    assert engine.client.inspect_image(first.id)["Size"] < 80_000_000
     assert not (tmp_path / "images").exists()
+
+
+FORBIDDEN = {
+    *("apt", "apt-get", "dpkg", "debconf", "mount", "umount", "su", "login", "passwd", "chsh", "chfn", "newgrp", "sg"),
+    *("gpasswd", "chroot", "nsenter", "unshare", "setpriv", "wget", "curl", "perl", "chage", "dmesg", "pivot_root"),
+    *("losetup", "mkfs", "mkswap", "ip", "ping", "nc", "ssh", "gcc", "cc", "ld", "gdb", "strace", "sudo", "ldconfig"),
+}
+NEEDED = {"sh", "python3", "cat", "ls", "cp", "env", "grep", "sed", "awk", "find", "xargs", "setsid", "timeout", "true"}
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("image", ["plain", "latex"])
+def test_no_program_is_there_that_an_execution_does_not_need(
+    sandbox: DockerSandbox, tmp_path: Path, image: str
+) -> None:
+    code = """
+import os
+folders = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/local/sbin")
+for folder in folders:
+    for name in os.listdir(folder):
+        print(name if os.path.exists(os.path.join(folder, name)) else "dangling:" + name)
+"""
+    outcome = run(sandbox, tmp_path / "out", image, "python3", "-c", code)
+    assert outcome.verdict == Verdict.SUCCEEDED, outcome.output_tail
+    found = set(outcome.output_tail.split())
+    assert found & FORBIDDEN == set()
+    assert NEEDED - found == set()
+    assert not {name for name in found if name.startswith(("dangling:", "perl", "dpkg", "apt-", "mkfs", "fsck"))}
+
+
+@pytest.mark.docker
+def test_older_images_that_no_container_uses_are_removed_and_foreign_ones_stay(engine: Engine, tmp_path: Path) -> None:
+    word = f"prune{ULID()}".lower()
+    roots = [Root(image=word, digest=str(number)) for number in range(4)]
+    client, tree = engine.client, make_tree(tmp_path)
+    made = []
+    try:
+        for root in roots:
+            (tree / "usr/lib/private").write_text(root.digest, encoding="utf-8")
+            build._import(engine, tree, root, build.DEBOOTSTRAP)
+            made.append(client.inspect_image(build._name(root))["Id"])
+        # The first is somebody's own too, and the second is in use.
+        client.tag(made[0], f"{word}-mine", "1")
+        held = client.create_container(made[1], ["true"])["Id"]
+        build.prune(engine, roots[3])
+        client.remove_container(held)
+        listed = {one["Id"] for one in client.images(filters={"label": f"fumehood.image={word}"})}
+        assert listed == {made[0], made[1], made[3]}
+        labels = client.inspect_image(made[3])["Config"]["Labels"]
+        assert labels["fumehood.base"] == "debootstrap"
+        assert labels["fumehood.key"] == build.key(roots[3], "bookworm", "debootstrap")
+    finally:
+        for identity in made:
+            with suppress(docker.errors.ImageNotFound):
+                client.remove_image(identity, force=True)
+
+
+@pytest.mark.docker
+def test_a_base_that_is_nowhere_is_said_with_the_other_way(engine: Engine) -> None:
+    with pytest.raises(SandboxUnavailableError, match=r"registry\.invalid/none:1.*without --base.*debootstrap"):
+        bases.find(engine, "registry.invalid/none:1")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_an_image_is_made_from_a_base_image(engine: Engine, sandbox: DockerSandbox, tmp_path: Path) -> None:
+    """The base is what a registry would give: a distribution's smallest tree, under a made-up name."""
+    client, tree = engine.client, tmp_path / "base"
+    name, word = f"base{ULID()}:slim".lower(), f"based{ULID()}".lower()
+    debian.make(tree, ("apt",))
+    packing = subprocess.Popen(["tar", "-c", "-C", tree, "."], stdout=subprocess.PIPE)
+    with packing:
+        client.import_image_from_stream(packing.stdout, repository=name.split(":")[0], tag="slim")
+    shutil.rmtree(tree)
+    root = replace(build.plain(), image=word)
+    try:
+        given = bases.find(engine, name)
+        assert given.startswith(f"{name}@sha256:")
+        build._build(engine, tmp_path, [root], given)
+        found = build._find(engine, root)
+        assert found is not None
+        assert found.base == given
+        told = client.inspect_image(found.id)["Config"]["Labels"]
+        assert (told["fumehood.base"], told["fumehood.key"]) == (given, build.key(root, told["fumehood.suite"], given))
+        assert client.containers(all=True, filters={"label": "fumehood-base"}) == []
+        sandbox._roots = {**sandbox._roots, word: root}
+        outcome = run(
+            sandbox, tmp_path / "out", word, "python3", "-c", "import os; print(os.path.exists('/usr/bin/apt'))"
+        )
+        assert (outcome.verdict, outcome.output_tail) == (Verdict.SUCCEEDED, "False\n")
+    finally:
+        for one in client.images(filters={"label": f"fumehood.image={word}"}):
+            client.remove_image(one["Id"], force=True)
+        client.remove_image(name, force=True)
 
 
 @pytest.mark.docker
 def test_an_import_that_breaks_off_leaves_nothing(engine: Engine, tmp_path: Path) -> None:
     root = Root(image="broken", folders={"/lab/gone": tmp_path / "gone"})
     with pytest.raises(SandboxUnavailableError, match="gone"):
-        build._import(engine, make_tree(tmp_path), root)
+        build._import(engine, make_tree(tmp_path), root, build.DEBOOTSTRAP)
     assert engine.client.images(filters={"label": "fumehood.image=broken"}) == []
 
 
@@ -189,9 +374,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plot
 assert float(torch.ones(3) @ torch.ones(3)) == 3.0
 plot.plot([1, 2]); plot.savefig("a.png")
-compiled = [module.__cached__ for name, module in list(sys.modules.items())
-            if name.startswith(("torch.nn.", "numpy.", "json.")) and isinstance(getattr(module, "__cached__", 0), str)]
-print(os.access(torch.__file__, os.W_OK), len(compiled) > 50, all(map(os.path.exists, compiled)))
+compiled = [(module.__cached__, os.stat(module.__file__)) for name, module in list(sys.modules.items())
+            if name.startswith(("torch.", "numpy.", "json.")) and isinstance(getattr(module, "__cached__", 0), str)]
+heads = [(open(cached, "rb").read(16), source) for cached, source in compiled]
+fresh = [int.from_bytes(head[8:12], "little") == int(source.st_mtime) & 0xFFFFFFFF
+         and int.from_bytes(head[12:], "little") == source.st_size for head, source in heads]
+print(os.access(torch.__file__, os.W_OK), len(fresh) > 200, all(fresh))
 """
     outcome = run(sandbox, tmp_path / "out", "lab", "python", "-c", code, collect=("a.png",))
     assert outcome.verdict == Verdict.SUCCEEDED, outcome.output_tail

@@ -160,3 +160,25 @@ def test_a_refused_migration_leaves_the_tables_as_they_were(url: str, path: Path
     with pytest.raises(MachineUnfitError):
         downgrade(url, "nowhere")
     assert schema_of(path) == before
+
+
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    # Where no driver is installed that is said, else that nobody listens there.
+    with pytest.raises(MachineUnfitError, match=r"The (driver|database)"):
+        upgrade("postgresql+psycopg://nobody@127.0.0.1:9/none")
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "FUMEHOOD_STATE_DIR": str(tmp_path),
+        "FUMEHOOD_DATABASE_URL": "postgresql+psycopg://nobody@127.0.0.1:9/none",
+    }
+    command = [sys.executable, "-m", "worker", "--side", "write", "--gateway", "http://127.0.0.1:9"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (told.returncode, told.stdout, told.stderr.count("\n")) == (3, "", 1)
+
+
+def test_a_broken_table_is_one_sentence(path: Path) -> None:
+    upgrade(f"sqlite:///{path}")
+    with sqlite3.connect(path) as broken:
+        broken.execute("DROP TABLE alembic_version")
+    with pytest.raises(MachineUnfitError, match="cannot be used"):
+        upgrade(f"sqlite:///{path}")

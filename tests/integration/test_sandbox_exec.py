@@ -14,8 +14,16 @@ from typing import Any
 
 import pytest
 
+from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain.execution import ExecutionState, Kind, Limits, Spec
+from fumehood.domain.experiment import Execution
+from fumehood.domain.ids import DirectionId, ExecutionId, TenantId, container_name
+from fumehood.settings import Settings
+from fumehood.store.clock import SystemClock
 from sandbox import cgroups, kernel, uids
 from sandbox import installation as installations
+from sandbox.choose import choose
+from worker import worlds
 
 pytestmark = pytest.mark.local
 
@@ -31,9 +39,11 @@ class Shell:
         self.folder = folder
         self.state_dir, self.workspace, self.out = folder / "state", folder / "workspace", folder / "out"
         self.workspace.mkdir()
+        self.settings: dict[str, str] = {}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_STATE_DIR": str(self.state_dir), "PYTHONPATH": str(ROOT)}
+        environment |= self.settings
         command = [sys.executable, "-m", "fumehood.cli.sandbox", *words]
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder
@@ -128,12 +138,18 @@ def test_a_link_out_of_the_workspace_is_refused(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("options", "status"),
     [
-        (("--network", "allow:arxiv"), 3),
+        (("--network", "allow:llm"), 3),
         (("--network", "allow:example.com"), 2),
         (("--network", "host"), 2),
         (("--memory", "1"), 2),
         (("--memory", "4194304"), 4),
         (("--storage", "4194304"), 3),
+        (("--storage", "much"), 2),
+        (("--storage", "-1"), 2),
+        (("--storage-driver", "zfs"), 2),
+        (("--storage", "none", "--storage-driver", "loop"), 2),
+        (("--storage-driver", "xfs"), 3),
+        (("--max-artifacts", "-1"), 2),
         (("--collect", "../x"), 2),
         (("--adapter", "podman"), 2),
         (("--image", "windows"), 3),
@@ -146,6 +162,72 @@ def test_what_cannot_be_done_is_one_sentence_and_a_status(shell: Shell, options:
     assert (got, told) == (status, None)
     assert complaint.strip()
     assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "driver", "said"),
+    [
+        ((), "loop", "ext4 on a loop device"),
+        (("--storage-driver", "btrfs"), "btrfs", "a subvolume with a quota group"),
+        (("--storage", "none"), "none", "not held"),
+        (("--storage-driver", "none"), "none", "not held"),
+    ],
+)
+def test_the_outcome_says_what_held_the_storage(shell: Shell, options: tuple[str, ...], driver: str, said: str) -> None:
+    shell.settings = {"FUMEHOOD_STORAGE_POOL_MIB": "128"}
+    status, told, complaint = shell.exec("true", options=options)
+    assert (status, told["verdict"], told["storage"]) == (0, "succeeded", driver), complaint
+    assert said in told["isolation"]["S5"]
+    shell.call("reap", "--adapter", "local")
+
+
+def test_every_driver_can_be_tried(shell: Shell) -> None:
+    status, told, _ = shell.call("storage")
+    assert (status, told["chosen"]) == (0, "loop")
+    assert {name: one["holds"] for name, one in told["drivers"].items()} == {"xfs": False, "loop": True, "btrfs": True}
+    assert all(one["why"] for one in told["drivers"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "options", "status"),
+    [
+        ("CEILINGS__WALL_S", "5", (), 4),
+        ("CEILINGS__STORAGE_MIB", "16", ("--storage", "17"), 4),
+        ("CEILINGS__STORAGE_MIB", "16", ("--storage", "none"), 4),
+        ("CEILINGS__ARTIFACTS", "10", (), 4),
+        ("CEILINGS__ARTIFACTS", "10", ("--max-artifacts", "10"), 0),
+        ("CEILINGS__CPUS", "none", (), 2),
+        ("CEILINGS__CPUSS", "1", (), 2),
+        ("STORAGE", "zfs", (), 2),
+    ],
+)
+def test_an_admin_sets_what_may_be_asked(
+    shell: Shell, name: str, value: str, options: tuple[str, ...], status: int
+) -> None:
+    shell.settings = {f"FUMEHOOD_{name}": value}
+    got, _, complaint = shell.exec("true", options=options)
+    assert got == status, complaint
+    assert "Traceback" not in complaint
+    if status == 2:
+        assert f"FUMEHOOD_{name}" in complaint
+
+
+def test_what_has_no_room_waits_and_can_be_interrupted(shell: Shell) -> None:
+    shell.settings = {"FUMEHOOD_STORAGE": "btrfs", "FUMEHOOD_STORAGE_POOL_MIB": "128"}
+    words = ("exec", *SMALL, "--storage", "64", "--workspace", str(shell.workspace), "--out", str(shell.out), "--")
+    with shell.start(*words, "sh", "-c", "sleep 3") as first:
+        until(lambda: any(shell.state_dir.glob("executions/*/started.json")))
+        with shell.start(*words, "true") as second, shell.start(*words, "true") as third:
+            assert third.stderr
+            assert third.stderr.readline().startswith("waiting for room: A volume of 65 MiB does not fit")
+            third.send_signal(signal.SIGINT)
+            assert (third.communicate(timeout=10)[0], third.returncode) == ("", 130)
+            said, complained = second.communicate(timeout=30)
+        assert complained.count("waiting for room") == 1
+        assert json.loads(said)["verdict"] == "succeeded"
+        assert json.loads(first.communicate(timeout=30)[0])["verdict"] == "succeeded"
+    assert shell.call("reap", "--adapter", "local")[0] == 0
+    assert not (RUN_DIR / f"{installations.find(shell.state_dir, RUN_DIR).id}.pool").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -165,11 +247,44 @@ def test_what_a_dead_worker_left_is_reaped(shell: Shell) -> None:
     with shell.start("exec", *SMALL, *places, "--", "sleep", "20") as process:
         until(lambda: any(shell.state_dir.glob("executions/*/started.json")))
         name = next(shell.state_dir.glob("executions/*")).name
-        assert shell.call("reap", "--adapter", "local") == (0, {"removed": [], "kept": [name]}, "")
+        why = {name: "the process that launched it lives"}
+        told = {"removed": [], "kept": [name], "things": {}, "reasons": why}
+        assert shell.call("reap", "--adapter", "local") == (0, told, "")
         process.kill()
     assert name in shell.left()
-    assert shell.call("reap", "--adapter", "local") == (0, {"removed": [name], "kept": []}, "")
+    status, told, complaint = shell.call("reap", "--adapter", "local")
+    assert (status, told["removed"], told["kept"], told["reasons"], complaint) == (0, [name], [], {}, "")
+    assert {"state", "process", "mount", "volume", "user id", "control group"} <= set(told["things"][name])
     assert shell.left() == []
+
+
+def test_what_a_living_watcher_follows_is_kept(shell: Shell) -> None:
+    """Whoever launched it may have died: the row says that it is wanted, and the watcher sees to it."""
+    settings = Settings(state_dir=shell.state_dir)
+    worlds.prepare_state(settings)
+    clock, store = SystemClock(), worlds.store_of(settings)
+    direction = Direction(
+        id=DirectionId(clock.new_id("dir")), tenant=TenantId("t"), template="t", text="", model="m", review_model="m",
+        profile="tiny", ideas=1, runs=1, state=DirectionState.RUNNING,
+    )  # fmt: skip
+    execution = Execution(
+        id=ExecutionId(clock.new_id("exec")), direction_id=direction.id, kind=Kind.RUN, image="plain",
+        command=("sleep", "30"), state=ExecutionState.LAUNCHED,
+    )  # fmt: skip
+    with store.begin() as tx:
+        tx.directions.save(direction)
+        tx.executions.save(execution)
+    store.close()
+    name = container_name(execution.id)
+    sandbox = choose("local", settings)
+    limits = Limits(wall_s=60, memory_mib=64, storage_mib=16, processes=16)
+    labels = {"execution": execution.id}
+    spec = Spec(name=name, kind=Kind.RUN, image="plain", command=("sleep", "30"), limits=limits, labels=labels)
+    sandbox.launch(spec)
+    with worlds.only_one(settings.state_dir / "watcher.lock"):
+        told = shell.call("reap", "--adapter", "local")[1]
+    assert (told["removed"], told["reasons"]) == ([], {name: "a process of this installation watches it"})
+    assert shell.call("reap", "--adapter", "local")[1]["removed"] == [name]
 
 
 def test_without_root_it_says_how_to_get_it(shell: Shell) -> None:

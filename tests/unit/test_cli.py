@@ -79,13 +79,16 @@ class TestUsage:
         [
             (("bogus",), "No such command 'bogus'."),
             (("run", "--bogus"), "No such option: --bogus"),
-            (("run",), "Missing option '--template'"),
+            (("run",), "--template is missing"),
             (("run", "--template", "x", "--ideas", "many"), "Invalid value for '--ideas'"),
             (("run", "--template", "x", "--sandbox", "none"), "Invalid value for '--sandbox'"),
             (("run", "--template", "x", "--seed", "-1"), "Invalid value for '--seed'"),
             (("verify",), "Missing argument"),
             (("template", "baseline", "2d_diffusion", "--sandbox", "none"), "Invalid value for '--sandbox'"),
-            (("keys", "set", "openai"), "There is no provider 'openai': keys are kept for anthropic."),
+            (
+                ("keys", "set", "openai"),
+                "There is no provider 'openai': keys are kept for anthropic, semantic-scholar, openalex.",
+            ),
         ],
     )
     def test_wrong_words_are_told_in_a_sentence(
@@ -183,6 +186,14 @@ class TestRunRefuses:
         said = self.bad(say, tmp_path, "--template", str(folder), "--out", str(tmp_path / "out"))
         assert "experiment.py is not valid Python in line 2" in said.sentence
 
+    def test_a_template_that_is_not_named(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        said = say("run", "--out", str(tmp_path / "out"))
+        assert (said.status, said.sentence) == (
+            2,
+            "--template is missing: give a folder, or one that ships with Fumehood (2d_diffusion).",
+        )
+        assert not (tmp_path / "out").exists()
+
     def test_a_folder_that_is_not_empty(self, say: Callable[..., Said], tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
         said = self.bad(say, tmp_path, "--out", str(tmp_path))
@@ -223,7 +234,7 @@ class TestMachine:
         def refused(*_: object) -> None:
             raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "state/keys"))
 
-        monkeypatch.setattr(machine, "check_machine", unfit)
+        monkeypatch.setattr(machine, "ask_machine", unfit)
         monkeypatch.setattr(Keys, "list", refused)
         monkeypatch.setattr(machine.worlds, "lab_packages", refused)
         monkeypatch.setattr(machine.shutil, "which", lambda _: None)
@@ -252,6 +263,21 @@ class TestMachine:
             assert machine._redis_answers(f"redis://127.0.0.1:{server.getsockname()[1]}/0") is is_up
             serving.join()
         assert not machine._redis_answers("redis://127.0.0.1:1/0")
+
+    def test_a_child_reads_the_same_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FUMEHOOD_CEILINGS__WALL_S", "60")
+        monkeypatch.setenv("FUMEHOOD_EGRESS_REQUESTS", "7")
+        monkeypatch.setenv("FUMEHOOD_API_KEY", "not for children")
+        given = Settings(
+            state_dir=tmp_path, docker_runtime="runsc", egress_upstreams={"arxiv": "https://mirror.example"}
+        )
+        told = children.environment(given)
+        assert not [value for value in told.values() if "not for children" in value]
+        for name in ("FUMEHOOD_CEILINGS__WALL_S", "FUMEHOOD_EGRESS_REQUESTS", "FUMEHOOD_API_KEY"):
+            monkeypatch.delenv(name)
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        assert Settings() == given.model_copy(update={"api_key": ""})
 
     def test_the_line_for_root_carries_every_setting(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -462,7 +488,7 @@ class TestEnds:
         self, say: Callable[..., Said], finished: tuple[Path, Path]
     ) -> None:
         folder, state = finished
-        going_on = ("run", "--template", "tiny", "--profile", "tiny", "--out", str(folder), "--resume")
+        going_on = ("run", "--out", str(folder), "--resume")
         said = say(*going_on, "--json", state=state)
         assert (said.status, said.document["verified"]) == (0, True)
         assert said.document["papers"] == [str(folder / "experiments/smaller_scale/paper.pdf")]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fumehood.domain.execution import MIB, Kind, Limits, Spec
-from fumehood.errors import SandboxUnavailableError
-from sandbox import docker_promises, docker_spec
+from fumehood.errors import BadInputError, SandboxUnavailableError
+from sandbox import docker_promises, docker_runtime, docker_spec
 
 NAME = "fh-01hzzzzzzzzzzzzzzzzzzzzzzz"
 PLACE = docker_spec.Place(
@@ -64,7 +64,8 @@ def test_every_limit_is_set(memory: int, storage: int, cpus: float, output: int,
     found = docker_spec.create(make_spec(limits=limits), PLACE)["HostConfig"]
     assert found["Memory"] == found["MemorySwap"] == memory * MIB
     assert 1000 <= found["CpuQuota"] <= max(1000, cpus * found["CpuPeriod"])
-    assert found["PidsLimit"] > docker_spec.tasks(limits) == processes + 1
+    assert found["PidsLimit"] > docker_runtime.DEFAULT.tasks(processes) == processes + 1
+    assert found["Runtime"] == "runc"
     ulimits = {one["Name"]: one["Hard"] for one in found["Ulimits"]}
     assert (ulimits["fsize"], ulimits["core"]) == (storage * MIB, 0)
     assert int(found["LogConfig"]["Config"]["max-size"].removesuffix("m")) * MIB > output
@@ -122,10 +123,14 @@ def test_gpus_are_asked_for_by_id() -> None:
     assert (request["Count"], request["DeviceIDs"], request["Capabilities"]) == (0, ["GPU-1", "GPU-2"], [["gpu"]])
 
 
+def test_a_spec_cannot_ask_the_gpu_runtime_for_more() -> None:
+    with pytest.raises(BadInputError, match="NVIDIA_VISIBLE_DEVICES cannot be set"):
+        docker_spec.check(make_spec(environment={"NVIDIA_VISIBLE_DEVICES": "all"}, gpus=("GPU-1",)))
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ({"network": "allow:model"}, "network_unsupported"),
         ({"limits": Limits(processes=7)}, "too_few_processes"),
     ],
 )

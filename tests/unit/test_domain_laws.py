@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fumehood.domain.direction import DIRECTION_MOVES, Direction, DirectionState
-from fumehood.domain.execution import _RANGES, EXECUTION_MOVES, NAME, ExecutionState, Input, Kind, Limits, Spec
+from fumehood.domain.execution import EXECUTION_MOVES, NAME, RANGES, ExecutionState, Input, Kind, Limits, Spec
 from fumehood.domain.experiment import EXPERIMENT_MOVES, Execution, Experiment, ExperimentState
 from fumehood.domain.ids import (
     ID,
@@ -29,6 +29,7 @@ from fumehood.domain.ids import (
 )
 from fumehood.errors import BadInputError, ConflictError
 
+LIMITS = [(name, *RANGES[name]) for name in Limits.__slots__]
 ULID_TEXT = st.text(alphabet="0123456789abcdefghjkmnpqrstvwxyz", min_size=26, max_size=26)
 DIRECTION = Direction(
     id=DirectionId("dir_1"),
@@ -196,10 +197,10 @@ class TestNames:
 class TestLimits:
     @given(data=st.data())
     def test_what_lies_in_the_ranges_is_taken(self, data: st.DataObject) -> None:
-        values = {name: data.draw(st.integers(math.ceil(low), math.floor(high))) for name, low, high in _RANGES}
+        values = {name: data.draw(st.integers(math.ceil(low), math.floor(high))) for name, low, high in LIMITS}
         assert Limits(**values).wall_s == values["wall_s"]
 
-    @pytest.mark.parametrize(("name", "low", "high"), _RANGES)
+    @pytest.mark.parametrize(("name", "low", "high"), LIMITS)
     def test_what_lies_outside_is_refused_and_named(self, name: str, low: float, high: float) -> None:
         for good in (low, high):
             Limits(**{name: good})  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fumehood.domain.direction import DirectionState
-from fumehood.domain.execution import EXECUTION_MOVES, Ended, ExecutionState, Kind, Outcome, Spec, Verdict
+from fumehood.domain.execution import EXECUTION_MOVES, Ended, ExecutionState, Kind, Outcome, Running, Spec, Verdict
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import StepState
@@ -173,11 +173,43 @@ class TestNoRoom:
         assert one.outcome.verdict is Verdict.SUCCEEDED
 
     def test_it_does_not_wait_for_ever(self, wanted: Callable[..., One]) -> None:
-        one = wanted(sandbox=Refusing(SandboxUnavailableError("Full.", reason="no_space")))
+        one = wanted(sandbox=Refusing(SandboxUnavailableError("Full.", reason="disk_full")))
         for _ in range(executions.NO_ROOM_TRIES + 1):
             one.lab.go_on()
             one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
         assert (one.outcome.verdict, one.outcome.detail) == (Verdict.LOST, "Full.")
+
+    @pytest.mark.parametrize("reason", ["setup_failed", "engine_refused", "no_docker"])
+    def test_a_launch_that_the_machine_failed_is_tried_again(self, wanted: Callable[..., One], reason: str) -> None:
+        one = wanted(sandbox=Refusing(SandboxUnavailableError("Its supervisor was killed.", reason=reason), times=1))
+        one.lab.go_on()
+        assert one.now.state is ExecutionState.WANTED
+        one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
+        one.lab.go_on()
+        assert (one.now.state, one.outcome.verdict) == (ExecutionState.REMOVED, Verdict.SUCCEEDED)
+
+    def test_one_that_never_can_be_set_up_is_lost_soon(self, wanted: Callable[..., One]) -> None:
+        one = wanted(sandbox=Refusing(SandboxUnavailableError("No.", reason="setup_failed")))
+        for _ in range(executions.LOSSES):
+            one.lab.go_on()
+            one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
+        assert (one.outcome.verdict, one.outcome.detail) == (Verdict.LOST, "No.")
+
+    def test_as_long_as_other_executions_hold_the_room_it_does(self, wanted: Callable[..., One]) -> None:
+        tries = executions.NO_ROOM_TRIES + 5
+        one = wanted(sandbox=Refusing(SandboxUnavailableError("Full.", reason="no_space"), times=tries))
+        for _ in range(tries):
+            one.lab.go_on()
+            assert one.now.state is ExecutionState.WANTED
+            one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
+        one.lab.go_on()
+        assert one.outcome.verdict is Verdict.SUCCEEDED
+        assert one.lab.told().count("execution.waits") == 1
+
+    def test_what_can_never_fit_is_lost_at_once(self, wanted: Callable[..., One]) -> None:
+        one = wanted(sandbox=Refusing(SandboxUnavailableError("It can never fit.", reason="too_large")))
+        one.lab.go_on()
+        assert (one.outcome.verdict, one.outcome.detail) == (Verdict.LOST, "It can never fit.")
 
 
 class TestEnds:
@@ -206,6 +238,27 @@ class TestEnds:
         one.lab.save(one.lab.direction().to(DirectionState.FAILED))
         executions.watch_once(one.lab.store, one.lab.sandbox, one.lab.clock)
         assert isinstance(one.lab.sandbox.inspect(container_name(one.id)), Ended)
+
+    def test_an_engine_that_is_away_keeps_nobody_from_looking_at_the_others(
+        self, wanted: Callable[..., One], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class HalfAway(InstantSandbox):
+            away: frozenset[str] = frozenset()
+
+            def inspect(self, name: str) -> Running | Ended:
+                if name in self.away:
+                    raise SandboxUnavailableError("The engine does not answer.", reason="no_docker")
+                return super().inspect(name)
+
+        one = wanted(sandbox=HalfAway(lambda _: Did()))
+        other = dataclasses.replace(one.now, id=ExecutionId(one.lab.clock.new_id("exec")))
+        one.lab.apply(Change(executions=(other,)))
+        for _ in range(2):
+            steps.advance(one.lab.run)
+        one.lab.sandbox.away = frozenset({container_name(one.id)})
+        assert executions.watch_once(one.lab.store, one.lab.sandbox, one.lab.clock) == 1
+        assert [step.payload["execution"] for step in one.lab.steps("collect")] == [other.id]
+        assert "The engine does not answer." in caplog.text
 
     def test_a_watcher_that_looks_often_asks_for_one_collect(self, wanted: Callable[..., One]) -> None:
         one = wanted()

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fumehood.errors import BadInputError
-from sandbox.intake import Caps, Globs, check_patterns, collect
+from sandbox.globs import Globs, check_patterns
+from sandbox.intake import Caps, collect
 
 PART = st.text("ab.", min_size=1, max_size=3).filter(lambda text: text not in {".", ".."})
 PATH = st.lists(PART, min_size=1, max_size=4).map("/".join)
@@ -92,6 +93,16 @@ def test_the_walk_ends_after_so_many_entries(tmp_path: Path) -> None:
     assert [item.reason for item in rejected] == ["more than 10 entries; the rest was not looked at"]
 
 
+def test_a_hundred_thousand_files_are_looked_at_and_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    for number in range(100_000):
+        os.close(os.open(tmp_path / "work" / f"{number:06}", os.O_CREAT | os.O_WRONLY))
+    artifacts, rejected = collect(tmp_path / "work", tmp_path / "out", ["*"], Caps(artifacts=10))
+    assert [item.path for item in artifacts] == [f"{number:06}" for number in range(10)]
+    assert len(rejected) == 1001
+    assert rejected[-1].reason == "98990 further things were not let out"
+
+
 def test_the_walk_ends_when_its_time_is_up(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     for number in range(9):
@@ -122,3 +133,44 @@ def test_no_half_written_file_is_left(tmp_path: Path) -> None:
     (tmp_path / "work" / "a").write_text("1", encoding="utf-8")
     collect(tmp_path / "work", tmp_path / "out", ["*"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"]
+
+
+def test_a_folder_and_a_file_that_differ_only_in_case_are_one(tmp_path: Path) -> None:
+    for name in ("A/x", "a/y", "b/X", "stra\u00dfe", "strasse"):
+        (tmp_path / "work" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "work" / name).write_text("1", encoding="utf-8")
+    artifacts, rejected = collect(tmp_path / "work", tmp_path / "out", ["**"])
+    assert [item.path for item in artifacts] == ["A/x", "b/X", "strasse"]
+    assert [(item.path, item.reason) for item in rejected] == [
+        ("a/y", "differs from A only in upper and lower case"),
+        ("stra\u00dfe", "differs from strasse only in upper and lower case"),
+    ]
+
+
+@pytest.mark.parametrize("char", ["\x07", "\x85", "\u00a0", "\u2003", "\u2028", "\u202e", "\u2066", "\u3164", "\ufeff"])
+def test_what_cannot_be_seen_is_in_no_name(tmp_path: Path, char: str) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / f"a{char}b").touch()
+    artifacts, rejected = collect(tmp_path / "work", tmp_path / "out", ["*"])
+    assert (artifacts, len(rejected)) == ((), 1)
+    assert rejected[0].reason == "its name holds characters that cannot be seen"
+    assert rejected[0].path.isprintable()
+
+
+def test_bytes_are_counted_as_a_file_says_it_has_them(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "work" / "a").open("wb") as file:
+        file.write(b"x" * 600_000)
+        file.truncate(1_000_000)
+    assert (tmp_path / "work" / "a").stat().st_blocks * 512 < 900_000
+    artifacts, rejected = collect(tmp_path / "work", tmp_path / "out", ["*"], Caps(total_bytes=900_000))
+    assert (artifacts, [item.reason for item in rejected]) == ((), ["more than 900000 bytes in all"])
+
+
+def test_a_copy_ends_when_the_time_of_the_walk_is_up(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a").write_bytes(b"x" * 5 * 2**20)
+    seconds = iter(range(100))
+    found = collect(tmp_path / "work", tmp_path / "out", ["*"], Caps(time_s=3), clock=lambda: float(next(seconds)))
+    assert (found[0], [item.reason for item in found[1]]) == ((), ["its copy was not done after 3 s"])
+    assert list((tmp_path / "out").iterdir()) == []

@@ -3,33 +3,104 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from fumehood.domain.execution import MIB, Input, Kind, Limits, Spec
-from fumehood.errors import OverBudgetError
-from sandbox import cgroups, limits, records, seccomp, volumes
+from fumehood.domain.execution import MIB, RANGES, Input, Kind, Limits, Spec
+from fumehood.errors import BadInputError, OverBudgetError
+from fumehood.settings import CeilingSettings, Settings
+from sandbox import cgroups, limits, records, seccomp
 from sandbox.limits import Ceilings
-from sandbox.shim import judge
+from sandbox.storage import loop
+from sandbox.supervisor import judge
 
 NAME = "fh-" + "0" * 26
 FIELDS = [field.name for field in dataclasses.fields(Ceilings)]
+OF_SPEC = ("artifacts", "artifact_bytes")
+ENDS = [(name, end) for name in RANGES for end in RANGES[name]]
+
+
+def spec_with(name: str, value: float) -> Spec:
+    asked = {f"max_{name}": value} if name in OF_SPEC else {"limits": Limits(**{name: value})}  # type: ignore[arg-type]
+    return Spec(name=NAME, kind=Kind.RUN, command=("true",), image="lab", **asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_ceiling_is_allowed_and_one_more_is_not(name: str) -> None:
-    ceilings = Ceilings(**{name: getattr(Limits(), name)})
-    ceilings.check(Limits())
-    more = dataclasses.replace(Limits(), **{name: getattr(Limits(), name) + 1})
-    with pytest.raises(OverBudgetError, match=name):
-        ceilings.check(more)
+    ceiling = 2000 if isinstance(RANGES[name][0], int) else 2.0
+    ceilings = Ceilings(**{name: ceiling})  # type: ignore[arg-type]
+    ceilings.check(spec_with(name, ceiling))
+    with pytest.raises(OverBudgetError, match=f"The limit {name} may be at most {ceiling} here, and {ceiling + 1}"):
+        ceilings.check(spec_with(name, ceiling + 1))
 
 
 def test_every_limit_may_have_a_ceiling() -> None:
-    assert [field.name for field in dataclasses.fields(Limits)] == FIELDS
+    assert [*(field.name for field in dataclasses.fields(Limits)), *OF_SPEC] == FIELDS == list(RANGES)
+    assert list(CeilingSettings.model_fields) == FIELDS
+
+
+def test_a_ceiling_on_storage_is_not_passed_by_asking_for_no_quota() -> None:
+    spec = dataclasses.replace(spec_with("storage_mib", 4), storage="none")
+    Ceilings().check(spec)
+    with pytest.raises(OverBudgetError, match="without a quota"):
+        Ceilings(storage_mib=1024).check(spec)
+
+
+@pytest.mark.parametrize(("name", "end"), ENDS)
+def test_an_admin_can_name_what_a_limit_can_be_and_nothing_else(name: str, end: float) -> None:
+    assert getattr(CeilingSettings(**{name: end}), name) == end  # type: ignore[arg-type]
+    assert spec_with(name, end)
+    step = 1 if isinstance(end, int) else 0.01
+    beyond = end + (step if end == RANGES[name][1] else -step)
+    for wrong in (beyond, "many", float("nan"), True):
+        with pytest.raises(BadInputError, match=name):
+            spec_with(name, wrong)  # type: ignore[arg-type]
+        if wrong is not True:
+            with pytest.raises(ValidationError, match=name):
+                CeilingSettings(**{name: wrong})  # type: ignore[arg-type]
+
+
+def test_the_lower_of_two_ceilings_holds() -> None:
+    machine = limits.machine_ceilings()
+    assert machine.memory_mib
+    assert limits.effective_ceilings(None) == machine
+    assert limits.effective_ceilings(Ceilings(memory_mib=machine.memory_mib * 2)).memory_mib == machine.memory_mib
+    lower = limits.effective_ceilings(Ceilings(memory_mib=16, wall_s=5.0))
+    assert (lower.memory_mib, lower.wall_s, lower.processes) == (16, 5.0, machine.processes)
+
+
+def test_ceilings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUMEHOOD_CEILINGS__WALL_S", "60.5")
+    monkeypatch.setenv("FUMEHOOD_CEILINGS__ARTIFACTS", "7")
+    assert limits.of(Settings()) == Ceilings(wall_s=60.5, artifacts=7)
+    monkeypatch.setenv("FUMEHOOD_CEILINGS__WALLS", "1")
+    with pytest.raises(ValidationError, match="walls"):
+        Settings()
+
+
+def test_no_ceiling_of_an_unset_installation_breaks_a_shipped_profile() -> None:
+    machine = limits.machine_ceilings()
+    places = list((Path(__file__).parents[2] / "templates").glob("*/template.toml"))
+    assert places
+    for place in places:
+        profiles = tomllib.loads(place.read_text(encoding="utf-8"))["profiles"]
+        for profile in (one for name, one in profiles.items() if name != "gpu"):
+            for told in profile["limits"].values():
+                asked = Limits(**{name: told[name] for name in told if name != "output_kib"})
+                dataclasses.replace(machine, memory_mib=None).check(
+                    Spec(name=NAME, kind=Kind.RUN, command=("true",), image="lab", limits=asked)
+                )
+
+
+@pytest.mark.parametrize("storage", ["", "ext4", "LOOP"])
+def test_storage_is_one_of_a_few_words(storage: str) -> None:
+    with pytest.raises(BadInputError, match="Storage is one of"):
+        dataclasses.replace(spec_with("cpus", 1.0), storage=storage)
 
 
 @given(st.floats(0.05, 1024))
@@ -47,7 +118,7 @@ def test_what_counts_as_memory_is_never_more_than_it(memory: int) -> None:
 
 @given(st.integers(64, 100_000), st.lists(st.integers(0, 10**8), max_size=20))
 def test_a_volume_is_little_larger_than_what_it_is_for(storage: int, inputs: list[int]) -> None:
-    size = volumes.image_bytes(Limits(storage_mib=storage), inputs)
+    size = loop.image_bytes(Limits(storage_mib=storage), inputs)
     wanted = storage * MIB + sum(inputs)
     assert wanted < size <= wanted * 1.03 + len(inputs) * 16 * 1024 + 2 * MIB
 

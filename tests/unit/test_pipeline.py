@@ -15,7 +15,7 @@ from fumehood.artifacts.signing import key_id_of, open_envelope
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import Kind, Spec
 from fumehood.domain.idea import Novelty
-from fumehood.domain.step import StepState
+from fumehood.domain.step import Side, StepState
 from fumehood.services import steps, verification
 from fumehood.store.memory import MemoryTransaction
 from sandbox.fake import FakeSandbox
@@ -65,7 +65,7 @@ def survive(lab: Laboratory) -> None:
             if not lab.once():
                 if lab.direction().is_final and all(step.state == StepState.DONE for step in lab.steps()):
                     return
-                lab.clock.advance(steps.LEASE_S + 1)
+                lab.clock.advance(steps.LEASE_S[Side.WRITE] + 1)
         except KilledError:
             continue
     raise AssertionError("it does not end")

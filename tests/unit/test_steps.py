@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,7 +43,7 @@ def survive(lab: Laboratory) -> int:
             if not lab.once() and not live(lab):
                 return kills
             if not [step for step in live(lab) if step.state is StepState.DUE]:
-                lab.clock.advance(steps.LEASE_S + 1)
+                lab.clock.advance(steps.LEASE_S[Side.WRITE] + 1)
         except KilledError:
             kills += 1
     raise AssertionError("it does not end")
@@ -60,7 +61,7 @@ class TestKilled:
         store.fate = lambda _: moment if store.commits == at else None
         with pytest.raises(KilledError):
             steps.advance(lab.write)
-        lab.clock.advance(steps.LEASE_S + 1)
+        lab.clock.advance(steps.LEASE_S[Side.WRITE] + 1)
         lab.go_on_to("prepare" if moment is Moment.BEFORE else "launch")
         assert lab.direction().state is DirectionState.IDEATING
         (begin,) = lab.steps("begin")
@@ -75,7 +76,7 @@ class TestKilled:
         store.fate = lambda _: Moment.BEFORE if store.commits == at else None
         with pytest.raises(KilledError):
             steps.advance(lab.write)
-        lab.clock.advance(steps.LEASE_S - 1)
+        lab.clock.advance(steps.LEASE_S[Side.WRITE] - 1)
         assert steps.advance(lab.write) is False
 
     @pytest.mark.parametrize("seed", [1, 2])
@@ -113,7 +114,7 @@ class TestSuperseded:
 
     def test_to_the_worker_it_is_no_error(self, make_lab: Callable[..., Laboratory]) -> None:
         def stolen(_: Call) -> dict[str, Any]:
-            lab.clock.advance(steps.LEASE_S + 1)
+            lab.clock.advance(steps.LEASE_S[Side.WRITE] + 1)
             with lab.store.begin() as tx:
                 assert tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=1) is not None
             return {"exhausted": True}
@@ -341,3 +342,50 @@ class TestNothingLeft:
 def test_every_step_that_is_asked_for_has_a_worker() -> None:
     assert not set(steps.WRITE_STEPS) & set(steps.RUN_STEPS)
     assert {"begin", "verify", "write_section", "review"} <= set(steps.WRITE_STEPS)
+
+
+class TestLease:
+    @pytest.fixture
+    def beating(self, make_lab: Callable[..., Laboratory], monkeypatch: pytest.MonkeyPatch) -> Laboratory:
+        monkeypatch.setattr(steps, "LEASE_S", dict.fromkeys(Side, 0.04))
+        lab = make_lab(store=MortalStore())
+        lab.submit()
+        return lab
+
+    def claimed(self, lab: Laboratory) -> Step:
+        with lab.store.begin() as tx:
+            found = tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=0.04)
+        assert found is not None
+        return found
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def test_a_renewal_that_fails_is_said_and_tried_again(
+        self, beating: Laboratory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        step = self.claimed(beating)
+        fails = iter([True, True])
+
+        def fate(_: MemoryTransaction) -> None:
+            if next(fails, False):
+                raise OSError("the disk is full")
+
+        beating.store.fate = fate  # type: ignore[attr-defined]
+        with steps._heartbeat(beating.store, beating.clock, step):
+            beating.clock.advance(1)
+            self.until(lambda: beating.steps()[0].lease_until > beating.clock.now())
+        assert caplog.text.count("could not be renewed: the disk is full") == 2
+
+    def test_a_worker_whose_step_was_taken_is_told(self, beating: Laboratory, caplog: pytest.LogCaptureFixture) -> None:
+        first = self.claimed(beating)
+        beating.clock.advance(1)
+        self.claimed(beating)
+        with steps._heartbeat(beating.store, beating.clock, first):
+            self.until(lambda: "another worker has begin" in caplog.text)
+
+    def test_what_a_machine_does_is_done_again_sooner_than_what_a_model_is_asked(self) -> None:
+        assert steps.LEASE_S[Side.RUN] <= 10 < steps.LEASE_S[Side.WRITE]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fumehood.services import directions, executions
 from fumehood.settings import Settings
 from tests.fakes.laboratory import Laboratory, act
 from tests.fakes.sandbox import InstantSandbox
-from worker import local, watcher, worlds
+from worker import local, scratch, watcher, worlds
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,3 +144,46 @@ def test_a_cancelled_direction_is_cleared_away_after_a_halt(lab: Laboratory) -> 
     local.halt(lab.run, lab.direction().id)
     lab.go_on()
     assert {one.state for one in lab.executions()} == {ExecutionState.REMOVED}
+
+
+class TestScratch:
+    HOLDER = """
+import sys, tempfile, time
+from pathlib import Path
+from worker.scratch import Scratch
+Scratch(Path(sys.argv[1]))
+with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
+    (Path(folder) / "key").write_bytes(b"secret")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+    @pytest.fixture
+    def holder(self, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+        command = [sys.executable, "-c", self.HOLDER, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().strip())
+            process.kill()
+
+    def test_a_key_does_not_outlive_a_worker_that_was_killed(
+        self, holder: tuple[subprocess.Popen[str], Path], tmp_path: Path
+    ) -> None:
+        process, folder = holder
+        assert folder.is_relative_to(tmp_path / "tmp")
+        assert scratch.clear(tmp_path) == ()
+        assert (folder / "key").exists()
+        process.kill()
+        process.wait()
+        assert scratch.clear(tmp_path) == (folder.parent.name,)
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+    def test_a_worker_that_ends_takes_its_own_along(self, tmp_path: Path) -> None:
+        worlds.prepare_state(Settings(state_dir=tmp_path))
+        with start(tmp_path, "--side", "write", "--gateway", "http://127.0.0.1:9") as process:
+            deadline = time.monotonic() + 20
+            while not list(tmp_path.glob("tmp/worker-*")):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.communicate(timeout=30)
+        assert list((tmp_path / "tmp").iterdir()) == []

@@ -1,0 +1,72 @@
+"""`fumehood bench ...`: the project's own measurements, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fumehood.cli import options, output
+from fumehood.errors import MachineUnfitError
+from fumehood.settings import Settings
+from sandbox import overhead as measuring
+from sandbox.choose import choose
+
+if TYPE_CHECKING:
+    from fumehood.ports import Sandbox
+
+app = typer.Typer(help="Measure this machine's own figures.", no_args_is_help=True, add_completion=False)
+RESULTS = Path("bench/results")
+
+
+@app.command("overhead")
+def overhead(
+    turns: Annotated[int, typer.Option("--turns", "-n", min=3, help="How often each way is taken.")] = 30,
+    adapter: Annotated[str, typer.Option(help="auto (both), docker or local.")] = "auto",
+    results: Annotated[
+        Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
+    ] = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Measure what a sandbox costs beside bare `docker run` of the same image."""
+    settings = Settings()
+    found: dict[str, Any] = {name: _sandbox(name, settings, adapter) for name in ("local", "docker")}
+    told = measuring.measure(found["local"], found["docker"], turns, _say)
+    place = results / f"overhead-{time.strftime('%Y-%m-%d')}.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    output.print_lines([json.dumps(told, indent=2)] if as_json else [*table(told), f"written to {place}"])
+
+
+def _sandbox(name: str, settings: Settings, asked: str) -> Sandbox | None:
+    """Return one adapter; with `auto` the one that this machine lacks is left out, and that is said."""
+    if asked not in {"auto", name}:
+        return None
+    try:
+        return choose(name, settings)
+    except MachineUnfitError as error:
+        if asked == name:
+            raise
+        _say(f"without the {name} sandbox: {error}")
+        return None
+
+
+def table(told: dict[str, Any]) -> Iterable[str]:
+    """Return a measurement as lines."""
+    width = max(len(row["name"]) for row in told["rows"])
+    yield f"{'':{width}}  {'p50 ms':>9} {'p95 ms':>9}  to bare"
+    for row in told["rows"]:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:8.2f}"
+        yield f"{row['name']:{width}}  {row['p50_ms']:9.1f} {row['p95_ms']:9.1f} {ratio}"
+    for one in told["targets"]:
+        said = "met" if one["met"] else "NOT MET"
+        yield f"{one['adapter']}: {one['name']} {one['measured']:.1f}, at most {one['most']:.0f} asked: {said}"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

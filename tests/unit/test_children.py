@@ -1,0 +1,82 @@
+"""What `fumehood run` does when one of its processes dies: it starts it again after a pause, and not for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from fumehood.cli import children
+from fumehood.cli.children import Children
+from fumehood.domain.ids import DirectionId
+from fumehood.errors import MachineUnfitError
+from fumehood.settings import Settings
+
+WAITING = "import sys; sys.stdin.read()"
+
+
+class Simple(Children):
+    """Keeps one child, a program that a test chose."""
+
+    code = WAITING
+
+    def __enter__(self) -> Self:
+        self._start("watch")
+        return self
+
+    def _start(self, side: str) -> None:
+        self._running[side] = subprocess.Popen([sys.executable, "-c", self.code], stdin=subprocess.PIPE)
+        self._begun[side] = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        return self._running["watch"].pid
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Simple]:
+    with Simple(Settings(state_dir=tmp_path), "local", DirectionId("dir_00000000000000000000000000")) as found:
+        yield found
+
+
+def check_until(kept: Simple, holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        kept.check()
+        time.sleep(0.01)
+
+
+def test_a_watcher_that_was_killed_is_started_again(kept: Simple) -> None:
+    for _ in range(2):
+        before = kept.pid
+        os.kill(before, signal.SIGKILL)
+        check_until(kept, lambda before=before: kept.pid != before)  # type: ignore[misc]
+        assert Path(f"/proc/{kept.pid}").exists()
+
+
+def test_each_pause_is_longer_than_the_one_before(kept: Simple) -> None:
+    pauses = [kept._pause("watch", 1) for _ in range(children.RESTARTS)]
+    assert pauses == sorted(set(pauses))
+    assert pauses[-1] <= children.LONGEST_PAUSE_S
+
+
+def test_one_that_dies_over_and_over_is_given_up_with_its_log(kept: Simple, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "FIRST_PAUSE_S", 0.01)
+    kept.code = "raise SystemExit(7)"
+    os.kill(kept.pid, signal.SIGKILL)
+    with pytest.raises(MachineUnfitError, match=r"ended 5 times \(last exit status 7\).*watch\.log"):
+        check_until(kept, lambda: False)
+
+
+def test_one_that_lived_well_has_all_its_tries_again(kept: Simple) -> None:
+    for _ in range(3 * children.RESTARTS):
+        kept._begun["watch"] -= children.LIVED_WELL_S + 1
+        assert kept._pause("watch", -9) == children.FIRST_PAUSE_S
