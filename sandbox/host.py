@@ -367,8 +367,10 @@ class HostSandbox(ABC):
         deadline = time.monotonic() + patience_s
         while record.is_supervised() and time.monotonic() < deadline:
             time.sleep(0.002)
-        if record.is_supervised() or not record.exists:
+        if record.is_supervised():
             oversight.end_supervisor(record)
+        elif not record.exists:
+            oversight.end_strays(record)
 
     def _wake(self, record: Record) -> None:
         try:

@@ -72,9 +72,7 @@ def measure(
 ) -> dict[str, Any]:
     """Run the program so many times in each way, turn by turn, and return every figure and target."""
     if local is None and docker is None:
-        raise MachineUnfitError(
-            "Neither Docker nor the local sandbox can be used here."
-        )
+        raise MachineUnfitError("Neither Docker nor the local sandbox can be used here.")
     ways = dict(_ways(local, docker))
     rows = {name: Row(name) for name in ways}
     for turn in range(n + 1):

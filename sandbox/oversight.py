@@ -46,23 +46,37 @@ def is_hung(record: Record) -> bool:
 def end_supervisor(record: Record, patience_s: float = 2.0) -> None:
     """Kill whatever supervises an execution; what came of it is left to the next one who looks."""
     deadline = time.monotonic() + patience_s
-    for pid in supervisors(record):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    _kill(supervisors(record))
     while record.is_supervised() and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
+def end_strays(record: Record) -> None:
+    """Kill every process of ours that was started for an execution of which no record is left."""
+    _kill(_started_for(record, b".py"))
+
+
 def supervisors(record: Record) -> list[int]:
     """Return the processes that were started to supervise an execution."""
-    found = []
+    return _started_for(record, b"shim.py")
+
+
+def _started_for(record: Record, ending: bytes) -> list[int]:
+    found, programs = [], os.fsencode(Path(__file__).parent)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if os.fsencode(record.folder) in words and any(word.endswith(b"shim.py") for word in words):
+                ours = any(word.startswith(programs) and word.endswith(ending) for word in words)
+                if ours and os.fsencode(record.folder) in words:
                     found.append(int(entry.name))
     return found
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _written(record: Record, name: str) -> float:

@@ -137,7 +137,7 @@ def test_the_reaper_finds_whatever_is_left_and_nothing_else(bench: Bench) -> Non
     groups = cgroups.find()
     assert groups is not None
     cgroups.make(groups, home.id, strays["control group"], bench.spec("true").limits)
-    lost = bench.launch("sleep", "30")
+    lost = bench.launch("sleep", "30", network="allow:arxiv")
     stop_supervisor(bench, lost)
     record(bench, lost).erase()
     found = sandbox.traces()
@@ -148,6 +148,7 @@ def test_the_reaper_finds_whatever_is_left_and_nothing_else(bench: Bench) -> Non
     assert sandbox.reap(older_than_s=60.0) == (strays["user id"],)
     assert set(sandbox.reap()) == {*strays.values(), lost} - {strays["user id"], strays["process"]}
     bench.until(lambda: not sandbox.traces())
+    bench.until(lambda: not bench.left(bench.state_dir))
 
 
 def test_what_is_being_launched_is_not_reaped(bench: Bench) -> None:

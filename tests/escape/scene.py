@@ -128,7 +128,7 @@ class Scene:
             kind=Kind.RUN,
             image="plain",
             command=("python3", "program.py"),
-            inputs=tuple(_input(self.folder, path, data) for path, data in files.items()),
+            inputs=tuple(make_input(self.folder, path, data) for path, data in files.items()),
             limits=limits,
             network=self.case.network,
             collect=self.case.collect,
@@ -267,7 +267,7 @@ def _named(found: Mapping[str, list[str]], name: str) -> list[str]:
     return [f"{kind} {thing}" for kind, things in found.items() for thing in things if name in thing]
 
 
-def _input(folder: Path, path: str, data: bytes) -> Input:
+def make_input(folder: Path, path: str, data: bytes) -> Input:
     digest = hashlib.sha256(data).hexdigest()
     source = folder / digest
     source.write_bytes(data)

@@ -21,7 +21,7 @@ from sandbox.host import HostSandbox
 from sandbox.local import LocalSandbox
 from tests.escape.cases import Case
 from tests.escape.loosened import Segment, listen
-from tests.escape.scene import NEIGHBOUR, Scene, Seen, _input
+from tests.escape.scene import NEIGHBOUR, Scene, Seen, make_input
 from tests.escape.weakened import WeakDocker, WeakLocal, Weakness
 from tests.escape.world import Listeners, World
 from tests.leaks import RUN_DIR, identity
@@ -183,7 +183,7 @@ class _Company:
 
     def _launch_neighbour(self) -> str:
         name = f"fh-{ULID()}".lower()
-        inputs = (_input(self._folder, "work/neighbour.py", NEIGHBOUR.read_bytes()),)
+        inputs = (make_input(self._folder, "work/neighbour.py", NEIGHBOUR.read_bytes()),)
         limits = Limits(wall_s=60.0, memory_mib=128, storage_mib=16, processes=16, output_bytes=10_000)
         command = ("python3", "neighbour.py")
         self._sandbox.launch(

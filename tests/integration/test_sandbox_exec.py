@@ -23,6 +23,7 @@ from fumehood.store.clock import SystemClock
 from sandbox import cgroups, kernel, uids
 from sandbox import installation as installations
 from sandbox.choose import choose
+from sandbox.storage.choose import Storage, Wanted
 from worker import worlds
 
 pytestmark = pytest.mark.local
@@ -83,8 +84,11 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     made = Shell(tmp_path)
     yield made
     if (made.state_dir / "installation").exists():
-        assert made.left() == []
-        folder = installations.find(made.state_dir, RUN_DIR).folder
+        found, home = made.left(), installations.find(made.state_dir, RUN_DIR)
+        # A test that failed may have left a pool.
+        Storage(home, Wanted()).clear()
+        assert found == []
+        folder = home.folder
         if folder.exists():
             folder.rmdir()
 
@@ -215,17 +219,17 @@ def test_an_admin_sets_what_may_be_asked(
 def test_what_has_no_room_waits_and_can_be_interrupted(shell: Shell) -> None:
     shell.settings = {"FUMEHOOD_STORAGE": "btrfs", "FUMEHOOD_STORAGE_POOL_MIB": "128"}
     words = ("exec", *SMALL, "--storage", "64", "--workspace", str(shell.workspace), "--out", str(shell.out), "--")
-    with shell.start(*words, "sh", "-c", "sleep 3") as first:
+    with shell.start(*words, "sleep", "20") as first:
         until(lambda: any(shell.state_dir.glob("executions/*/started.json")))
         with shell.start(*words, "true") as second, shell.start(*words, "true") as third:
-            assert third.stderr
-            assert third.stderr.readline().startswith("waiting for room: A volume of 65 MiB does not fit")
+            for one in (second, third):
+                assert one.stderr
+                assert one.stderr.readline().startswith("waiting for room: A volume of 65 MiB does not fit")
             third.send_signal(signal.SIGINT)
             assert (third.communicate(timeout=10)[0], third.returncode) == ("", 130)
+            first.send_signal(signal.SIGINT)
             said, complained = second.communicate(timeout=30)
-        assert complained.count("waiting for room") == 1
-        assert json.loads(said)["verdict"] == "succeeded"
-        assert json.loads(first.communicate(timeout=30)[0])["verdict"] == "succeeded"
+        assert (json.loads(said)["verdict"], complained) == ("succeeded", "")
     assert shell.call("reap", "--adapter", "local")[0] == 0
     assert not (RUN_DIR / f"{installations.find(shell.state_dir, RUN_DIR).id}.pool").exists()
 

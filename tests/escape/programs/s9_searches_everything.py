@@ -21,7 +21,13 @@ for top in ("/", "/proc/1/root", "/proc/1/cwd", "/proc/self/fd", str(Path(told()
                 continue
             if MARK in text:
                 got(name, text.decode())
-for place in ("/etc/shadow", "/etc/machine-id", "/root/secret", told()["canary"], f"{told()['state']}/keys"):
+for place in (
+    "/etc/shadow",
+    "/etc/machine-id",
+    str(Path("/root", ".profile")),
+    told()["canary"],
+    f"{told()['state']}/keys",
+):
     try:
         got(place, Path(place).read_text(encoding="utf-8"))
     except OSError as error:
