@@ -31,6 +31,8 @@ END_PATIENCE_S, INTENDED_PATIENCE_S = 120.0, 5.0
 RETRY_S = 1.0
 _KILLED = {128 + signal.SIGKILL, 128 + signal.SIGTERM, 255}
 _FRAME = 8
+CHARGE = 128 * 1024
+"""The kernel counts memory in portions of up to this."""
 
 
 class EngineError(Exception):
@@ -224,9 +226,13 @@ class DockerShim(Supervisor):
         self._sample()
         status = int(state["ExitCode"]) if state and self.started_at is not None else -signal.SIGKILL
         ended_at = (state and unix_time(state["FinishedAt"])) or died_at
-        if state and state["OOMKilled"]:
+        if (state and state["OOMKilled"]) or (status == 128 + signal.SIGKILL and self._was_at_its_limit()):
             self.oom_kills = max(1, self.oom_kills)
         self._write_exit(status, max(ended_at, self.started_at or 0.0))
+
+    def _was_at_its_limit(self) -> bool:
+        """Whether it held all its memory; one that is ended within moments leaves no other trace in version 1."""
+        return read_key(self.plan["gauges"]["peak"], "") > int(self.plan["memory_bytes"]) - CHARGE
 
     def _final_state(self) -> dict[str, Any] | None:
         """Return how the engine says that it ended; None when there is no such container, or no answer in time."""
