@@ -46,8 +46,9 @@ def answers() -> bool:
 
 
 def start_engine() -> None:
-    with Path(DOCKERD_LOG).open("ab") as log:
-        subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    # Nobody's child here, as an engine is: it outlives the test, and `scripts/with_docker` ends it.
+    started = ["sh", "-c", 'setsid dockerd >>"$0" 2>&1 </dev/null &', DOCKERD_LOG]
+    subprocess.run(started, check=True)
     until(answers, 60, "the engine answers again")
 
 
