@@ -23,10 +23,10 @@ from sandbox import admission, intake, machine, records, supervisor
 from sandbox import limits as translate
 from sandbox.egress.capabilities import granted
 from sandbox.installation import Installation, find
+from sandbox.records import TAIL_BYTES
 from sandbox.storage import layout
 
 POLL_S = 0.02
-TAIL_BYTES = 16 * 1024
 _MARK = "FUMEHOOD_FAKE_EXECUTION"
 _PLACE = re.compile(r"(?<![\w./-])/(work|in)(?=/|$|[\s:,;'\"])")
 

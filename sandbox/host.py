@@ -25,14 +25,12 @@ from sandbox.egress.door import Door, Opening
 from sandbox.egress.rules import Rules
 from sandbox.gate import Gate
 from sandbox.lab import Root
-from sandbox.records import Record
+from sandbox.records import TAIL_BYTES, Record
 from sandbox.starting import Starting
 from sandbox.storage import disk, layout, mounts
 from sandbox.storage.choose import Storage, Wanted
 from sandbox.storage.driver import Driver, Volume
 from sandbox.traces import Trace
-
-TAIL_BYTES = 16 * 1024
 
 
 class HostSandbox(ABC):
@@ -177,12 +175,7 @@ class HostSandbox(ABC):
         record = self._record(name)
         if not record.exists:
             raise NotFoundError(f"There is no execution {name}.")
-        try:
-            with (record.folder / "output.log").open("rb") as file:
-                file.seek(offset)
-                return file.read()
-        except FileNotFoundError:
-            return b""
+        return record.output(offset)
 
     def stop(self, name: str, reason: str) -> None:
         """Store the reason, then end the whole tree."""
@@ -196,7 +189,7 @@ class HostSandbox(ABC):
                 record.intend(Verdict(reason))
             finally:
                 # Neither a full disk nor a hung supervisor nor a hung engine keeps it from ending.
-                self._wake(record)
+                record.wake()
                 self._end(name)
 
     def collect(self, name: str, into: Path) -> Outcome:
@@ -222,7 +215,7 @@ class HostSandbox(ABC):
                 verdict=ended.verdict,
                 exit_code=ended.exit_code,
                 usage=ended.usage,
-                output_tail=self._tail(record),
+                output_tail=record.output(-TAIL_BYTES).decode("utf-8", "replace"),
                 truncated=bool(told.get("truncated")),
                 artifacts=artifacts,
                 rejected=rejected,
@@ -239,7 +232,7 @@ class HostSandbox(ABC):
         with record.locked() as held:
             if held and record.is_supervised():
                 record.intend(Verdict.CANCELLED)
-                self._wake(record)
+                record.wake()
             self._release(record)
             if held:
                 record.erase()
@@ -371,26 +364,6 @@ class HostSandbox(ABC):
             oversight.end_supervisor(record)
         elif not record.exists:
             oversight.end_strays(record)
-
-    def _wake(self, record: Record) -> None:
-        try:
-            descriptor = os.open(record.folder / "wake", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            # No shim listens; it is not there yet and will see the intent, or it is dead.
-            return
-        # It may be full, and its reader may end at this moment.
-        with suppress(BlockingIOError, BrokenPipeError):
-            os.write(descriptor, b"!")
-        os.close(descriptor)
-
-    def _tail(self, record: Record) -> str:
-        try:
-            with (record.folder / "output.log").open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - TAIL_BYTES))
-                return file.read().decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
 
     def _record(self, name: str) -> Record:
         return records.find(self._installation, name)

@@ -31,6 +31,9 @@ _KEPT = {
 }
 """What will be written of an execution that runs, and how large that can become."""
 
+TAIL_BYTES = 16 * 1024
+"""How much of what a program printed stands in its outcome."""
+
 
 def encode(spec: Spec) -> dict[str, Any]:
     """Return a spec as plain data."""
@@ -127,6 +130,27 @@ class Record:
         with suppress(FileExistsError):
             (self.folder / "intent.json").hardlink_to(temporary)
         temporary.unlink()
+
+    def wake(self) -> None:
+        """Have its supervisor look at the intent now; without one nothing happens, and the next will see it."""
+        try:
+            descriptor = os.open(self.folder / "wake", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        # It may be full, and its reader may end at this moment.
+        with suppress(BlockingIOError, BrokenPipeError):
+            os.write(descriptor, b"!")
+        os.close(descriptor)
+
+    def output(self, offset: int) -> bytes:
+        """Return what the program printed from an offset on, which counts from the end when it is below zero."""
+        try:
+            with (self.folder / "output.log").open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(offset if offset >= 0 else max(0, size + offset))
+                return file.read()
+        except FileNotFoundError:
+            return b""
 
     def adopt(self, spec: Spec) -> bool:
         """Write the spec down, or see that the same one is there already; whether it was."""
