@@ -9,7 +9,8 @@ from pathlib import Path
 import uvicorn
 
 from api.app import create_app
-from fumehood.artifacts.local import LocalArtifacts
+from fumehood.artifacts.choose import open_artifacts
+from fumehood.artifacts.signing import derive_key, installation_secret, public_pem, trusted_keys
 from fumehood.errors import FumehoodError, MachineUnfitError
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
@@ -20,6 +21,8 @@ from fumehood.store.sql import SqlStore
 
 SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 SHORTEST_KEY = 16
+LAST_WORDS_S = 5
+"""How long requests under way may take once the process is told to stop; a stream never ends by itself."""
 
 
 def main() -> int:
@@ -35,6 +38,8 @@ def main() -> int:
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         migrate.upgrade(settings.resolved_database_url)
+        cursor_key = derive_key(installation_secret(settings.state_dir), "api cursors")
+        artifacts = open_artifacts(settings)
     except OSError as error:
         sys.stderr.write(f"api: The state folder {settings.state_dir} cannot be used: {error.strerror}.\n")
         return MachineUnfitError.exit_status
@@ -43,13 +48,15 @@ def main() -> int:
         return error.exit_status
     app = create_app(
         SqlStore(settings.resolved_database_url),
-        LocalArtifacts(settings.state_dir / "artifacts"),
+        artifacts,
         SystemClock(),
         CeleryQueue(create_celery(settings.redis_url)),
         shipped=SHIPPED,
         api_key=settings.api_key,
+        cursor_key=cursor_key,
+        public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
     )
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning")
+    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=LAST_WORDS_S)
     return 0
 
 

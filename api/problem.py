@@ -26,7 +26,7 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     OverBudgetError: (402, "over-budget"),
     MachineUnfitError: (503, "machine-unfit"),
 }
-NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 429: "too-many-requests"}
 
 
 def problem(status: int, name: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

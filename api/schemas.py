@@ -54,6 +54,26 @@ class DirectionCreate(BaseModel):
 class DirectionRead(BaseModel):
     """A research direction and where it stands."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "dir_01kaw3v6rsv2xq8s5y9m4tz7hn",
+                    "template": "2d_diffusion",
+                    "text": "Does a smoother noise schedule help on thin shapes?",
+                    "model": "offline",
+                    "profile": "tiny",
+                    "ideas": 3,
+                    "runs": 2,
+                    "state": "running",
+                    "hold": "none",
+                    "error": "",
+                    "created_at": 1_763_800_000.0,
+                    "ended_at": None,
+                }
+            ]
+        }
+    )
     id: str
     template: str
     text: str
@@ -89,6 +109,7 @@ class DirectionRead(BaseModel):
 class Health(BaseModel):
     """Whether the process answers."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
     status: Literal["ok"] = "ok"
 
 

@@ -5,7 +5,9 @@ FumehoodError                   anything this project raises on purpose
  ├─ NotFoundError               no such thing, for this caller                exit 2
  ├─ ConflictError               the thing is not in a state that allows this  exit 2
  ├─ MachineUnfitError           this machine cannot do it; says how to mend   exit 3
- │   └─ SandboxUnavailableError the sandbox cannot apply what the spec asks   exit 3
+ │   ├─ SandboxUnavailableError the sandbox cannot apply what the spec asks   exit 3
+ │   ├─ StoreUnavailableError   the database does not answer now              exit 3
+ │   └─ ArtifactsUnavailableError the store of artifacts does not serve us now exit 3
  ├─ OverBudgetError             a quota or a budget refuses                   exit 4
  ├─ ModelUnavailableError       no usable answer from the model's side        exit 1
  ├─ WorkFailedError             the research itself ended badly               exit 1
@@ -57,6 +59,14 @@ class SandboxUnavailableError(MachineUnfitError):
     def __init__(self, message: str, *, remedy: str = "", reason: str = "unavailable") -> None:
         super().__init__(message, remedy=remedy)
         self.reason = reason
+
+
+class StoreUnavailableError(MachineUnfitError):
+    """The database does not answer now; whether a commit under way came through is not known."""
+
+
+class ArtifactsUnavailableError(MachineUnfitError):
+    """The store of artifacts does not answer, or refuses us; nothing is lost, and the same may be asked again."""
 
 
 class OverBudgetError(FumehoodError):

@@ -100,6 +100,12 @@ class Collection(Protocol[T]):
     def find(self, **equal: object) -> tuple[T, ...]:
         """Return the values whose columns equal these, in the order they were first saved."""
 
+    def page(self, after: str | None, limit: int, **equal: object) -> tuple[T, ...]:
+        """Return at most `limit` of what `find` returns, from the one that follows the id `after`.
+
+        The cost does not grow with what comes before. `NotFoundError` when there is no value with that id.
+        """
+
     def save(self, value: T) -> None:
         """Insert the value, or replace the one with its id."""
 

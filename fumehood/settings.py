@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -75,6 +75,25 @@ class Settings(BaseSettings):
     """The pool of the driver btrfs, taken from the disk at once; 0 is a quarter of what is free."""
     api_key: str = ""
     """The key that the API asks for."""
+
+    s3_endpoint: str = ""
+    """Host, or host:port, of the S3 service that keeps artifacts; empty means a folder below `state_dir`."""
+    s3_bucket: str = "fumehood"
+    """The bucket; it must be there."""
+    s3_create_bucket: bool = False
+    """Whether to make the bucket where it is not there."""
+    s3_access_key: str = ""
+    """Who we are to the S3 service."""
+    s3_secret_key: SecretStr = SecretStr("")
+    """What proves it."""
+    s3_region: str = "us-east-1"
+    """The region that requests are signed for."""
+    s3_secure: bool = True
+    """Whether to speak TLS; plain http only where this says so."""
+    s3_prefix: str = "artifacts"
+    """What every key begins with."""
+    s3_cache_mib: int = Field(default=10240, ge=1, le=64 * 1024 * 1024)
+    """The size that the local copies of artifacts are cut back to."""
 
     @property
     def resolved_database_url(self) -> str:

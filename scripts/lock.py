@@ -9,7 +9,11 @@ from common import ROOT, say
 from python_packages import PackageSources, package_sources, uv
 
 COMPILES = {
-    "platform": ("constraints.txt", "3.11", ["pyproject.toml", "--extra", "all", "--group", "dev"]),
+    "platform": (
+        "constraints.txt",
+        "3.11",
+        ["pyproject.toml", *("--extra", "all"), *("--group", "dev"), *("--group", "stores")],
+    ),
     "lab": ("constraints-lab.txt", "3.11", ["--group", "pyproject.toml:lab"]),
     "coder": ("constraints-coder.txt", "3.10", ["--group", "pyproject.toml:coder"]),
 }

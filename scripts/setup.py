@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import coder_env
 import common
 import lab
+import object_stores
 import platform_env
 import python_packages
 import system_packages
@@ -32,6 +33,8 @@ def main(target: str) -> int:
         if target != "check":
             coder_env.ensure()
             lab.ensure()
+        if target == "test":
+            object_stores.ensure()
         apt.result()
     return 0
 

@@ -30,6 +30,7 @@ DEMO = {
 """Package, and what proves that the machine has the same from elsewhere: a program, or a file that TeX finds."""
 TEST = DEMO | {
     "redis-server": "redis-server",
+    "postgresql": "pg_ctlcluster",
     "docker.io": "dockerd",
     "debootstrap": "debootstrap",
     "btrfs-progs": "mkfs.btrfs",

@@ -10,14 +10,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from fumehood.settings import Settings
+from tests.fakes.postgres import PostgresServer, postgres_server
 from tests.leaks import left_by_all, remove_empty_run_folders
+from tests.object_stores import ObjectStore
 
 OURS = Settings()
 """The user's own settings, read before a test's environment is cleaned: they say where the lab was built."""
@@ -119,6 +121,29 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             server.terminate()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this session alone; each test takes a database of its own."""
+    with postgres_server(free_port()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def object_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], ObjectStore]]:
+    """Real S3 servers of this session alone, each started when it is first asked for."""
+    started: dict[str, ObjectStore] = {}
+
+    def store(kind: str) -> ObjectStore:
+        if kind not in started:
+            started[kind] = ObjectStore(kind, tmp_path_factory.mktemp(kind) / "server", free_port)
+            started[kind].start()
+        return started[kind]
+
+    yield store
+    for one in started.values():
+        one.kill()
 
 
 def free_port() -> int:

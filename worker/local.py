@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, container_name
 from fumehood.domain.step import StepState
-from fumehood.errors import NotFoundError
+from fumehood.errors import NotFoundError, StoreUnavailableError
 from fumehood.queue.local import LocalQueue
 from fumehood.services import steps
 from fumehood.services.change import Change
@@ -28,6 +29,10 @@ from worker import worlds
 from worker.probe import probe
 from worker.scratch import Scratch
 from worker.watcher import watch
+
+LOG = logging.getLogger("fumehood.worker")
+STORE_AWAY_S = 1.0
+"""How long a loop rests before it asks again for a database that is away."""
 
 
 def main() -> int:
@@ -67,8 +72,12 @@ def _end_with_parent(scratch: Scratch) -> None:
 def _loop(world: WriteWorld | RunWorld, direction_id: DirectionId) -> None:
     queue = LocalQueue(world.store)
     while True:
-        if not steps.advance(world, direction_id):
-            queue.wait()
+        try:
+            if not steps.advance(world, direction_id):
+                queue.wait()
+        except StoreUnavailableError as error:
+            LOG.warning("will try again: %s", error)
+            time.sleep(STORE_AWAY_S)
 
 
 def _watch(world: RunWorld, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fumehood.artifacts.local import LocalArtifacts
+from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
@@ -18,7 +18,7 @@ from fumehood.llm.aider import AiderCoder
 from fumehood.llm.client import GatewayModel
 from fumehood.llm.prompts import PackagedPrompts
 from fumehood.llm.search_replace import SearchReplaceCoder
-from fumehood.ports import Coder
+from fumehood.ports import Artifacts, Coder
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from fumehood.store import migrate
@@ -49,9 +49,9 @@ def store_of(settings: Settings) -> SqlStore:
     return SqlStore(settings.resolved_database_url)
 
 
-def artifacts_of(settings: Settings) -> LocalArtifacts:
-    """Open the folder of artifacts."""
-    return LocalArtifacts(settings.state_dir / "artifacts")
+def artifacts_of(settings: Settings) -> Artifacts:
+    """Open the bucket, or the folder, of artifacts."""
+    return open_artifacts(settings)
 
 
 def write_world(settings: Settings, gateway_url: str) -> WriteWorld:

@@ -31,18 +31,18 @@ class LocalArtifacts:
 
     def put_file(self, path: Path) -> str:
         """Keep a regular file's bytes and return their SHA-256; the file is not touched."""
-        handle = _open(path)
+        handle = open_regular(path)
         try:
             known = hashlib.sha256()
             size = 0
-            for chunk in _chunks(handle):
+            for chunk in chunks_of(handle):
                 known.update(chunk)
                 size += len(chunk)
             if self._is_kept(known.hexdigest(), size):
                 return known.hexdigest()
             os.lseek(handle, 0, os.SEEK_SET)
             # Hashed once more while it is copied: the file may have changed since.
-            return self._keep(_chunks(handle))
+            return self._keep(chunks_of(handle))
         finally:
             os.close(handle)
 
@@ -92,7 +92,8 @@ class LocalArtifacts:
         return digest.hexdigest()
 
 
-def _open(path: Path) -> int:
+def open_regular(path: Path) -> int:
+    """Open a file to read; `NotFoundError` when there is none, `BadInputError` when it is not a regular one."""
     try:
         # Without O_NONBLOCK a named pipe would hold us until somebody writes to it.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -104,6 +105,7 @@ def _open(path: Path) -> int:
     return handle
 
 
-def _chunks(handle: int) -> Iterator[bytes]:
+def chunks_of(handle: int) -> Iterator[bytes]:
+    """Give what an open file holds from where it stands."""
     while chunk := os.read(handle, _CHUNK):
         yield chunk

@@ -23,7 +23,7 @@ from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
 GATEWAY_START_S = 60.0
-_NOT_HANDED_ON = {"api_key", "gateway_url", "redis_url"}
+_NOT_HANDED_ON = {"api_key", "gateway_url", "redis_url", "s3_secret_key"}
 """Of other processes than those started here, or told to each child apart."""
 PYTHON = (sys.executable, "-P")
 """Without the folder one stands in, where a `worker` or a `sandbox` of somebody else's may lie."""
@@ -46,6 +46,12 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
     """Return a command run with root's rights: as it is for root, else by `sudo -n`, with the settings handed on."""
     if os.geteuid() == 0:
         return list(command)
+    if settings.s3_endpoint:
+        # Its secret would stand in the list of processes.
+        raise MachineUnfitError(
+            "Artifacts in S3 need `fumehood run` to be started by root, since sudo is not given their secret key.",
+            remedy="Start it as root, or leave FUMEHOOD_S3_ENDPOINT out.",
+        )
     told = [f"{name}={value}" for name, value in environment(settings).items() if value]
     # Bytecode written by root would lie in the user's checkout for good.
     told = ["env", "PYTHONDONTWRITEBYTECODE=1", *told]
@@ -236,4 +242,6 @@ def _clean(settings: Settings) -> dict[str, str]:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "NO_PROXY"):
         if name in os.environ:  # noqa: TID251 - the gateway must reach its provider
             kept[name] = os.environ[name]  # noqa: TID251
+    if secret := settings.s3_secret_key.get_secret_value():
+        kept["FUMEHOOD_S3_SECRET_KEY"] = secret
     return kept | {name: value for name, value in environment(settings).items() if value}

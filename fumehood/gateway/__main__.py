@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fumehood.errors import FumehoodError
+
 
 class ProviderSettings(BaseSettings):
     """Provider keys in this process's own environment; they win over the stored ones."""
@@ -36,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # every answer waits 40 ms for the other side's acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listener.getsockname()[1]
-        _serve(options, listener, f"http://{options.host}:{port}")
+        try:
+            _serve(options, listener, f"http://{options.host}:{port}")
+        except FumehoodError as error:
+            sys.stderr.write(f"gateway: {error}\n")
+            return error.exit_status
     return 0
 
 
@@ -61,7 +67,7 @@ def _is_loopback(host: str) -> bool:
 def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> None:
     import uvicorn
 
-    from fumehood.artifacts.local import LocalArtifacts
+    from fumehood.artifacts.choose import open_artifacts
     from fumehood.gateway import tokens
     from fumehood.gateway.app import create_app
     from fumehood.gateway.exchange import Desk
@@ -77,7 +83,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     keys, given = Keys(settings.state_dir), ProviderSettings().anthropic
     named = {} if options.keys_fd is None else handed(options.keys_fd)
     given_key = named.get("anthropic") or (given.get_secret_value() if given else None)
-    artifacts = LocalArtifacts(settings.state_dir / "artifacts")
+    artifacts = open_artifacts(settings)
     desk = Desk(
         store=open_store(settings.resolved_database_url),
         artifacts=artifacts,

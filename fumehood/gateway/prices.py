@@ -136,6 +136,10 @@ class Prices:
             )
         return cls(models, allow_unknown=allow_unknown)
 
+    def known(self) -> dict[str, ModelFacts]:
+        """Return every model whose price is known, by name."""
+        return dict(sorted(self._models.items()))
+
     def of(self, model: str) -> ModelFacts:
         """Return what is known of a model; `BadInputError` when its price is unknown and that is not allowed."""
         facts = self._models.get(model) or self._models.get(_DATED.sub("", model))

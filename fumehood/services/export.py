@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fumehood.domain.direction import Direction
@@ -24,21 +24,31 @@ MAX_LINED = 2 * 1024 * 1024
 """Larger files are named as a whole when they differ, not by the line."""
 
 
+def runs_of(tx: Transaction, experiment: Experiment) -> list[Run]:
+    """Return the baseline of an experiment, where it has one, and its runs."""
+    baseline = [tx.runs.get(experiment.baseline_id)] if experiment.baseline_id else []
+    return [*baseline, *sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)]
+
+
+def stored_files(experiment: Experiment, runs: Sequence[Run]) -> dict[str, str]:
+    """Return those files of an experiment's folder that are stored as they are, path to SHA-256."""
+    files = dict(experiment.files)
+    for run in runs:
+        files |= _run_files(run)
+    for run in runs:
+        if run.experiment_id == experiment.id and "experiment.py" in run.files:
+            files[f"{run.folder}.py"] = run.files["experiment.py"]
+    return {**files, **experiment.products}
+
+
 def experiment_files(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict[str, str]:
     """Return the files of one experiment's folder, path to SHA-256; all but its manifest."""
     idea = tx.ideas.get(experiment.idea_id)
-    runs = sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)
-    baseline = [tx.runs.get(experiment.baseline_id)] if experiment.baseline_id else []
-    files = dict(experiment.files)
-    for run in [*baseline, *runs]:
-        files |= _run_files(run)
-    for run in runs:
-        if "experiment.py" in run.files:
-            files[f"{run.folder}.py"] = run.files["experiment.py"]
-    files |= experiment.products
+    runs = runs_of(tx, experiment)
+    files = stored_files(experiment, runs)
     files["idea.json"] = artifacts.put(_json(_idea(idea)))
     files["notes.txt"] = artifacts.put(experiment.notes.encode())
-    files["runs.json"] = artifacts.put(_json([_run(run) for run in [*baseline, *runs]]))
+    files["runs.json"] = artifacts.put(_json([_run(run) for run in runs]))
     files["llm_calls.jsonl"] = artifacts.put(_calls(tx, artifacts, experiment.direction_id, experiment.id))
     return files
 

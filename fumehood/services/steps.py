@@ -17,7 +17,13 @@ from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Side, Step, StepState
-from fumehood.errors import FumehoodError, ModelUnavailableError, OverBudgetError
+from fumehood.errors import (
+    ArtifactsUnavailableError,
+    FumehoodError,
+    ModelUnavailableError,
+    OverBudgetError,
+    StoreUnavailableError,
+)
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import (
     directions,
@@ -77,6 +83,7 @@ TRIES = MODEL_TRIES
 BUG_TRIES = 3
 """A fault of our own is tried again, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
+ARTIFACTS_WAIT_S = 3.0
 
 LOG = logging.getLogger("fumehood.steps")
 
@@ -97,15 +104,29 @@ def advance(world: WriteWorld | RunWorld, direction_id: DirectionId | None = Non
             commit(world.store, world.clock, step, _do(world, step), StepState.DONE)
         except _SupersededError:
             raise
+        except StoreUnavailableError:
+            _let_go(world.store, world.clock, step)
+            raise
         except Exception as error:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
             tries = world.model_tries if isinstance(world, WriteWorld) else TRIES
             _after_error(world.store, world.clock, step, error, tries)
     return True
 
 
+def _let_go(store: Store, clock: Clock, step: Step) -> None:
+    """End the lease now, unless the database is still away; a commit that came through after all has ended the step."""
+    with contextlib.suppress(StoreUnavailableError), store.begin() as tx:
+        tx.steps.renew(step, until=clock.now())
+
+
 def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries: int = TRIES) -> None:
     """Put the step back, hold what it belongs to, or fail it, by what went wrong."""
     reason = str(error)
+    if isinstance(error, ArtifactsUnavailableError):
+        # Nothing was kept by half; what waits for its store waits as long as that takes, and loses no try by it.
+        waiting = dataclasses.replace(step, tries=step.tries - 1)
+        commit(store, clock, waiting, Change(), StepState.DUE, reason, delay_s=ARTIFACTS_WAIT_S)
+        return
     again = isinstance(error, ModelUnavailableError) and error.retryable
     hold = _hold_for(error, is_last=step.tries >= tries)
     if hold is not Hold.NONE:
@@ -137,11 +158,21 @@ def _do(world: WriteWorld | RunWorld, step: Step) -> Change:
     return RUN_STEPS[step.name](world, step)
 
 
-def commit(store: Store, clock: Clock, step: Step, change: Change, state: StepState, error: str = "") -> None:
+def commit(
+    store: Store,
+    clock: Clock,
+    step: Step,
+    change: Change,
+    state: StepState,
+    error: str = "",
+    *,
+    delay_s: float | None = None,
+) -> None:
     """Store everything a step wants and its own end in one transaction, or nothing when it was claimed again."""
     now = clock.now()
-    delay = MODEL_WAIT_S * step.tries if state is StepState.DUE and error else 0.0
-    finished = dataclasses.replace(step, state=state, error=error[:2000], due_at=now + delay, lease_until=0.0)
+    if delay_s is None:
+        delay_s = MODEL_WAIT_S * step.tries if state is StepState.DUE and error else 0.0
+    finished = dataclasses.replace(step, state=state, error=error[:2000], due_at=now + delay_s, lease_until=0.0)
     with store.begin() as tx:
         if not tx.steps.finish(finished):
             raise _SupersededError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import tempfile
 import threading
@@ -17,12 +16,19 @@ from fumehood.errors import BadInputError, MachineUnfitError
 
 BUSY_TIMEOUT_S = 30.0
 DIALECTS = ("sqlite", "postgresql")
+CONNECT_TIMEOUT_S = 5
+POOL_SIZE = 5
+POOL_OVERFLOW = 10
+"""Connections to PostgreSQL that a process keeps, and opens beyond them for as long as its threads need them."""
 _WRITERS = 0x46554D45
 """The number of the advisory lock that a writing transaction holds on PostgreSQL."""
 
 
-def connect(url: str, *, foreign_keys: bool = True) -> Engine:
-    """Return an engine for the database at `url`; nothing is opened yet."""
+def connect(url: str, *, migrating: bool = False) -> Engine:
+    """Return an engine for the database at `url`; nothing is opened yet.
+
+    One for migrating waits as long as it takes, counts no commits, and on SQLite lets foreign keys rest.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -31,15 +37,27 @@ def connect(url: str, *, foreign_keys: bool = True) -> Engine:
     if dialect not in DIALECTS:
         raise BadInputError(f"The database must be one of {', '.join(DIALECTS)}, not {dialect!r}.")
     if dialect == "postgresql":
-        return _postgresql(parsed)
+        return _postgresql(parsed, migrating=migrating)
     if not parsed.database or parsed.database == ":memory:":
         raise BadInputError("A SQLite database needs a file, since several processes share it.")
-    return _sqlite(parsed, foreign_keys=foreign_keys)
+    return _sqlite(parsed, foreign_keys=not migrating)
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, *, migrating: bool) -> Engine:
+    if url.drivername not in {"postgresql", "postgresql+psycopg"}:
+        raise BadInputError("PostgreSQL is reached by psycopg; write postgresql+psycopg://USER@HOST/DATABASE.")
     try:
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            # A connection that a restart of the server cut is found before it is used, and opened anew.
+            pool_pre_ping=True,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_OVERFLOW,
+            pool_timeout=BUSY_TIMEOUT_S,
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,
+            connect_args=_session(url, migrating=migrating),
+        )
     except ModuleNotFoundError as error:
         raise MachineUnfitError(
             f"The driver of the PostgreSQL database is not installed ({error.name}).",
@@ -53,7 +71,34 @@ def _postgresql(url: URL) -> Engine:
         if _writes(connection):
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
 
+    @event.listens_for(engine, "commit")
+    def _count(connection: Connection) -> None:
+        # Seen by others together with what it counts; a transaction that changed nothing has no number of its own.
+        if _writes(connection) and not migrating:
+            connection.exec_driver_sql(
+                "UPDATE changes SET number = number + 1 WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
+            )
+
     return engine
+
+
+def _session(url: URL, *, migrating: bool) -> dict[str, Any]:
+    """Return how a connection to PostgreSQL behaves, but for what its URL says itself."""
+    limit_ms = 0 if migrating else int(BUSY_TIMEOUT_S * 1000)
+    limits = (f"-c {name}={limit_ms}" for name in ("statement_timeout", "idle_in_transaction_session_timeout"))
+    given: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": "fumehood",
+        # A server that vanished without a word is noticed as soon as one that does not answer.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(BUSY_TIMEOUT_S * 1000),
+        "options": " ".join(limits),
+    }
+    kept = {name: value for name, value in given.items() if name not in url.query}
+    # A plan kept by the server would outlive a migration, and is lost behind a pool of connections.
+    return kept | {"prepare_threshold": None}
 
 
 def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
@@ -119,9 +164,9 @@ class Version:
     def read(self) -> int:
         """Return the number now."""
         if self._engine.dialect.name == "postgresql":
-            with self._engine.connect().execution_options(fumehood_write=False) as connection:
-                snapshot = connection.exec_driver_sql("SELECT txid_current_snapshot()::text").scalar_one()
-            return int.from_bytes(hashlib.sha256(snapshot.encode()).digest()[:7], "big")
+            with self._engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT", fumehood_write=False)
+                return int(connection.exec_driver_sql("SELECT number FROM changes").scalar_one())
         with self._lock:
             if self._watch is None:
                 # SQLite counts the commits of others only, so a connection that never writes sees them all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,6 +108,19 @@ class _Reading(Generic[T]):
         return tuple(
             self._shape.value(row) for row in self._rows.values() if all(row[name] == value for name, value in wanted)
         )
+
+    def page(self, after: str | None, limit: int, **equal: object) -> tuple[T, ...]:
+        """Return at most `limit` of what `find` returns, from the one that follows the id `after`."""
+        if after is not None:
+            self.get(after)
+        wanted = self._shape.wanted(equal).items()
+        keys = iter(self._rows)
+        if after is not None:
+            keys = itertools.dropwhile(lambda key: key != after, keys)
+            next(keys)
+        rows = (self._rows[key] for key in keys)
+        chosen = (row for row in rows if all(row[name] == value for name, value in wanted))
+        return tuple(self._shape.value(row) for row in itertools.islice(chosen, limit))
 
     def _keep(self, value: T) -> None:
         row = self._shape.row(value)

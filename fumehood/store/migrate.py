@@ -7,10 +7,11 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from fumehood.errors import MachineUnfitError
 from fumehood.store.engine import connect
+from fumehood.store.failures import said_by
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -25,7 +26,7 @@ def downgrade(url: str, revision: str = "base") -> None:
 
 def _run(url: str, revision: str, *, up: bool) -> None:
     # SQLite changes a table by making it anew; foreign keys would empty the tables that point to it.
-    engine = connect(url, foreign_keys=False)
+    engine = connect(url, migrating=True)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     try:
@@ -40,9 +41,9 @@ def _run(url: str, revision: str, *, up: bool) -> None:
             f"The database's tables cannot be brought to this version ({error}).",
             remedy="Use the version of the platform that last wrote it, or a newer one.",
         ) from error
-    except OperationalError as error:
+    except DBAPIError as error:
         raise MachineUnfitError(
-            f"The database cannot be used ({str(error.orig).strip().splitlines()[0]}).",
+            f"The database cannot be used ({said_by(error)}).",
             remedy="Start it, or look at FUMEHOOD_DATABASE_URL.",
         ) from error
     finally:

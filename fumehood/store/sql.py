@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Table, and_, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Subquery, Table, and_, func, or_, select, true, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.execution import ExecutionState
@@ -22,6 +21,7 @@ from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Collection, Events, Ledger, Steps
 from fumehood.store import plain, tables
 from fumehood.store.engine import Version, connect
+from fumehood.store.failures import typed
 from fumehood.store.migrate import upgrade
 from fumehood.store.plain import Shape
 
@@ -42,21 +42,18 @@ class SqlStore:
     @contextmanager
     def begin(self, *, write: bool = True) -> Iterator[SqlTransaction]:
         """Open a transaction; with `write=False` it reads one state of things, waits for nobody and may not write."""
-        with self._alone.inside(), self._engine.connect() as connection:
+        with self._alone.inside(), typed(write=write), self._engine.connect() as connection:
             connection.execution_options(fumehood_write=write)
             if not write and connection.dialect.name == "postgresql":
-                connection.execution_options(postgresql_readonly=True)
-            try:
-                with connection.begin():
-                    yield SqlTransaction(connection)
-            except DBAPIError as error:
-                if not write and re.search("read-?only", str(error.orig)):
-                    raise ConflictError("This transaction was opened for reading only.") from error
-                raise
+                # One snapshot for the whole transaction; without writes it never has to be tried again.
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield SqlTransaction(connection)
 
     def version(self) -> int:
         """Return a number that changes with every commit."""
-        return self._version.read()
+        with typed(write=False):
+            return self._version.read()
 
     def close(self) -> None:
         """Close every connection that is not in use."""
@@ -105,6 +102,19 @@ class _Reading(Generic[T]):
             query = query.where(self._table.c[name] == wanted)
         return tuple(self._shape.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
 
+    def page(self, after: str | None, limit: int, **equal: object) -> tuple[T, ...]:
+        """Return at most `limit` of what `find` returns, from the one that follows the id `after`."""
+        columns = self._table.c
+        query = select(self._table).order_by(columns.row).limit(limit)
+        for name, wanted in self._shape.wanted(equal).items():
+            query = query.where(columns[name] == wanted)
+        if after is not None:
+            row = self._connection.execute(select(columns.row).where(columns.id == after)).scalar_one_or_none()
+            if row is None:
+                raise NotFoundError(f"There is no {self._shape.noun} {after}.")
+            query = query.where(columns.row > row)
+        return tuple(self._shape.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
+
     def _insert(self, value: T) -> sqlite.Insert | postgresql.Insert:
         # Only the two dialects' own inserts know what to do on a conflict; they say it in the same words.
         if self._connection.dialect.name == "postgresql":
@@ -113,9 +123,12 @@ class _Reading(Generic[T]):
 
 
 @contextmanager
-def _kept(noun: str, key: str) -> Iterator[None]:
+def _kept(connection: Connection, noun: str, key: str) -> Iterator[None]:
+    # PostgreSQL gives a transaction up at its first error, unless that is fenced in; SQLite goes on.
+    fence = connection.begin_nested() if connection.dialect.name == "postgresql" else nullcontext()
     try:
-        yield
+        with fence:
+            yield
     except IntegrityError as error:
         raise ConflictError(f"The {noun} {key} is there already, or belongs to a direction that is not.") from error
 
@@ -126,7 +139,7 @@ class SqlCollection(_Reading[T]):
     def save(self, value: T) -> None:
         """Insert the value, or replace the one with its id."""
         row = self._shape.row(value)
-        with _kept(self._shape.noun, row["id"]):
+        with _kept(self._connection, self._shape.noun, row["id"]):
             self._connection.execute(self._insert(value).on_conflict_do_update(index_elements=["id"], set_=row))
 
 
@@ -136,7 +149,7 @@ class SqlSteps(_Reading[Step]):
     def add(self, step: Step) -> bool:
         """Insert a step; False when one with its `key` exists."""
         insert = self._insert(step).on_conflict_do_nothing(index_elements=["key"]).returning(self._table.c.id)
-        with _kept("step", step.id):
+        with _kept(self._connection, "step", step.id):
             return self._connection.execute(insert).one_or_none() is not None
 
     def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
@@ -144,7 +157,8 @@ class SqlSteps(_Reading[Step]):
         steps = self._table.c
         row = self._connection.execute(
             update(self._table)
-            .where(steps.id == self._oldest(side, now, direction_id))
+            # Asked of the row itself once more, so that of two claims at once the later finds it taken.
+            .where(steps.id == self._oldest(side, now, direction_id), or_(self._is_due(now), self._is_overdue(now)))
             .values(
                 state=StepState.CLAIMED.value,
                 fence=steps.fence + 1,
@@ -156,7 +170,19 @@ class SqlSteps(_Reading[Step]):
         found = row.mappings().one_or_none()
         return None if found is None else self._shape.value(found)  # type: ignore[arg-type]
 
+    def _is_due(self, now: float) -> ColumnElement[bool]:
+        return and_(self._table.c.state == StepState.DUE.value, self._table.c.due_at <= now)
+
+    def _is_overdue(self, now: float) -> ColumnElement[bool]:
+        return and_(self._table.c.state == StepState.CLAIMED.value, self._table.c.lease_until <= now)
+
     def _oldest(self, side: Side, now: float, direction_id: DirectionId | None) -> Any:
+        # Two questions, each with an index in the order of its answer, so that a long queue is not read to its end.
+        first = [self._first(side, condition, direction_id) for condition in (self._is_due(now), self._is_overdue(now))]
+        both = union_all(*(select(one) for one in first)).subquery()
+        return select(both.c.id).order_by(both.c.due_at, both.c.row).limit(1).scalar_subquery()
+
+    def _first(self, side: Side, condition: ColumnElement[bool], direction_id: DirectionId | None) -> Subquery:
         steps, directions, experiments = self._table.c, tables.DIRECTIONS.c, tables.EXPERIMENTS.c
         free = and_(
             directions.hold == Hold.NONE.value,
@@ -167,24 +193,13 @@ class SqlSteps(_Reading[Step]):
         allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)
         ours = true() if direction_id is None else or_(steps.direction_id == direction_id, steps.name.in_(CLEARING))
         return (
-            select(steps.id)
+            select(steps.id, steps.due_at, steps.row)
             .join_from(self._table, tables.DIRECTIONS, directions.id == steps.direction_id)
             .outerjoin(tables.EXPERIMENTS, experiments.id == steps.experiment_id)
-            .where(
-                steps.side == side.value,
-                steps.state.in_([StepState.DUE.value, StepState.CLAIMED.value]),
-                or_(
-                    and_(steps.state == StepState.DUE.value, steps.due_at <= now),
-                    and_(steps.state == StepState.CLAIMED.value, steps.lease_until <= now),
-                ),
-                allowed,
-                ours,
-            )
+            .where(steps.side == side.value, condition, allowed, ours)
             .order_by(steps.due_at, steps.row)
             .limit(1)
-            # PostgreSQL only: two workers at once look at different rows; SQLite has one writer anyway.
-            .with_for_update(skip_locked=True, of=self._table)
-            .scalar_subquery()
+            .subquery()
         )
 
     def renew(self, step: Step, *, until: float) -> bool:

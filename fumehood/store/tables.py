@@ -15,6 +15,8 @@ _NAMES = {
 }
 # An absent value is SQL's NULL, not JSON's, so that `find(outcome=None)` means what it says.
 _JSON = JSON(none_as_null=True)
+# Text is ordered by its bytes, as SQLite does, whatever language the server was set up in.
+_TEXT = String().with_variant(String(collation="C"), "postgresql")
 # SQLite counts up only a column that is exactly INTEGER PRIMARY KEY.
 _COUNTER = BigInteger().with_variant(Integer, "sqlite")
 
@@ -24,7 +26,7 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=_NAMES)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
-        str: String,
+        str: _TEXT,
         int: BigInteger,
         float: Double,
         bool: Boolean,
@@ -38,7 +40,7 @@ def _order() -> Mapped[int]:
 
 
 def _id() -> Mapped[str]:
-    return mapped_column(String, unique=True)
+    return mapped_column(unique=True)
 
 
 def _owner() -> Mapped[str]:
@@ -204,8 +206,8 @@ class StepRow(Base):
     """One piece of work."""
 
     __tablename__ = "steps"
-    # Every claim and every wake looks for the live rows of one side, among many that are done.
-    __table_args__ = (Index(None, "side", "state", "due_at"),)
+    # Every claim and every wake looks for the live rows of one side, among many that are done: the oldest first.
+    __table_args__ = (Index(None, "side", "state", "due_at", "row"), Index(None, "side", "state", "lease_until"))
 
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
@@ -258,6 +260,15 @@ class LedgerRow(Base):
     cached_tokens: Mapped[int]
     output_tokens: Mapped[int]
     at: Mapped[float]
+
+
+class ChangeRow(Base):
+    """The one row that each commit on PostgreSQL raises; SQLite counts by itself."""
+
+    __tablename__ = "changes"
+
+    row: Mapped[int] = _order()
+    number: Mapped[int]
 
 
 def _table(row: type[Base]) -> Table:

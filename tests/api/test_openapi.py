@@ -16,11 +16,6 @@ from api.schemas import DirectionCreate
 from tests.api.test_api import ASKED, UNKNOWN, Served
 
 DIRECTIONS, DIRECTION = "/v1/directions", "/v1/directions/{direction_id}"
-PROBLEMS = {
-    ("get", "/healthz"): set(),
-    ("post", DIRECTIONS): {400, 401, 413, 422},
-    ("get", DIRECTION): {401, 404, 422},
-}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -54,16 +49,32 @@ def is_documented(described: dict[str, Any], verb: str, path: str, answer: httpx
 
 
 def test_every_operation_documents_its_problems_and_no_others(described: dict[str, Any]) -> None:
-    found = {}
+    names: list[str] = []
     for path, operations in described["paths"].items():
         for verb, operation in operations.items():
+            assert operation["summary"], (verb, path)
+            assert operation["description"], (verb, path)
+            names.append(operation["operationId"])
             problems = {int(status): answer for status, answer in operation["responses"].items() if status >= "400"}
-            found[verb, path] = set(problems)
+            needed = {422} | (set() if path in OPEN else {401}) | ({404} if "{" in path else set())
+            assert needed <= set(problems) <= needed | {400, 413, 416, 429}, (verb, path)
             for answer in problems.values():
                 schema = answer["content"]["application/problem+json"]["schema"]
                 assert set(answer["content"]) == {"application/problem+json"}
                 assert set(schema["required"]) == {"type", "title", "status", "detail"}
-    assert found == PROBLEMS
+    assert len(names) == len(set(names))
+
+
+def test_every_answer_has_an_example(described: dict[str, Any]) -> None:
+    shapes = described["components"]["schemas"]
+    for path, operations in described["paths"].items():
+        for verb, operation in operations.items():
+            [answer] = [told for status, told in operation["responses"].items() if status < "300"]
+            for content in answer["content"].values():
+                shape = shapes.get(content["schema"].get("$ref", "").rpartition("/")[2], {})
+                inner = shape.get("properties", {}).get("items", {}).get("items", {}).get("$ref", "")
+                item = shapes.get(inner.rpartition("/")[2], {})
+                assert "example" in content or "examples" in shape or "examples" in item, (verb, path)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +148,8 @@ def test_nothing_is_open_that_was_not_opened(served: Served, verb: str, path: st
 
 
 def test_what_is_open_reads_only(described: dict[str, Any]) -> None:
-    assert {path for path in described["paths"] if path in OPEN} == {"/healthz"}
-    assert set(described["paths"]["/healthz"]) == {"get"}
+    assert {path for path in described["paths"] if path in OPEN} == {"/healthz", "/v1/signing-keys"}
+    assert all(set(described["paths"][path]) == {"get"} for path in ("/healthz", "/v1/signing-keys"))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * (LONGEST_BODY + 1)])

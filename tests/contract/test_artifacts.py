@@ -1,4 +1,4 @@
-"""What every keeper of blobs promises, asked of the one in memory and of the one in a folder."""
+"""What every keeper of blobs promises: the one in memory, the one in a folder, and buckets of two real S3 servers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.errors import BadInputError, NotFoundError, TamperedError
 from fumehood.ports import Artifacts
+from tests.object_stores import KINDS, ObjectStore
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
 NOTHING = hashlib.sha256(b"").hexdigest()
 
 
-@pytest.fixture(params=["memory", "local"])
+KEEPERS = ["memory", "local", *(pytest.param(kind, marks=pytest.mark.s3) for kind in KINDS)]
+
+
+@pytest.fixture(params=KEEPERS)
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Artifacts]:
     if request.param == "local":
         yield LocalArtifacts(tmp_path / "state" / "artifacts")
+        return
+    if request.param in KINDS:
+        store: ObjectStore = request.getfixturevalue("object_stores")(request.param)
+        yield store.artifacts(tmp_path / "cache", prefix=tmp_path.name)
         return
     memory = MemoryArtifacts()
     yield memory
@@ -37,7 +45,7 @@ def names_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-class TestBoth:
+class TestEach:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(data=st.binary(max_size=300))
     def test_what_was_put_comes_back_by_its_hash(self, artifacts: Artifacts, data: bytes) -> None:

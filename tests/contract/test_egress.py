@@ -32,11 +32,14 @@ if TYPE_CHECKING:
     from fumehood.ports import Sandbox
     from tests.contract.conftest import Bench
 
-pytestmark = pytest.mark.parametrize(
-    "bench",
-    [pytest.param("local", marks=pytest.mark.local), pytest.param("docker", marks=pytest.mark.docker)],
-    indirect=True,
-)
+pytestmark = [
+    pytest.mark.escape,
+    pytest.mark.parametrize(
+        "bench",
+        [pytest.param("local", marks=pytest.mark.local), pytest.param("docker", marks=pytest.mark.docker)],
+        indirect=True,
+    ),
+]
 
 ROOT = Path(__file__).parents[2]
 KEY = "key-that-must-not-be-seen-8f3a"

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from sandbox.records import Record
     from tests.contract.conftest import Bench
 
-pytestmark = pytest.mark.parametrize(
-    "bench",
-    [pytest.param("local", marks=pytest.mark.local), pytest.param("docker", marks=pytest.mark.docker)],
-    indirect=True,
-)
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.parametrize(
+        "bench",
+        [pytest.param("local", marks=pytest.mark.local), pytest.param("docker", marks=pytest.mark.docker)],
+        indirect=True,
+    ),
+]
 STUBBORN = """
 import os, signal, time
 os.fork() and os._exit(0) if os.environ.get("X") else None

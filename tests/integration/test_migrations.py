@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from fumehood.store.engine import connect
 from fumehood.store.migrate import downgrade, upgrade
 from fumehood.store.sql import SqlStore, open_store
 from fumehood.store.tables import Base
+from tests.fakes.postgres import PostgresServer
 
 DIRECTION = Direction(
     id=DirectionId("dir_1"),
@@ -64,7 +66,42 @@ def test_up_down_and_up_again_ends_where_it_began(url: str, path: Path) -> None:
     assert schema_of(path) == first
 
 
-def test_the_migrated_tables_are_those_of_the_row_classes(url: str) -> None:
+def postgresql_schema(server: PostgresServer, url: str) -> list[tuple[object, ...]]:
+    return server.run(
+        "SELECT table_name, column_name, data_type, is_nullable, collation_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' UNION ALL SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes"
+        " WHERE schemaname = 'public' ORDER BY 1, 2",
+        database=url.rpartition("/")[2],
+    )
+
+
+def test_postgresql_goes_up_down_and_up_again_too(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    upgrade(url, "0001")
+    older = postgresql_schema(postgres, url)
+    upgrade(url)
+    first = postgresql_schema(postgres, url)
+    assert {row[4] for row in first if row[1] == "id"} == {"C"}
+    downgrade(url, "0001")
+    assert postgresql_schema(postgres, url) == older
+    downgrade(url)
+    assert {row[0] for row in postgresql_schema(postgres, url)} == {"alembic_version"}
+    upgrade(url)
+    assert postgresql_schema(postgres, url) == first
+
+
+def test_of_two_that_migrate_postgresql_at_once_one_works_and_the_other_waits(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    with ThreadPoolExecutor(2) as pool:
+        script = "import sys; from fumehood.store.migrate import upgrade; upgrade(sys.argv[1])"
+        commands = [[sys.executable, "-c", script, url]] * 2
+        done = list(pool.map(lambda command: subprocess.run(command, capture_output=True, timeout=120), commands))
+    assert [one.returncode for one in done] == [0, 0], done
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: str, postgres: PostgresServer) -> None:
+    url = url if database == "sqlite" else postgres.empty()
     upgrade(url)
     engine = connect(url)
     with engine.connect() as connection:
@@ -125,7 +162,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0001"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0002"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.step import Side, Step, StepState
-from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError
+from fumehood.errors import ArtifactsUnavailableError, BadInputError, ModelUnavailableError, OverBudgetError
 from fumehood.ports import Call
 from fumehood.services import directions, steps
 from fumehood.services.change import Change
@@ -195,6 +195,16 @@ class TestModelDown:
         assert [one.state for one in lab.experiments()] == [ExperimentState.FAILED, ExperimentState.DONE]
         assert lab.experiments()[0].error == "no"
         assert lab.direction().state is DirectionState.DONE
+
+
+class TestArtifactsAway:
+    def test_what_waits_for_its_store_loses_no_try(self, make_lab: Callable[..., Laboratory]) -> None:
+        away = ArtifactsUnavailableError("The artifact store does not answer.")
+        lab = make_lab(model=script(idea=refusing(away, 2 * steps.TRIES, script()["idea"])))
+        lab.submit(ideas=1, runs=1)
+        lab.go_on()
+        assert len(lab.model.asked("idea")) > 2 * steps.TRIES
+        assert (lab.direction().state, lab.direction().hold) == (DirectionState.DONE, Hold.NONE)
 
 
 class TestFaults:

@@ -1,0 +1,136 @@
+"""What the routes share: the ports, the cursors and the feed, and how operations are documented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+
+from api.cursors import Cursors
+from api.feed import Feed
+from api.schemas import Problem
+from api.views import Page
+from fumehood.errors import BadInputError
+from fumehood.ports import Artifacts, Clock, Queue, Store
+
+T = TypeVar("T")
+Shown = TypeVar("Shown", bound=BaseModel)
+PROBLEM = {
+    "application/problem+json": {
+        "schema": Problem.model_json_schema(),
+        "example": {
+            "type": "urn:fumehood:problem:not-found",
+            "title": "not found",
+            "status": 404,
+            "detail": "There is no direction with this id.",
+        },
+    }
+}
+ERRORS = {
+    400: "A body that cannot be read",
+    401: "No key, or a wrong one",
+    404: "No such thing, or not yet",
+    413: "A body that is too long",
+    416: "A range outside of the file",
+    422: "Input that cannot be used",
+    429: "Too many streams at once",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how an operation's errors are documented."""
+    return {status: {"description": ERRORS[status], "content": PROBLEM} for status in statuses}
+
+
+def content(*kinds: str, example: Any = None) -> dict[int | str, dict[str, Any]]:
+    """Return how an answer that is a file is documented."""
+    schema = {"type": "string", "format": "binary"}
+    told = {kind: {"schema": {} if kind.endswith("json") else schema, "example": example or "..."} for kind in kinds}
+    return {200: {"description": "The file", "content": told}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What the routes work with."""
+
+    store: Store
+    artifacts: Artifacts
+    clock: Clock
+    queue: Queue
+    shipped: Path
+    cursors: Cursors
+    feed: Feed
+    public_keys: Callable[[], Mapping[str, bytes]]
+    """The signing keys by fingerprint, as PEM."""
+
+
+def known_names_only(request: Request) -> None:
+    """Refuse a query that names what the operation does not know, or one thing twice."""
+    known = set(_query_names(request.scope["route"].dependant))
+    given = [name for name, _ in request.query_params.multi_items()]
+    unknown = sorted(set(given) - known)
+    if unknown:
+        allowed = f"it knows {', '.join(sorted(known))}" if known else "it takes none"
+        raise BadInputError(f"The query names {unknown[0][:100]!r}, which this operation does not know; {allowed}.")
+    if len(set(given)) < len(given):
+        raise BadInputError("The query names one thing twice.")
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (param.alias for param in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_names(inner)
+
+
+# The door has asked for the key already; this only writes it into the documentation.
+GUARDED = [Depends(HTTPBearer(auto_error=False)), Depends(known_names_only)]
+OPEN = [Depends(known_names_only)]
+
+
+class Asked:
+    """Which page of a list is asked for."""
+
+    def __init__(
+        self,
+        request: Request,
+        response: Response,
+        limit: Annotated[int, Query(ge=1, le=200, description="How many, at most.")] = 50,
+        cursor: Annotated[
+            str | None, Query(max_length=4_000, pattern=r"^[A-Za-z0-9_-]+$", description="`next` of the page before.")
+        ] = None,
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._limit = limit
+        self._cursor = cursor
+
+    def page(
+        self,
+        context: Context,
+        read: Callable[[str | None, int], Sequence[T]],
+        place: Callable[[T], str],
+        show: Callable[[T], Shown],
+    ) -> Page[Shown]:
+        """Return the page, and the next one's cursor and link where there is one."""
+        path = self._request.url.path
+        filters = {k: v for k, v in self._request.query_params.items() if k not in {"cursor", "limit"}}
+        scope = f"{path}?{urlencode(sorted(filters.items()))}"
+        after = None if self._cursor is None else context.cursors.read(scope, self._cursor)
+        # One more than asked for tells whether there is another page.
+        found = read(after, self._limit + 1)
+        shown = found[: self._limit]
+        following = context.cursors.make(scope, place(shown[-1])) if len(found) > self._limit else None
+        if following:
+            query = urlencode({**filters, "limit": self._limit, "cursor": following})
+            self._response.headers["Link"] = f'<{path}?{query}>; rel="next"'
+        return Page(items=[show(one) for one in shown], next=following)
+
+
+AskedPage = Annotated[Asked, Depends()]

@@ -1,0 +1,138 @@
+"""The events of a direction as they come, looked for once for all who read along."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from api.feed import END, HEARTBEAT, Feed
+from api.streams import EventStream
+from fumehood.domain.ids import DirectionId
+from fumehood.domain.step import Event
+from fumehood.services import browsing, directions
+from fumehood.store.memory import MemoryStore
+from tests.api.test_api import ASKED, Served, problem
+
+
+class CountingStore(MemoryStore):
+    """A store that counts how often it was asked for its version."""
+
+    asked = 0
+
+    def version(self) -> int:
+        self.asked += 1
+        return super().version()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path)
+    yield made
+    made.lab.artifacts.close()
+
+
+def submitted(served: Served) -> DirectionId:
+    return DirectionId(served.client.post("/v1/directions", json=ASKED).json()["id"])
+
+
+def tell(served: Served, known: DirectionId, text: str) -> None:
+    with served.lab.store.begin() as tx:
+        tx.events.append(Event(direction_id=known, kind="test", text=text))
+
+
+def test_each_reader_gets_what_happens_later_and_the_end(served: Served) -> None:
+    known = submitted(served)
+    feed = Feed(served.lab.store, poll_s=0.01)
+
+    async def read() -> list[bytes]:
+        return [chunk async for chunk in feed.read(known, 0, follow=True)]
+
+    async def together() -> list[list[bytes]]:
+        readers = [asyncio.create_task(read()) for _ in range(20)]
+        for number in range(500):
+            tell(served, known, f"later {number}.")
+            if number % 50 == 0:
+                await asyncio.sleep(0.02)
+        directions.cancel(served.lab.store, served.lab.clock, known)
+        return await asyncio.gather(*readers)
+
+    told = asyncio.run(together())
+    events, final = browsing.events(served.lab.store, known, 0, 10_000)
+    assert final
+    assert all(len(one) == len(events) + 1 and one[-1] is END for one in told)
+    assert all(b"later 499." in b"".join(one) for one in told)
+    assert feed.streams == 0
+
+
+def test_who_reads_nothing_for_long_misses_nothing(served: Served) -> None:
+    known = submitted(served)
+    feed = Feed(served.lab.store, poll_s=0.01)
+
+    async def slowly() -> list[bytes]:
+        tell(served, known, "first")
+        async with aclosing(feed.read(known, 0, follow=True, heartbeat_s=0.05)) as stream:
+            found = [await anext(stream)]
+            while (chunk := await anext(stream)) is not HEARTBEAT:
+                found.append(chunk)
+            for number in range(1_000):
+                tell(served, known, f"later {number}.")
+            await asyncio.sleep(0.2)
+            directions.cancel(served.lab.store, served.lab.clock, known)
+            return found + [chunk async for chunk in stream if chunk is not HEARTBEAT]
+
+    told = asyncio.run(slowly())
+    events, _ = browsing.events(served.lab.store, known, 0, 10_000)
+    assert len(told) == len(events) + 1
+
+
+def test_one_look_serves_all_and_ends_with_the_last_reader(served: Served) -> None:
+    known = submitted(served)
+    store = CountingStore()
+    with served.lab.store.begin(write=False) as tx:
+        direction = tx.directions.get(known)
+    with store.begin() as tx:
+        tx.directions.save(direction)
+    feed = Feed(store, poll_s=0.05)
+
+    async def idle() -> None:
+        async with asyncio.timeout(10):
+            streams = [feed.read(known, 0, follow=True, heartbeat_s=0.5) for _ in range(100)]
+            await asyncio.gather(*(anext(one) for one in streams))
+            assert feed.streams == 100
+            for one in streams:
+                await one.aclose()
+            asked = store.asked
+            await asyncio.sleep(0.2)
+            assert store.asked == asked
+
+    asyncio.run(idle())
+    assert feed.streams == 0
+    assert store.asked < 100
+
+
+def test_a_client_that_takes_nothing_is_let_go(served: Served) -> None:
+    known = submitted(served)
+    tell(served, known, "first")
+    feed = Feed(served.lab.store, poll_s=0.01)
+
+    async def stuck(message: object) -> None:
+        if isinstance(message, dict) and message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    async def stream() -> None:
+        await EventStream(feed.read(known, 0, follow=True), {}, stall_s=0.05).stream_response(stuck)
+
+    asyncio.run(stream())
+    assert feed.streams == 0
+
+
+def test_no_more_streams_than_the_server_holds(served: Served) -> None:
+    known = submitted(served)
+    served.feed.streams = 1
+    answer = served.client.get(f"/v1/directions/{known}/events")
+    problem(answer, 429, "too-many-streams")
+    assert answer.headers["retry-after"]

@@ -1,0 +1,225 @@
+"""What can be read over HTTP: lists by cursor, files as safe downloads, and events as they come."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fumehood.domain.direction import DirectionState
+from fumehood.domain.ids import DirectionId
+from fumehood.services import browsing
+from fumehood.store.sql import open_store
+from tests.api.test_api import ASKED, UNKNOWN, Served, problem
+
+ABSENT = {"dir": UNKNOWN, "exp": "exp_" + "0" * 26, "run": "run_" + "0" * 26}
+READ = (
+    "/v1/directions/{dir}", "/v1/directions/{dir}/ideas", "/v1/directions/{dir}/experiments",
+    "/v1/directions/{dir}/events", "/v1/experiments/{exp}", "/v1/experiments/{exp}/runs",
+    "/v1/experiments/{exp}/artifacts", "/v1/experiments/{exp}/diff", "/v1/experiments/{exp}/paper",
+    "/v1/experiments/{exp}/paper/source", "/v1/experiments/{exp}/claims", "/v1/experiments/{exp}/reviews",
+    "/v1/experiments/{exp}/verification", "/v1/runs/{run}", "/v1/runs/{run}/log", "/v1/runs/{run}/record",
+)  # fmt: skip
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path)
+    yield made
+    made.lab.artifacts.close()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    made = Served(tmp_path_factory.mktemp("done"))
+    made.client.post("/v1/directions", json=ASKED | {"ideas": 1})
+    made.lab.go_on()
+    yield made
+    made.lab.artifacts.close()
+
+
+def names(served: Served) -> dict[str, str]:
+    lab = served.lab
+    return {"dir": lab.direction().id, "exp": lab.experiments()[0].id, "run": lab.runs()[-1].id}
+
+
+class TestReading:
+    @pytest.mark.parametrize("path", READ)
+    def test_all_of_a_finished_direction_can_be_read(self, done: Served, path: str) -> None:
+        answer = done.client.get(path.format(**names(done)))
+        assert answer.status_code == 200, answer.text
+
+    @pytest.mark.parametrize("path", READ)
+    @pytest.mark.parametrize("odd", ["", "x", "%00", "..%2f..", "z" * 3000, "dir_" + "0" * 27])
+    def test_what_is_not_there_is_not_found(self, done: Served, path: str, odd: str) -> None:
+        keys = dict.fromkeys(ABSENT, odd) if odd else ABSENT
+        problem(done.client.get(path.format(**keys)), 404, "not-found")
+
+    @pytest.mark.parametrize("what", ["paper", "paper/source", "claims", "verification"])
+    def test_what_is_not_there_yet_is_said(self, served: Served, what: str) -> None:
+        served.client.post("/v1/directions", json=ASKED | {"ideas": 1})
+        served.lab.go_on(until=lambda: bool(served.lab.experiments()))
+        answer = served.client.get(f"/v1/experiments/{served.lab.experiments()[0].id}/{what}")
+        assert "yet" in problem(answer, 404, "not-found")["detail"]
+
+    def test_the_catalogue_and_the_results_can_be_read(self, done: Served) -> None:
+        assert [one["name"] for one in done.client.get("/v1/templates").json()["items"]] == ["tiny"]
+        assert done.client.get("/v1/models").json()["items"]
+        [row] = done.client.get("/v1/reports/summary").json()["items"]
+        assert (row["direction"], row["papers"]) == (done.lab.direction().id, 1)
+        [key] = done.nobody.get("/v1/signing-keys").json()["items"]
+        assert key["id"] == done.lab.signer.key_id
+
+    def test_a_direction_can_be_cancelled_once_and_again(self, served: Served) -> None:
+        known = served.client.post("/v1/directions", json=ASKED).json()["id"]
+        for _ in range(2):
+            answer = served.client.post(f"/v1/directions/{known}/cancel")
+            assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        problem(served.client.post(f"/v1/directions/{UNKNOWN}/cancel"), 404, "not-found")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=-1", "limit=x", f"limit={10**30}", "cursor=x",
+                                       "cursor=", "cursor=%00", "state=odd", "colour=red", "limit=1&limit=2",
+                                       "cursor=" + "a" * 5000, "cursor=AAAAAAAAAAAAAAAAAAAAAAAAAAAA"])  # fmt: skip
+    def test_an_odd_query_is_refused(self, served: Served, query: str) -> None:
+        problem(served.client.get(f"/v1/directions?{query}"), 422, "bad-input")
+
+    @pytest.mark.parametrize("path", ["/healthz", "/v1/models", f"/v1/directions/{UNKNOWN}"])
+    def test_no_route_takes_a_name_it_does_not_know(self, served: Served, path: str) -> None:
+        problem(served.client.get(f"{path}?a=1"), 422, "bad-input")
+
+    @pytest.mark.parametrize("verb", ["HEAD", "PUT", "DELETE", "PATCH"])
+    def test_another_method_is_refused_with_those_that_do(self, served: Served, verb: str) -> None:
+        answer = served.client.request(verb, "/v1/models")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+    @pytest.mark.parametrize("given", ["-1", "x", "1.5", str(2**63)])
+    def test_an_odd_place_in_the_events_is_refused(self, done: Served, given: str) -> None:
+        path = f"/v1/directions/{names(done)['dir']}/events"
+        problem(done.client.get(path, headers={"Last-Event-ID": given}), 422, "bad-input")
+
+
+class TestLists:
+    def make(self, served: Served, count: int) -> list[str]:
+        return [served.client.post("/v1/directions", json=ASKED).json()["id"] for _ in range(count)]
+
+    def test_pages_joined_are_the_list_and_each_links_to_the_next(self, served: Served) -> None:
+        made, found, path = self.make(served, 5), [], "/v1/directions?limit=2"
+        while path:
+            answer = served.client.get(path)
+            told = answer.json()
+            found += [one["id"] for one in told["items"]]
+            link = answer.headers.get("link", "")
+            assert bool(told["next"]) == bool(link)
+            path = link.partition(">")[0].removeprefix("<")
+        assert found == made
+
+    def test_a_cursor_is_good_for_its_own_list_only(self, served: Served) -> None:
+        self.make(served, 3)
+        cursor = served.client.get("/v1/directions?limit=1").json()["next"]
+        assert served.client.get(f"/v1/directions?cursor={cursor}").status_code == 200
+        for wrong in (f"/v1/reports/summary?cursor={cursor}", f"/v1/directions?state=queued&cursor={cursor}",
+                      f"/v1/directions?cursor={cursor[:-1]}", f"/v1/directions?cursor=A{cursor[1:]}"):  # fmt: skip
+            assert "cursor" in problem(served.client.get(wrong), 422, "bad-input")["detail"]
+
+    def test_a_list_of_one_state_holds_no_other(self, served: Served) -> None:
+        first, *_ = self.make(served, 3)
+        served.client.post(f"/v1/directions/{first}/cancel")
+        told = served.client.get("/v1/directions?state=cancelled").json()
+        assert [one["id"] for one in told["items"]] == [first]
+
+    @pytest.mark.parametrize("state", [None, DirectionState.QUEUED])
+    def test_the_last_of_ten_thousand_costs_what_the_first_does(
+        self, served: Served, tmp_path: Path, state: DirectionState | None
+    ) -> None:
+        served.client.post("/v1/directions", json=ASKED)
+        sample = served.lab.direction()
+        store = open_store(f"sqlite:///{tmp_path / 'many.db'}")
+        with store.begin() as tx:
+            for number in range(10_000):
+                tx.directions.save(dataclasses.replace(sample, id=DirectionId(f"dir_{number:026d}")))
+        after, seen = None, 0
+        while page := browsing.directions(store, state, after, 200):
+            after, seen = page[-1].id, seen + len(page)
+        store.close()
+        assert seen == 10_000
+        # The plan looks the place up instead of walking to it.
+        query = "EXPLAIN QUERY PLAN SELECT * FROM directions WHERE row > 9000 ORDER BY row LIMIT 50"
+        if state:
+            query = query.replace("row >", "state = 'queued' AND row >")
+        with sqlite3.connect(tmp_path / "many.db") as raw:
+            [plan] = raw.execute(query)
+        raw.close()
+        assert plan[3].startswith("SEARCH")
+        assert "rowid>?" in plan[3]
+
+
+class TestFiles:
+    def listed(self, done: Served) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = done.client.get(
+            f"/v1/experiments/{names(done)['exp']}/artifacts?limit=200"
+        ).json()["items"]
+        return found
+
+    def test_each_file_comes_as_a_safe_download_with_its_hash(self, done: Served) -> None:
+        for one in self.listed(done):
+            answer = done.client.get(f"/v1/artifacts/{one['id']}")
+            assert hashlib.sha256(answer.content).hexdigest() == one["sha256"]
+            assert answer.headers["etag"] == f'"{one["sha256"]}"'
+            assert answer.headers["content-disposition"].startswith("attachment; filename=")
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+            made_here = one["path"] == "paper.pdf" or one["path"] in browsing.JSON_PRODUCTS
+            assert (answer.headers["content-type"] == "application/octet-stream") is not made_here
+
+    def test_a_part_can_be_asked_for_and_what_is_known_is_not_sent(self, done: Served) -> None:
+        path = f"/v1/experiments/{names(done)['exp']}/paper"
+        whole = done.client.get(path)
+        part = done.client.get(path, headers={"Range": "bytes=2-4"})
+        assert (part.status_code, part.content) == (206, whole.content[2:5])
+        assert done.client.get(path, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
+        problem(done.client.get(path, headers={"Range": "bytes=99999999-"}), 416, "range-not-satisfiable")
+        for odd in ("bytes=5-2", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "x"):
+            assert done.client.get(path, headers={"Range": odd}).content == whole.content
+
+    @pytest.mark.parametrize("odd", ["x", "art_" + "0" * 26 + "_" + "0" * 32, "0" * 64, "%00"])
+    def test_an_unknown_file_is_not_found(self, done: Served, odd: str) -> None:
+        problem(done.client.get(f"/v1/artifacts/{odd}"), 404, "not-found")
+
+    def test_the_source_is_whole_and_the_same_each_time(self, done: Served) -> None:
+        path = f"/v1/experiments/{names(done)['exp']}/paper/source"
+        first, again = done.client.get(path), done.client.get(path)
+        assert first.content == again.content
+        with zipfile.ZipFile(io.BytesIO(first.content)) as packed:
+            assert "main.tex" in packed.namelist()
+
+
+class TestEvents:
+    def numbers(self, text: str) -> list[int]:
+        return [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
+
+    def test_a_finished_direction_is_told_to_its_end(self, done: Served) -> None:
+        answer = done.client.get(f"/v1/directions/{names(done)['dir']}/events")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert self.numbers(answer.text) == [one.seq for one in done.lab.events()]
+        assert answer.text.endswith("event: end\ndata: {}\n\n")
+
+    def test_a_reader_resumes_in_the_middle(self, done: Served) -> None:
+        all_of_it = [one.seq for one in done.lab.events()]
+        path = f"/v1/directions/{names(done)['dir']}/events"
+        answer = done.client.get(path, headers={"Last-Event-ID": str(all_of_it[2])})
+        assert self.numbers(answer.text) == all_of_it[3:]
+
+    def test_without_following_what_there_is_is_told(self, served: Served) -> None:
+        known = served.client.post("/v1/directions", json=ASKED).json()["id"]
+        answer = served.client.get(f"/v1/directions/{known}/events?follow=false")
+        assert answer.status_code == 200
+        assert "event: end" not in answer.text

@@ -1,0 +1,91 @@
+"""PostgreSQL under the pipeline: it carries a direction, is restarted meanwhile, and says when it is away."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from fumehood.domain.direction import DirectionState
+from fumehood.errors import MachineUnfitError, StoreUnavailableError
+from fumehood.services import steps
+from fumehood.store.migrate import upgrade
+from fumehood.store.sql import SqlStore
+from tests.conftest import free_port
+from tests.fakes.laboratory import Laboratory
+from tests.fakes.postgres import PostgresServer, postgres_server
+
+
+def test_a_direction_is_carried_out_on_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
+    store = SqlStore(postgres.migrated())
+    lab = Laboratory(tmp_path, store=store)
+    try:
+        lab.submit()
+        lab.go_on()
+        assert lab.direction().state is DirectionState.DONE, lab.told()
+    finally:
+        lab.artifacts.close()
+        store.close()
+
+
+def cut_off(store: SqlStore, server: PostgresServer) -> None:
+    """Write, and lose the server before the commit."""
+    with store.begin() as tx:
+        direction = tx.directions.find()[0]
+        tx.directions.save(dataclasses.replace(direction, error="never committed"))
+        server.stop()
+        tx.directions.get(direction.id)
+
+
+def test_a_restart_in_the_middle_loses_nothing(tmp_path: Path) -> None:
+    with postgres_server(free_port()) as server:
+        store = SqlStore(server.migrated())
+        lab = Laboratory(tmp_path, store=store)
+        try:
+            lab.submit()
+            lab.go_on_to("propose")
+            with pytest.raises(StoreUnavailableError, match="does not answer"):
+                cut_off(store, server)
+            with pytest.raises(StoreUnavailableError) as told:
+                steps.advance(lab.write)
+            assert "\n" not in str(told.value)
+            assert told.value.exit_status == 3
+            server.start()
+            assert lab.direction().error == ""
+            lab.go_on()
+            assert lab.direction().state is DirectionState.DONE, lab.told()
+        finally:
+            lab.artifacts.close()
+            store.close()
+
+
+def test_a_step_whose_database_went_away_is_let_go_and_done_again(tmp_path: Path) -> None:
+    with postgres_server(free_port()) as server:
+        store = SqlStore(server.migrated())
+        lab = Laboratory(tmp_path, store=store)
+        usual = lab.model.answer
+
+        def away(*_: object) -> None:
+            raise StoreUnavailableError("The database does not answer.")
+
+        try:
+            lab.submit()
+            lab.go_on_to("propose")
+            lab.model.answer = away  # type: ignore[method-assign, assignment]
+            with pytest.raises(StoreUnavailableError):
+                steps.advance(lab.write)
+            lab.model.answer = usual  # type: ignore[method-assign]
+            lab.go_on()
+            assert lab.direction().state is DirectionState.DONE, lab.told()
+        finally:
+            lab.artifacts.close()
+            store.close()
+
+
+def test_a_wrong_password_is_one_sentence_without_it(postgres: PostgresServer) -> None:
+    url = postgres.empty().replace("tests:", "tests:secretly-wrong")
+    with pytest.raises(MachineUnfitError, match="cannot be used") as told:
+        upgrade(url)
+    assert "secretly" not in str(told.value)
+    assert "\n" not in str(told.value)
