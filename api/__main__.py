@@ -10,7 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from fumehood.artifacts.choose import open_artifacts
-from fumehood.artifacts.signing import derive_key, installation_secret, public_pem, trusted_keys
+from fumehood.artifacts.signing import cursor_secret, public_pem, trusted_keys
 from fumehood.errors import FumehoodError, MachineUnfitError
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
@@ -38,7 +38,7 @@ def main() -> int:
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         migrate.upgrade(settings.resolved_database_url)
-        cursor_key = derive_key(installation_secret(settings.state_dir), "api cursors")
+        cursor_key = cursor_secret(settings.state_dir)
         artifacts = open_artifacts(settings)
     except OSError as error:
         sys.stderr.write(f"api: The state folder {settings.state_dir} cannot be used: {error.strerror}.\n")

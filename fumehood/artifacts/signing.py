@@ -23,6 +23,7 @@ from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, Tam
 
 KEY_FILE = Path("keys/signing.key")
 SECRET_FILE = Path("keys/installation.secret")
+CURSOR_FILE = Path("keys/cursor.secret")
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -141,7 +142,15 @@ def public_pem(public_key: bytes) -> bytes:
 
 def installation_secret(state_dir: Path) -> bytes:
     """Return the 32 bytes from which all held-out data is drawn, made on first use."""
-    path = state_dir / SECRET_FILE
+    return _secret(state_dir / SECRET_FILE)
+
+
+def cursor_secret(state_dir: Path) -> bytes:
+    """Return the 32 bytes that sign the API's cursors, made on first use; whoever has them can draw no data."""
+    return _secret(state_dir / CURSOR_FILE)
+
+
+def _secret(path: Path) -> bytes:
     if not path.exists():
         write_once(path, secrets.token_bytes(32))
     secret = _read_private_file(path)

@@ -202,7 +202,9 @@ class TestArtifactsAway:
         away = ArtifactsUnavailableError("The artifact store does not answer.")
         lab = make_lab(model=script(idea=refusing(away, 2 * steps.TRIES, script()["idea"])))
         lab.submit(ideas=1, runs=1)
-        lab.go_on()
+        for _ in range(2 * steps.TRIES + 1):
+            lab.go_on()
+            lab.clock.advance(steps.ARTIFACTS_WAIT_S)
         assert len(lab.model.asked("idea")) > 2 * steps.TRIES
         assert (lab.direction().state, lab.direction().hold) == (DirectionState.DONE, Hold.NONE)
 
