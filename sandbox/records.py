@@ -31,6 +31,7 @@ _KEPT = {
 }
 """What will be written of an execution that runs, and how large that can become."""
 
+_ERASE_PATIENCE_S = 1.0
 TAIL_BYTES = 16 * 1024
 """How much of what a program printed stands in its outcome."""
 
@@ -215,7 +216,13 @@ class Record:
 
     def erase(self) -> None:
         """Remove the folder; its lock must be held."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        deadline = time.monotonic() + _ERASE_PATIENCE_S
+        while self.folder.exists():
+            # A process that is just dying may write one more file into it.
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.002)
 
     def _is_still(self, descriptor: int) -> bool:
         try:

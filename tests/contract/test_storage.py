@@ -45,6 +45,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     loop.attach_and_mount(RUN_DIR, image, place, "ext4", 0, "")
     yield place
     kernel.unmount(place)
+    # Where temporary files lie in memory, a few of these would fill it.
+    image.unlink()
 
 
 @pytest.fixture
