@@ -72,13 +72,17 @@ class Installation:
     def write_json(self, path: Path, value: Mapping[str, object], *, sync: bool = False) -> None:
         """Write a file of state whole or not at all."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file, sort_keys=True)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        self.give(temporary)
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(value, file, sort_keys=True)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            self.give(temporary)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def find(state_dir: Path, run_dir: Path) -> Installation:

@@ -159,7 +159,12 @@ class Record:
         if known is None:
             holder = {"pid": os.getpid(), "since": _started(os.getpid())}
             told = {"spec": encode(spec), "digest": digest(spec), "launched_at": time.time(), "holder": holder}
-            self.write("spec.json", told)
+            try:
+                self.write("spec.json", told)
+            except OSError:
+                # Nothing was begun, so nothing is to be found.
+                self.erase()
+                raise
             return False
         if known["digest"] != digest(spec):
             raise ConflictError(f"The name {self.name} is taken by an execution with another spec.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import marshal
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from sandbox.records import Record
 
 _SHIM = Path(__file__).with_name("shim.py")
 # What this process may not write, a shim may not either: root's bytecode would lie in a user's checkout for good.
+PATIENCE_S = 240.0
+"""Longer than a supervisor waits for an engine that is slow to start and to tell how it went."""
 _FLAGS = ("-I", "-S", *(("-B",) if sys.dont_write_bytecode else ()))
 
 
@@ -48,16 +52,27 @@ class Starting:
             os.close(lock)
             os.close(said)
 
-    def go(self, plan: dict[str, Any]) -> None:
+    def go(self, plan: dict[str, Any], patience_s: float = PATIENCE_S) -> None:
         """Tell it the plan and wait until the program begins; raises with what bwrap said when it cannot."""
         with suppress(BrokenPipeError):
             self._process.communicate(marshal.dumps(plan))
-        with os.fdopen(self._heard, "rb") as file:
-            word = file.read()
+        word = self._word(patience_s)
         if word != b".":
             log = self._log.read_text(encoding="utf-8", errors="replace").strip()
             why = word[1:].decode(errors="replace") or log[-500:] or "its supervisor ended before it began."
             raise SandboxUnavailableError(f"The isolation could not be set up: {why}", reason="setup_failed")
+
+    def _word(self, patience_s: float) -> bytes:
+        """Return what it says before it goes its own way; one that hangs is not waited for."""
+        told, deadline = b"", time.monotonic() + patience_s
+        try:
+            while select.select([self._heard], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                if not (chunk := os.read(self._heard, 65536)):
+                    return told
+                told += chunk
+        finally:
+            os.close(self._heard)
+        return b"!its supervisor did not say in time that the program began."
 
     def abandon(self) -> None:
         """Let it end without a plan; nothing happens when it was told one."""

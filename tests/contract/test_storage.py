@@ -39,6 +39,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of this test's own."""
     image, place = tmp_path / "disk.img", tmp_path / "disk"
     place.mkdir()
+    # Nothing may have run on this machine yet.
+    RUN_DIR.mkdir(mode=0o711, exist_ok=True)
     with image.open("wb") as file:
         file.truncate(DISK_MIB * MIB)
     loop.make_file_system(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)])
@@ -94,6 +96,13 @@ def fill(disk: Path) -> None:
             with suppress(OSError):
                 while True:
                     file.write(b"\0" * size)
+
+
+def keep_full(disk: Path, enough: threading.Event) -> None:
+    """Take a disk's last byte, and what others give back, which would be room for the next one."""
+    while not enough.is_set():
+        fill(disk)
+        enough.wait(0.01)
 
 
 both = pytest.mark.parametrize("ground", GROUNDS, indirect=True)
@@ -323,14 +332,16 @@ def test_a_disk_that_fills_while_it_launches_leaves_nothing(ground: Bench, disk:
     ground.says(running, b"on\n")
     reasons, verdicts = set(), set()
     for _ in range(4):
-        filling = threading.Thread(target=fill, args=(disk,))
+        is_refused = threading.Event()
+        filling = threading.Thread(target=keep_full, args=(disk, is_refused))
         filling.start()
-        while filling.is_alive() or not reasons:
+        while not is_refused.is_set():
             spec = ground.spec("true")
             try:
                 verdicts.add(execute(ground.sandbox, spec, ground.folder / "out").verdict)
             except SandboxUnavailableError as error:
                 reasons.add(error.reason)
+                is_refused.set()
             assert not (ground.state_dir / "executions" / spec.name).exists()
         filling.join()
         (disk / "filler").unlink()
