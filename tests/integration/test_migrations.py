@@ -123,7 +123,7 @@ def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: st
         (tables.EVENTS, plain.EVENT),
         (tables.LEDGER, plain.ENTRY),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_table_has_a_column_for_each_field(table: object, shape: object) -> None:
     columns = set(table.columns.keys()) - {"row"}  # type: ignore[attr-defined]
