@@ -5,6 +5,8 @@
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
+# Most tests wait most of the time; a test goes to whichever process is free.
+BESIDE := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,11 +23,12 @@ smoke: setup ## Run a whole direction with the offline model and check what came
 
 test: ## Run the tests, in less than ten minutes.
 	@scripts/setup test
-	.venv/bin/pytest -m "not ($(REST))"
+	.venv/bin/pytest $(BESIDE) -m "not ($(REST))"
 
 test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed at seeded moments.
 	@scripts/setup test
-	scripts/with_docker .venv/bin/pytest -m "$(REST)"
+	scripts/with_docker .venv/bin/pytest $(BESIDE) -m "($(REST)) and not alone"
+	scripts/with_docker .venv/bin/pytest -m alone
 
 escape: ## Try every escape on every adapter, print what came of it, and write docs/threat-model.md's figures.
 	@scripts/setup test

@@ -400,6 +400,15 @@ def test_the_processor_is_shared(bench: Bench) -> None:
     assert outcome.usage.cpu_s < 0.8
 
 
+def test_whoever_watches_goes_first_and_the_program_does_not(bench: Bench) -> None:
+    code = "import os, time; print(os.getpriority(os.PRIO_PROCESS, 0), flush=True); time.sleep(60)"
+    name = bench.launch("python3", "-c", code)
+    bench.says(name, b"0\n")
+    if bench.adapter != "fake":
+        supervisor = json.loads((bench.state_dir / "executions" / name / "shim.json").read_text())["pid"]
+        assert os.getpriority(os.PRIO_PROCESS, supervisor) < 0
+
+
 def test_declared_files_come_out(bench: Bench) -> None:
     code = "mkdir -p run_1/deep; echo 1 > run_1/a.txt; echo 2 > run_1/deep/b.txt; echo 3 > c.txt; echo 4 > d.log"
     outcome = bench.run("sh", "-c", code, collect=("run_1/**", "*.txt"))
