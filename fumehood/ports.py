@@ -10,14 +10,19 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Capability, Ended, Outcome, Running, Spec
 from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
 from fumehood.domain.literature import Hit, Work
+from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step
+from fumehood.domain.tenant import Key, Switch, Tenant
 
 T = TypeVar("T")
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -106,6 +111,9 @@ class Collection(Protocol[T]):
         The cost does not grow with what comes before. `NotFoundError` when there is no value with that id.
         """
 
+    def count(self, **equal: object) -> int:
+        """Return how many values `find` would return."""
+
     def save(self, value: T) -> None:
         """Insert the value, or replace the one with its id."""
 
@@ -123,7 +131,7 @@ class Steps(Protocol):
         """Insert a step; False, and nothing changed, when one with its `key` exists."""
 
     def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
-        """Take the oldest due step of a side whose direction and experiment are not held.
+        """Take the oldest due step of a side whose direction and experiment are not held, nor their tenant paused.
 
         With `direction_id`, only of that direction, besides the steps that clear the machine (`CLEARING`).
 
@@ -151,11 +159,36 @@ class Events(Protocol):
         """Return the events after `seq`."""
 
 
+class Audit(Protocol):
+    """Who changed what, in order. Entries are added and sealed once, never changed."""
+
+    def append(self, entry: AuditEntry) -> None:
+        """Add an entry; its `seq` is given here."""
+
+    def since(self, seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return the entries after `seq`."""
+
+    def unsealed(self, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return the first entries that have no seal yet."""
+
+    def last_seal(self) -> str:
+        """Return the newest seal, or nothing where there is none."""
+
+    def seal(self, seq: int, seal: str) -> None:
+        """Set the seal of an entry that has none; `ConflictError` where it has."""
+
+
 class Ledger(Protocol):
     """What was spent. Entries are added, never changed."""
 
     def add(self, entry: LedgerEntry) -> None:
-        """Add a line."""
+        """Add a line, and count it in its accounts' balances; `ConflictError` when its id is there already."""
+
+    def entry(self, key: str) -> LedgerEntry | None:
+        """Return the line with this id, or None."""
+
+    def balance(self, account: str) -> Balance:
+        """Return the sum over an account: a direction, a tenant, or a tenant's day (`ledger.day_account`)."""
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""
@@ -173,9 +206,16 @@ class Transaction(Protocol):
     runs: Collection[Run]
     executions: Collection[Execution]
     calls: Collection[ModelCall]
+    tenants: Collection[Tenant]
+    keys: Collection[Key]
+    switches: Collection[Switch]
+    replies: Collection[Reply]
+    feedback: Collection[Feedback]
+    leases: Collection[Lease]
     steps: Steps
     events: Events
     ledger: Ledger
+    audit: Audit
 
 
 class Store(Protocol):

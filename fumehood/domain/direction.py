@@ -22,6 +22,17 @@ class DirectionState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Approve(StrEnum):
+    """What a person is asked before it is done."""
+
+    AUTO = "auto"
+    """Nothing."""
+    IDEAS = "ideas"
+    """Which ideas are carried out."""
+    EVERY_STEP = "every_step"
+    """That too, and each move of an experiment."""
+
+
 class Hold(StrEnum):
     """Why a row is not claimed for now; it goes on where it stood when the hold is lifted."""
 
@@ -64,6 +75,7 @@ class Direction:
     """Base of everything drawn for this direction: seeds of runs are offset by it."""
     sandbox: str = "auto"
     budget_usd: float | None = None
+    approve: Approve = Approve.AUTO
     template_files: Mapping[str, str] = field(default_factory=dict)
     """Path in the template's folder to the SHA-256 of its bytes, as they were at submission."""
     state: DirectionState = DirectionState.QUEUED

@@ -186,6 +186,8 @@ class Execution:
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     sandbox: str = "auto"
+    gpus: int = 0
+    """How many it is to be given; which ones, the leases say."""
     state: ExecutionState = ExecutionState.WANTED
     fence: int = 0
     losses: int = 0

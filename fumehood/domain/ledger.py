@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
+from fumehood.domain.quota import Balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +48,62 @@ class LedgerEntry:
 
     id: str
     call_id: str
+    """What it is for: a call of a model, or an execution."""
+    tenant: TenantId
     direction_id: DirectionId
     experiment_id: ExperimentId | None = None
     kind: str
     """`reserved`, `settled` or `released`."""
     role: str
+    """Of a call; of an execution, its kind."""
     model: str
-    usd: float
-    """Positive for a reservation; a settlement books the difference, so that the sum is what was spent."""
+    usd: float = 0.0
+    """Positive for a reservation; a settlement books the difference, so that the sum is what was spent.
+
+    The same holds of what follows, down to `gpus`.
+    """
+    tokens: int = 0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    bytes: int = 0
+    running: int = 0
+    gpus: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    """These three say what a settled call really used."""
+    day: str = ""
+    """The day that it is booked on, that of the reservation."""
     at: float = 0.0
+
+
+def day_of(at: float) -> str:
+    """Return the day of a time, in UTC."""
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def day_account(tenant: TenantId, day: str) -> str:
+    """Return the account of what a tenant spends on one day."""
+    return f"{tenant}/{day}"
+
+
+def accounts(entry: LedgerEntry) -> tuple[str, ...]:
+    """Return the accounts that an entry counts in."""
+    return entry.direction_id, entry.tenant, day_account(entry.tenant, entry.day)
+
+
+def plus(balance: Balance, entry: LedgerEntry) -> Balance:
+    """Return a balance with one entry more."""
+    return Balance(
+        id=balance.id,
+        usd=balance.usd + entry.usd,
+        tokens=balance.tokens + entry.tokens,
+        cpu_s=balance.cpu_s + entry.cpu_s,
+        gpu_s=balance.gpu_s + entry.gpu_s,
+        bytes=balance.bytes + entry.bytes,
+        running=balance.running + entry.running,
+        gpus=balance.gpus + entry.gpus,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

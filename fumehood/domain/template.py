@@ -84,6 +84,8 @@ class Profile(_Table):
     seeds: tuple[int, ...] = ()
     """Empty means that the template does not take seeds."""
     confirm: bool = False
+    gpus: int = Field(default=0, ge=0, le=64)
+    """How many a run, and a question to its model, is given."""
     limits: dict[Kind, LimitTable] = Field(default_factory=dict)
 
     def limits_of(self, kind: Kind) -> Limits:

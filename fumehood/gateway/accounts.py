@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from fumehood.domain import quota
 from fumehood.domain.direction import Direction, DirectionState
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_account, day_of
+from fumehood.domain.quota import Balance
 from fumehood.errors import NotFoundError, OverBudgetError
 from fumehood.gateway.tokens import TokenError
 from fumehood.ports import Clock, Store, Transaction
@@ -22,6 +24,8 @@ class Reservation:
     call_id: str
     claims: Claims
     usd: float
+    tokens: int
+    day: str
 
 
 class Accounts:
@@ -36,10 +40,12 @@ class Accounts:
         self._clock = clock
         self._one_at_a_time = threading.Lock()
 
-    def reserve(self, call_id: str, claims: Claims, usd: float) -> Reservation:
-        """Set the worst case aside; `OverBudgetError` when it would pass the direction's budget."""
+    def reserve(self, call_id: str, claims: Claims, usd: float, tokens: int) -> Reservation:
+        """Set the worst case aside; `OverBudgetError` when it would pass the direction's budget or a tenant's quota."""
+        reservation = Reservation(call_id=call_id, claims=claims, usd=usd, tokens=tokens, day=day_of(self._clock.now()))
         with self._one_at_a_time, self._store.begin() as tx:
             direction = _direction(tx, claims)
+            _check_quotas(tx, direction, reservation)
             if direction.budget_usd is not None and usd > 0:
                 spent = tx.ledger.spent_usd(direction.id)
                 if spent + usd > direction.budget_usd + _SLACK_USD:
@@ -47,40 +53,52 @@ class Accounts:
                         f"The direction's budget is {_dollars(direction.budget_usd)}; {_dollars(spent)} is spent or "
                         f"reserved, and this call may cost up to {_dollars(usd)}."
                     )
-            tx.ledger.add(self._entry(call_id, claims, "reserved", usd))
-        return Reservation(call_id=call_id, claims=claims, usd=usd)
+            tx.ledger.add(self._entry(reservation, "reserved", usd, tokens))
+        return reservation
 
     def settle(self, reservation: Reservation, usage: ModelUsage, call: ModelCall) -> None:
         """Book what the call really cost, and keep its record."""
         with self._store.begin() as tx:
             difference = usage.usd - reservation.usd
-            tx.ledger.add(self._entry(reservation.call_id, reservation.claims, "settled", difference, usage))
+            used = usage.input_tokens + usage.cached_tokens + usage.output_tokens
+            tx.ledger.add(self._entry(reservation, "settled", difference, used - reservation.tokens, usage))
             tx.calls.save(call)
 
     def release(self, reservation: Reservation, call: ModelCall) -> None:
         """Give the money back for a call that cost nothing, and keep its record."""
         with self._store.begin() as tx:
-            tx.ledger.add(self._entry(reservation.call_id, reservation.claims, "released", -reservation.usd))
+            tx.ledger.add(self._entry(reservation, "released", -reservation.usd, -reservation.tokens))
             tx.calls.save(call)
 
     def _entry(
-        self, call_id: str, claims: Claims, kind: str, usd: float, usage: ModelUsage | None = None
+        self, reservation: Reservation, kind: str, usd: float, tokens: int, usage: ModelUsage | None = None
     ) -> LedgerEntry:
-        usage = usage or ModelUsage()
+        usage, claims = usage or ModelUsage(), reservation.claims
         return LedgerEntry(
             id=self._clock.new_id("evt"),
-            call_id=call_id,
+            call_id=reservation.call_id,
+            tenant=claims.tenant,
             direction_id=claims.direction_id,
             experiment_id=claims.experiment_id,
             kind=kind,
             role=claims.role,
             model=claims.model,
             usd=usd,
+            tokens=tokens,
             input_tokens=usage.input_tokens,
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
+            day=reservation.day,
             at=self._clock.now(),
         )
+
+
+def _check_quotas(tx: Transaction, direction: Direction, asked: Reservation) -> None:
+    tenants = tx.tenants.find(id=direction.tenant)
+    if tenants and tenants[0].quotas:
+        more = Balance(id=asked.call_id, usd=asked.usd, tokens=asked.tokens)
+        total, day = (tx.ledger.balance(key) for key in (direction.tenant, day_account(direction.tenant, asked.day)))
+        quota.check(tenants[0].quotas, total, day, more)
 
 
 def _dollars(usd: float) -> str:

@@ -69,11 +69,10 @@ class Desk:
         upstream = self.upstream(claims, body)
         facts = _FREE if upstream.is_free else self.prices.of(claims.model)
         adapted = adapt(body, facts)
-        worst = facts.at_worst(
-            request.most_input_tokens(adapted), adapted["max_tokens"], cached=request.uses_cache(adapted)
-        )
+        most_input, most_output = request.most_input_tokens(adapted), adapted["max_tokens"]
+        worst = facts.at_worst(most_input, most_output, cached=request.uses_cache(adapted))
         call_id = self.clock.new_id("call")
-        reservation = self.accounts.reserve(call_id, claims, worst)
+        reservation = self.accounts.reserve(call_id, claims, worst, most_input + most_output)
         return Exchange(self, upstream, facts, reservation, body, adapted)
 
 

@@ -11,6 +11,7 @@ from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event, Step
+from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Store
 from fumehood.services import templates
@@ -18,7 +19,6 @@ from fumehood.services.change import Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import WriteWorld
 
-LOCAL_TENANT = TenantId("ten_00000000000000000000000000")
 MAX_TEXT = 20_000
 MAX_IDEAS = 500
 MAX_RUNS = 20

@@ -16,6 +16,7 @@ from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import Event, Step
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.ports import Clock, Sandbox, Store
+from fumehood.services import quotas, switches
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
@@ -24,6 +25,7 @@ LOSSES = 3
 """How often the platform tries again what it lost itself."""
 LOG = logging.getLogger("fumehood.executions")
 NO_ROOM_WAIT_S = 5.0
+TURN_WAIT_S = 1.0
 NO_ROOM_TRIES = 60
 TRIES_AGAIN = {"disk_full": NO_ROOM_TRIES, "no_docker": NO_ROOM_TRIES, "setup_failed": LOSSES - 1, "engine_refused": 1}
 """How often a launch is tried again that the machine itself failed, by the reason: something else than executions takes
@@ -45,9 +47,11 @@ def launch(world: RunWorld, step: Step) -> Change:
         outcome = _never_ran(execution, Verdict.CANCELLED, f"its direction was {direction.state} before it began")
         return _collected(world, execution, outcome)
     with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
-        spec = _spec(world, direction, execution, Path(folder))
         try:
-            world.sandbox.launch(spec)
+            gpus = quotas.reserve(world.store, world.clock, direction, execution, world.gpus)
+            if gpus is None:
+                return _waits_its_turn(world, step, execution)
+            world.sandbox.launch(_spec(world, direction, execution, Path(folder), gpus))
         except SandboxUnavailableError as error:
             if waiting := _waiting(world, step, execution, error):
                 return waiting
@@ -55,7 +59,9 @@ def launch(world: RunWorld, step: Step) -> Change:
     return Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=world.clock.now()),))
 
 
-def _spec(world: RunWorld, direction: Direction, execution: Execution, private: Path) -> Spec:
+def _spec(
+    world: RunWorld, direction: Direction, execution: Execution, private: Path, gpus: tuple[str, ...] = ()
+) -> Spec:
     inputs = [
         Input(path=path, sha256=sha, source=str(world.artifacts.path(sha))) for path, sha in execution.inputs.items()
     ]
@@ -73,6 +79,7 @@ def _spec(world: RunWorld, direction: Direction, execution: Execution, private: 
         collect=execution.collect,
         environment=execution.environment,
         limits=execution.limits,
+        gpus=gpus,
         fence=execution.fence,
         labels={"direction": direction.id, "execution": execution.id},
     )
@@ -94,7 +101,9 @@ def collect(world: RunWorld, step: Step) -> Change:
             outcome = _never_ran(execution, Verdict.LOST, "its container is gone")
     if outcome.verdict is Verdict.LOST and execution.losses + 1 < LOSSES:
         world.sandbox.remove(name)
-        again = execution.to(ExecutionState.WANTED, losses=execution.losses + 1, fence=execution.fence + 1)
+        # What an admin's switch stopped was not lost by any fault, and is tried again however often.
+        losses = execution.losses + (0 if _is_killed(world, execution) else 1)
+        again = execution.to(ExecutionState.WANTED, losses=losses, fence=execution.fence + 1)
         return Change(executions=(again,))
     return _collected(world, execution, outcome)
 
@@ -148,7 +157,9 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
     """
     with store.begin(write=False) as tx:
         launched = tx.executions.find(state=ExecutionState.LAUNCHED)
-        over = {one.direction_id for one in launched if tx.directions.get(one.direction_id).is_final}
+        directions = {one.direction_id: tx.directions.get(one.direction_id) for one in launched}
+        over = {key for key, one in directions.items() if one.is_final}
+        killed = {key for key, one in directions.items() if switches.is_killed(tx, one.tenant)}
     running = 0
     for execution in launched:
         name = container_name(execution.id)
@@ -166,9 +177,11 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
                 enqueue(tx, clock, (_next("collect", execution),))
             continue
         running += 1
-        if execution.direction_id in over:
+        if execution.direction_id in over | killed:
+            # What the switch stopped is begun again later: it is lost, and not cancelled.
+            reason = Verdict.CANCELLED if execution.direction_id in over else Verdict.LOST
             with contextlib.suppress(NotFoundError):
-                sandbox.stop(name, Verdict.CANCELLED.value)
+                sandbox.stop(name, reason.value)
     return running
 
 
@@ -205,6 +218,21 @@ def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUn
     )
     said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits: {error}")
     return Change(steps=(again,), events=(said,) if waits == 1 else ())
+
+
+def _waits_its_turn(world: RunWorld, step: Step, execution: Execution) -> Change:
+    """Return the same launch for later: others of its tenant, or of another, have what it needs."""
+    turns = int(step.payload.get("turns", 0)) + 1
+    first = _next("launch", execution)
+    payload = {**first.payload, **step.payload, "turns": turns}
+    again = dataclasses.replace(first, key=f"{first.key}:turn{turns}", payload=payload, delay_s=TURN_WAIT_S)
+    said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits for its turn")
+    return Change(steps=(again,), events=(said,) if turns == 1 else ())
+
+
+def _is_killed(world: RunWorld, execution: Execution) -> bool:
+    with world.store.begin(write=False) as tx:
+        return switches.is_killed(tx, tx.directions.get(execution.direction_id).tenant)
 
 
 def _subject(world: RunWorld, step: Step) -> tuple[Direction, Execution]:

@@ -34,6 +34,7 @@ from fumehood.services import (
     novelty,
     plots,
     preparing,
+    quotas,
     records,
     reviews,
     verification,
@@ -198,6 +199,8 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
         tx.runs.save(run)
     for execution in change.executions:
         tx.executions.save(execution)
+        if execution.state in {ExecutionState.WANTED, ExecutionState.COLLECTED}:
+            quotas.settle(tx, clock, execution)
         if execution.state is ExecutionState.WANTED:
             enqueue(tx, clock, (executions.launch_next(execution),))
     enqueue(tx, clock, change.steps)

@@ -12,6 +12,9 @@ from fumehood.domain.ids import ExecutionId
 from fumehood.domain.template import Profile
 from fumehood.ports import Clock
 
+WITH_GPU = frozenset({Kind.RUN, Kind.QUERY})
+"""What trains or asks the model; the platform's own programs need none."""
+
 
 def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **asked: Any) -> Execution:
     """Return an execution to be launched, inside the profile's limits of its kind; `asked` are its further fields."""
@@ -23,6 +26,7 @@ def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **a
             "image": "lab",
             "limits": profile.limits_of(kind),
             "sandbox": direction.sandbox,
+            "gpus": profile.gpus if kind in WITH_GPU else 0,
             "created_at": clock.now(),
             **asked,
         }

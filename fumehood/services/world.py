@@ -48,3 +48,5 @@ class RunWorld:
     signer: Signer
     derive_key: Callable[[str], bytes]
     """The installation secret's HMAC of a text, 32 bytes."""
+    gpus: tuple[str, ...] = ()
+    """The devices that this worker may pass in, as the engine names them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,15 +12,21 @@ from typing import Any, Generic, TypeVar
 
 from ulid import ULID
 
+from fumehood.domain import ledger
+from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
+from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Collection, Events, Ledger, Steps
+from fumehood.ports import Audit, Collection, Events, Ledger, Steps
 from fumehood.store import plain
 from fumehood.store.plain import Shape
 
@@ -36,9 +43,17 @@ class _Tables:
     runs: Rows = field(default_factory=dict)
     executions: Rows = field(default_factory=dict)
     calls: Rows = field(default_factory=dict)
+    tenants: Rows = field(default_factory=dict)
+    keys: Rows = field(default_factory=dict)
+    switches: Rows = field(default_factory=dict)
+    replies: Rows = field(default_factory=dict)
+    feedback: Rows = field(default_factory=dict)
+    leases: Rows = field(default_factory=dict)
+    balances: dict[str, Balance] = field(default_factory=dict)
     steps: Rows = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
+    audit: list[AuditEntry] = field(default_factory=list)
 
     def copy(self) -> _Tables:
         """Return tables that can be changed apart from these."""
@@ -85,16 +100,24 @@ class MemoryTransaction:
         self.runs: Collection[Run] = MemoryCollection(work.runs, plain.RUN, owners)
         self.executions: Collection[Execution] = MemoryCollection(work.executions, plain.EXECUTION, owners)
         self.calls: Collection[ModelCall] = MemoryCollection(work.calls, plain.CALL, None)
+        self.tenants: Collection[Tenant] = MemoryCollection(work.tenants, plain.TENANT, None, unique="name")
+        self.keys: Collection[Key] = MemoryCollection(work.keys, plain.KEY, None)
+        self.switches: Collection[Switch] = MemoryCollection(work.switches, plain.SWITCH, None)
+        self.replies: Collection[Reply] = MemoryCollection(work.replies, plain.REPLY, None)
+        self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
+        self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
         self.steps: Steps = MemorySteps(work)
         self.events: Events = MemoryEvents(work.events)
-        self.ledger: Ledger = MemoryLedger(work.ledger)
+        self.ledger: Ledger = MemoryLedger(work.ledger, work.balances)
+        self.audit: Audit = MemoryAudit(work.audit)
 
 
 class _Reading(Generic[T]):
-    def __init__(self, rows: Rows, shape: Shape[T], owners: Rows | None) -> None:
+    def __init__(self, rows: Rows, shape: Shape[T], owners: Rows | None, unique: str = "") -> None:
         self._rows = rows
         self._shape = shape
         self._owners = owners
+        self._unique = unique
 
     def get(self, key: str) -> T:
         """Return the value; `NotFoundError` when there is none."""
@@ -122,8 +145,17 @@ class _Reading(Generic[T]):
         chosen = (row for row in rows if all(row[name] == value for name, value in wanted))
         return tuple(self._shape.value(row) for row in itertools.islice(chosen, limit))
 
+    def count(self, **equal: object) -> int:
+        """Return how many values `find` would return."""
+        wanted = self._shape.wanted(equal).items()
+        return sum(all(row[name] == value for name, value in wanted) for row in self._rows.values())
+
     def _keep(self, value: T) -> None:
         row = self._shape.row(value)
+        if self._unique and any(
+            other[self._unique] == row[self._unique] and other["id"] != row["id"] for other in self._rows.values()
+        ):
+            raise ConflictError(f"There is a {self._shape.noun} {row[self._unique]} already.")
         if self._owners is not None and row["direction_id"] not in self._owners:
             raise ConflictError(f"The {self._shape.noun} {row['id']} belongs to a direction that is not there.")
         self._rows[row["id"]] = row
@@ -177,6 +209,10 @@ class MemorySteps(_Reading[Step]):
         if direction["state"] in {DirectionState.FAILED, DirectionState.CANCELLED}:
             # What a stopped direction left in the engine is still cleared away, held or not.
             return side is Side.RUN
+        if row["name"] not in CLEARING and any(
+            self._work.switches.get(key, {}).get("is_paused") for key in (PLATFORM, direction["tenant"])
+        ):
+            return False
         return bool(direction["hold"] == Hold.NONE and experiment.get("hold", Hold.NONE) == Hold.NONE)
 
     def renew(self, step: Step, *, until: float) -> bool:
@@ -226,21 +262,63 @@ class MemoryEvents:
         return tuple(later[:limit])
 
 
+class MemoryAudit:
+    """Who changed what."""
+
+    def __init__(self, entries: list[AuditEntry]) -> None:
+        self._entries = entries
+
+    def append(self, entry: AuditEntry) -> None:
+        """Add an entry; its `seq` is given here."""
+        row = {**plain.AUDIT.row(entry), "seq": len(self._entries) + 1}
+        self._entries.append(plain.AUDIT.value(row))
+
+    def since(self, seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return the entries after `seq`."""
+        return tuple(self._entries[max(seq, 0) :][:limit])
+
+    def unsealed(self, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return the first entries that have no seal yet."""
+        return tuple(itertools.islice((entry for entry in self._entries if not entry.seal), limit))
+
+    def last_seal(self) -> str:
+        """Return the newest seal, or nothing where there is none."""
+        return next((entry.seal for entry in reversed(self._entries) if entry.seal), "")
+
+    def seal(self, seq: int, seal: str) -> None:
+        """Set the seal of an entry that has none."""
+        entry = self._entries[seq - 1]
+        if entry.seal:
+            raise ConflictError(f"The audit's entry {seq} is sealed already.")
+        self._entries[seq - 1] = dataclasses.replace(entry, seal=seal)
+
+
 class MemoryLedger:
     """What was spent."""
 
-    def __init__(self, entries: list[LedgerEntry]) -> None:
+    def __init__(self, entries: list[LedgerEntry], balances: dict[str, Balance]) -> None:
         self._entries = entries
+        self._balances = balances
 
     def add(self, entry: LedgerEntry) -> None:
-        """Add a line; `ConflictError` when its id is there already."""
-        if any(entry.id == other.id for other in self._entries):
+        """Add a line, and count it in its accounts; `ConflictError` when its id is there already."""
+        if self.entry(entry.id):
             raise ConflictError(f"The ledger entry {entry.id} is there already.")
         self._entries.append(entry)
+        for account in ledger.accounts(entry):
+            self._balances[account] = ledger.plus(self.balance(account), entry)
+
+    def entry(self, key: str) -> LedgerEntry | None:
+        """Return the line with this id, or None."""
+        return next((entry for entry in self._entries if entry.id == key), None)
+
+    def balance(self, account: str) -> Balance:
+        """Return the sum over an account."""
+        return self._balances.get(account) or Balance(id=account)
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""
-        return sum((entry.usd for entry in self.entries(direction_id)), 0.0)
+        return self.balance(direction_id).usd
 
     def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
         """Return the lines of a direction, oldest first."""

@@ -12,11 +12,16 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Step
+from fumehood.domain.tenant import Key, Switch, Tenant
 from fumehood.errors import ConflictError
 
 T = TypeVar("T")
@@ -82,6 +87,14 @@ CALL: Final = Shape(ModelCall, "call")
 STEP: Final = Shape(Step, "step")
 EVENT: Final = Shape(Event, "event")
 ENTRY: Final = Shape(LedgerEntry, "ledger entry")
+BALANCE: Final = Shape(Balance, "balance")
+LEASE: Final = Shape(Lease, "lease")
+TENANT: Final = Shape(Tenant, "tenant")
+KEY: Final = Shape(Key, "key")
+SWITCH: Final = Shape(Switch, "switch")
+REPLY: Final = Shape(Reply, "reply")
+FEEDBACK: Final = Shape(Feedback, "comment")
+AUDIT: Final = Shape(AuditEntry, "audit entry")
 
 
 class Alone:

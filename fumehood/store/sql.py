@@ -6,19 +6,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Subquery, Table, and_, func, or_, select, true, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Subquery,
+    Table,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
+from fumehood.domain import ledger
+from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
+from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
+from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Collection, Events, Ledger, Steps
+from fumehood.ports import Audit, Collection, Events, Ledger, Steps
 from fumehood.store import plain, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
@@ -77,9 +96,16 @@ class SqlTransaction:
         self.runs: Collection[Run] = SqlCollection(connection, tables.RUNS, plain.RUN)
         self.executions: Collection[Execution] = SqlCollection(connection, tables.EXECUTIONS, plain.EXECUTION)
         self.calls: Collection[ModelCall] = SqlCollection(connection, tables.CALLS, plain.CALL)
+        self.tenants: Collection[Tenant] = SqlCollection(connection, tables.TENANTS, plain.TENANT)
+        self.keys: Collection[Key] = SqlCollection(connection, tables.KEYS, plain.KEY)
+        self.switches: Collection[Switch] = SqlCollection(connection, tables.SWITCHES, plain.SWITCH)
+        self.replies: Collection[Reply] = SqlCollection(connection, tables.REPLIES, plain.REPLY)
+        self.feedback: Collection[Feedback] = SqlCollection(connection, tables.FEEDBACK, plain.FEEDBACK)
+        self.leases: Collection[Lease] = SqlCollection(connection, tables.LEASES, plain.LEASE)
         self.steps: Steps = SqlSteps(connection, tables.STEPS, plain.STEP)
         self.events: Events = SqlEvents(connection)
         self.ledger: Ledger = SqlLedger(connection, tables.LEDGER, plain.ENTRY)
+        self.audit: Audit = SqlAudit(connection)
 
 
 class _Reading(Generic[T]):
@@ -114,6 +140,13 @@ class _Reading(Generic[T]):
                 raise NotFoundError(f"There is no {self._shape.noun} {after}.")
             query = query.where(columns.row > row)
         return tuple(self._shape.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
+
+    def count(self, **equal: object) -> int:
+        """Return how many values `find` would return."""
+        query = select(func.count()).select_from(self._table)
+        for name, wanted in self._shape.wanted(equal).items():
+            query = query.where(self._table.c[name] == wanted)
+        return int(self._connection.execute(query).scalar_one())
 
     def _insert(self, value: T) -> sqlite.Insert | postgresql.Insert:
         # Only the two dialects' own inserts know what to do on a conflict; they say it in the same words.
@@ -189,6 +222,8 @@ class SqlSteps(_Reading[Step]):
             or_(experiments.hold.is_(None), experiments.hold == Hold.NONE.value),
         )
         stopped = directions.state.in_([DirectionState.FAILED.value, DirectionState.CANCELLED.value])
+        paused = exists().where(tables.SWITCHES.c.is_paused, tables.SWITCHES.c.id.in_([PLATFORM, directions.tenant]))
+        free = and_(free, or_(steps.name.in_(CLEARING), ~paused))
         # What a stopped direction left in the engine is still cleared away, held or not; nothing more is written.
         allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)
         ours = true() if direction_id is None else or_(steps.direction_id == direction_id, steps.name.in_(CLEARING))
@@ -247,19 +282,70 @@ class SqlEvents:
         return tuple(plain.EVENT.value(row) for row in rows)  # type: ignore[arg-type]
 
 
+class SqlAudit:
+    """The table of who changed what."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def append(self, entry: AuditEntry) -> None:
+        """Add an entry; its `seq` is given here."""
+        row = plain.AUDIT.row(entry)
+        del row["seq"]
+        self._connection.execute(tables.AUDIT.insert().values(row))
+
+    def since(self, seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return the entries after `seq`."""
+        return self._read(tables.AUDIT.c.seq > seq, limit)
+
+    def unsealed(self, limit: int = 1000) -> tuple[AuditEntry, ...]:
+        """Return the first entries that have no seal yet."""
+        return self._read(tables.AUDIT.c.seal == "", limit)
+
+    def last_seal(self) -> str:
+        """Return the newest seal, or nothing where there is none."""
+        query = select(tables.AUDIT.c.seal).where(tables.AUDIT.c.seal != "").order_by(tables.AUDIT.c.seq.desc())
+        return str(self._connection.execute(query.limit(1)).scalar_one_or_none() or "")
+
+    def seal(self, seq: int, seal: str) -> None:
+        """Set the seal of an entry that has none."""
+        audit = tables.AUDIT.c
+        done = update(tables.AUDIT).where(audit.seq == seq, audit.seal == "").values(seal=seal)
+        if self._connection.execute(done).rowcount != 1:
+            raise ConflictError(f"The audit's entry {seq} is sealed already.")
+
+    def _read(self, which: ColumnElement[bool], limit: int) -> tuple[AuditEntry, ...]:
+        query = select(tables.AUDIT).where(which).order_by(tables.AUDIT.c.seq).limit(limit)
+        return tuple(plain.AUDIT.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
+
+
 class SqlLedger(_Reading[LedgerEntry]):
-    """The table of what was spent."""
+    """The table of what was spent, and that of its sums."""
 
     def add(self, entry: LedgerEntry) -> None:
-        """Add a line; `ConflictError` when its id is there already."""
+        """Add a line, and count it in its accounts; `ConflictError` when its id is there already."""
         insert = self._insert(entry).on_conflict_do_nothing(index_elements=["id"]).returning(self._table.c.id)
         if self._connection.execute(insert).one_or_none() is None:
             raise ConflictError(f"The ledger entry {entry.id} is there already.")
+        for account in ledger.accounts(entry):
+            self._balances.save(ledger.plus(self.balance(account), entry))
+
+    def entry(self, key: str) -> LedgerEntry | None:
+        """Return the line with this id, or None."""
+        return next(iter(self.find(id=key)), None)
+
+    def balance(self, account: str) -> Balance:
+        """Return the sum over an account."""
+        found = self._balances.find(id=account)
+        return found[0] if found else Balance(id=account)
+
+    @property
+    def _balances(self) -> SqlCollection[Balance]:
+        return SqlCollection(self._connection, tables.BALANCES, plain.BALANCE)
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""
-        total = select(func.coalesce(func.sum(tables.LEDGER.c.usd), 0.0))
-        return float(self._connection.execute(total.where(tables.LEDGER.c.direction_id == direction_id)).scalar_one())
+        return self.balance(direction_id).usd
 
     def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
         """Return the lines of a direction, oldest first."""

@@ -67,6 +67,7 @@ class DirectionRow(Base):
     seed: Mapped[int]
     sandbox: Mapped[str]
     budget_usd: Mapped[float | None]
+    approve: Mapped[str]
     template_files: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(index=True)
     hold: Mapped[str]
@@ -173,6 +174,7 @@ class ExecutionRow(Base):
     environment: Mapped[dict[str, Any]]
     limits: Mapped[dict[str, Any]]
     sandbox: Mapped[str]
+    gpus: Mapped[int]
     state: Mapped[str] = mapped_column(index=True)
     fence: Mapped[int]
     losses: Mapped[int]
@@ -250,16 +252,139 @@ class LedgerRow(Base):
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
     call_id: Mapped[str] = mapped_column(index=True)
+    tenant: Mapped[str] = mapped_column(index=True)
     direction_id: Mapped[str] = mapped_column(index=True)
     experiment_id: Mapped[str | None]
     kind: Mapped[str]
     role: Mapped[str]
     model: Mapped[str]
     usd: Mapped[float]
+    tokens: Mapped[int]
+    cpu_s: Mapped[float]
+    gpu_s: Mapped[float]
+    bytes: Mapped[int]
+    running: Mapped[int]
+    gpus: Mapped[int]
     input_tokens: Mapped[int]
     cached_tokens: Mapped[int]
     output_tokens: Mapped[int]
+    day: Mapped[str]
     at: Mapped[float]
+
+
+class BalanceRow(Base):
+    """The sum of the ledger over one account, kept with each line, so that no sum is ever made over all of them."""
+
+    __tablename__ = "balances"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    usd: Mapped[float]
+    tokens: Mapped[int]
+    cpu_s: Mapped[float]
+    gpu_s: Mapped[float]
+    bytes: Mapped[int]
+    running: Mapped[int]
+    gpus: Mapped[int]
+
+
+class LeaseRow(Base):
+    """Who holds a GPU."""
+
+    __tablename__ = "leases"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    tenant: Mapped[str | None]
+    execution_id: Mapped[str | None] = mapped_column(index=True)
+    since: Mapped[float]
+    beat_at: Mapped[float]
+
+
+class TenantRow(Base):
+    """Those who share research, quotas and a bill."""
+
+    __tablename__ = "tenants"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    name: Mapped[str] = mapped_column(unique=True)
+    weight: Mapped[float]
+    quotas: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class KeyRow(Base):
+    """An API key, by what proves it."""
+
+    __tablename__ = "keys"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    tenant: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    scopes: Mapped[list[Any]]
+    digest: Mapped[str]
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+
+
+class SwitchRow(Base):
+    """Whether work goes on, of a tenant or of all."""
+
+    __tablename__ = "switches"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    is_paused: Mapped[bool]
+    is_killed: Mapped[bool]
+    at: Mapped[float]
+
+
+class ReplyRow(Base):
+    """What was answered to a request with an idempotency key."""
+
+    __tablename__ = "replies"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    request: Mapped[str]
+    status: Mapped[int]
+    body: Mapped[str]
+    at: Mapped[float]
+
+
+class FeedbackRow(Base):
+    """A person's comment."""
+
+    __tablename__ = "feedback"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    direction_id: Mapped[str] = _owner()
+    experiment_id: Mapped[str | None]
+    author: Mapped[str]
+    text: Mapped[str]
+    at: Mapped[float]
+
+
+class AuditRow(Base):
+    """Who changed what."""
+
+    __tablename__ = "audit"
+    # As of events: a number that was given once is never given again.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    seq: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    actor: Mapped[str]
+    action: Mapped[str]
+    tenant: Mapped[str] = mapped_column(index=True)
+    subject: Mapped[str]
+    detail: Mapped[dict[str, Any]]
+    at: Mapped[float]
+    seal: Mapped[str] = mapped_column(index=True)
 
 
 class ChangeRow(Base):
@@ -284,3 +409,11 @@ CALLS: Final = _table(ModelCallRow)
 STEPS: Final = _table(StepRow)
 EVENTS: Final = _table(EventRow)
 LEDGER: Final = _table(LedgerRow)
+BALANCES: Final = _table(BalanceRow)
+LEASES: Final = _table(LeaseRow)
+TENANTS: Final = _table(TenantRow)
+KEYS: Final = _table(KeyRow)
+SWITCHES: Final = _table(SwitchRow)
+REPLIES: Final = _table(ReplyRow)
+FEEDBACK: Final = _table(FeedbackRow)
+AUDIT: Final = _table(AuditRow)

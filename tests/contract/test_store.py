@@ -18,7 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain import ledger
+from fumehood.domain.audit import AuditEntry
+from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
 from fumehood.domain.execution import (
     Artifact,
     ExecutionState,
@@ -38,10 +40,14 @@ from fumehood.domain.experiment import (
     Run,
     RunResult,
 )
+from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step, StepState
+from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
 from fumehood.ports import Store
 from fumehood.queue.local import LocalQueue, wait_for_change
@@ -68,6 +74,7 @@ DIRECTION = Direction(
     seed=2**40,
     sandbox="local",
     budget_usd=1.5,
+    approve=Approve.IDEAS,
     template_files={"experiment.py": "ab" * 32},
     state=DirectionState.RUNNING,
     hold=Hold.APPROVAL,
@@ -153,6 +160,7 @@ EXECUTION = Execution(
     environment={"FUMEHOOD_SEEDS": "0,1"},
     limits=Limits(wall_s=60.5, memory_mib=512, processes=32, storage_mib=64, cpus=1.5, output_bytes=4096),
     sandbox="local",
+    gpus=2,
     state=ExecutionState.COLLECTED,
     fence=3,
     losses=1,
@@ -214,18 +222,56 @@ EVENT = Event(
 ENTRY = LedgerEntry(
     id="evt_1",
     call_id="call_1",
+    tenant=TenantId("ten_1"),
     direction_id=DIR,
     experiment_id=EXP,
     kind="reserved",
     role="idea",
     model="offline",
     usd=0.5,
+    tokens=17,
+    cpu_s=1.5,
+    gpu_s=2.5,
+    bytes=2**40,
+    running=1,
+    gpus=2,
+    day="2026-11-22",
     input_tokens=10,
     cached_tokens=2,
     output_tokens=5,
     at=12.5,
 )
+TENANT = Tenant(id=TenantId("ten_1"), name="lab", weight=2.5, quotas={"runs": 4.0}, created_at=1.5)
+KEY = Key(
+    id="key_1",
+    tenant=TENANT.id,
+    name="ci",
+    scopes=(Scope.READ, Scope.WRITE),
+    digest="ab" * 32,
+    created_at=1.5,
+    expires_at=2.5,
+    revoked_at=3.5,
+)
+SWITCH = Switch(id=PLATFORM, is_paused=True, is_killed=True, at=1.5)
+REPLY = Reply(id="ab" * 32, request="cd" * 32, status=202, body='{"id": "dir_1"}', at=1.5)
+FEEDBACK = Feedback(id="evt_9", direction_id=DIR, experiment_id=EXP, author="key_1", text="Try β.", at=1.5)
+LEASE = Lease(id="GPU-0", tenant=TENANT.id, execution_id=EXEC, since=1.5, beat_at=2.5)
+AUDIT = AuditEntry(
+    id="evt_1",
+    actor="key_1",
+    action="quota.set",
+    tenant="ten_1",
+    subject="runs",
+    detail={"runs": 4, "was": None},
+    at=1.5,
+)
 KINDS: tuple[tuple[str, Any], ...] = (
+    ("tenants", TENANT),
+    ("keys", KEY),
+    ("switches", SWITCH),
+    ("replies", REPLY),
+    ("feedback", FEEDBACK),
+    ("leases", LEASE),
     ("directions", DIRECTION),
     ("ideas", IDEA),
     ("experiments", EXPERIMENT),
@@ -233,7 +279,15 @@ KINDS: tuple[tuple[str, Any], ...] = (
     ("executions", EXECUTION),
     ("calls", CALL),
 )
-BELONGING = [(kind, sample) for kind, sample in KINDS if kind not in {"directions", "calls"}]
+CHANGES: dict[str, dict[str, Any]] = {
+    "directions": {"text": "new"},
+    "tenants": {"weight": 3.5},
+    "keys": {"revoked_at": None},
+    "switches": {"is_killed": False},
+    "replies": {"status": 200},
+    "leases": {"tenant": None, "execution_id": None},
+}
+BELONGING = [(kind, sample) for kind, sample in KINDS if hasattr(sample, "direction_id") and kind != "calls"]
 """What cannot be without a direction."""
 each_kind = pytest.mark.parametrize(("kind", "sample"), KINDS, ids=[kind for kind, _ in KINDS])
 
@@ -241,6 +295,11 @@ each_kind = pytest.mark.parametrize(("kind", "sample"), KINDS, ids=[kind for kin
 def make_direction(**changes: Any) -> Direction:
     fields: dict[str, Any] = {"state": DirectionState.RUNNING, "hold": Hold.NONE}
     return dataclasses.replace(DIRECTION, **(fields | changes))
+
+
+def another(sample: Any, key: str) -> Any:
+    """Return the same under another id, and another name where no two may share one."""
+    return dataclasses.replace(sample, id=key, **({"name": key} if isinstance(sample, Tenant) else {}))
 
 
 def make_step(number: int = 1, **changes: Any) -> Step:
@@ -327,12 +386,12 @@ class TestCollections:
 
     @each_kind
     def test_saving_again_replaces_and_keeps_the_place(self, store: AnyStore, kind: str, sample: Any) -> None:
-        others = [dataclasses.replace(sample, id=f"other_{number}") for number in range(3)]
+        others = [another(sample, f"other_{number}") for number in range(3)]
         with store.begin() as transaction:
             collection = getattr(transaction, kind)
             for value in (sample, *others):
                 collection.save(value)
-            changed = dataclasses.replace(sample, **{"direction_id": DIR} if kind != "directions" else {"text": "new"})
+            changed = dataclasses.replace(sample, **CHANGES.get(kind, {"direction_id": DIR}))
             collection.save(changed)
         with store.begin() as transaction:
             assert getattr(transaction, kind).find() == (changed, *others)
@@ -367,7 +426,7 @@ class TestCollections:
     def test_pages_joined_are_what_find_returns(self, store: AnyStore, kind: str, sample: Any) -> None:
         with store.begin() as transaction:
             for number in range(7):
-                getattr(transaction, kind).save(dataclasses.replace(sample, id=f"other_{9 - number}"))
+                getattr(transaction, kind).save(another(sample, f"other_{9 - number}"))
         with store.begin(write=False) as transaction:
             collection = getattr(transaction, kind)
             found: list[Any] = []
@@ -457,8 +516,8 @@ class TestTransactions:
         assert store.version() == before
         with store.begin() as transaction:
             assert transaction.directions.find() == (make_direction(),)
-            for kind, _ in KINDS[1:]:
-                assert getattr(transaction, kind).find() == ()
+            for kind, _ in KINDS:
+                assert kind == "directions" or getattr(transaction, kind).find() == ()
             assert transaction.steps.find() == ()
             assert transaction.events.since(DIR) == ()
             assert transaction.ledger.entries(DIR) == ()
@@ -725,12 +784,108 @@ class TestLedger:
             assert transaction.ledger.spent_usd(DirectionId("dir_none")) == 0.0
             assert isinstance(transaction.ledger.spent_usd(DIR), float)
 
+    def test_balances_are_the_sums_of_the_lines(self, store: AnyStore) -> None:
+        other = dataclasses.replace(
+            ENTRY,
+            id="evt_2",
+            direction_id=OTHER,
+            usd=-0.25,
+            tokens=-7,
+            cpu_s=-1.5,
+            gpu_s=0.0,
+            bytes=-1,
+            running=-1,
+            gpus=0,
+        )
+        foreign = dataclasses.replace(ENTRY, id="evt_3", tenant=TenantId("ten_2"), day="2026-11-23")
+        with store.begin() as transaction:
+            for entry in (ENTRY, other, foreign):
+                transaction.ledger.add(entry)
+        day = ledger.day_account(TenantId("ten_1"), "2026-11-22")
+        sums = Balance(id=day, usd=0.25, tokens=10, cpu_s=0.0, gpu_s=2.5, bytes=2**40 - 1, running=0, gpus=2)
+        with store.begin(write=False) as transaction:
+            assert transaction.ledger.balance(day) == sums
+            assert transaction.ledger.balance("ten_1") == dataclasses.replace(sums, id="ten_1")
+            assert transaction.ledger.balance(OTHER).running == -1
+            assert transaction.ledger.balance("ten_2").tokens == 17
+            assert transaction.ledger.balance("nobody") == Balance(id="nobody")
+            assert transaction.ledger.entry("evt_2") == other
+            assert transaction.ledger.entry("evt_9") is None
+
     def test_a_line_is_never_changed(self, store: AnyStore) -> None:
         with store.begin() as transaction:
             transaction.ledger.add(ENTRY)
             with pytest.raises(ConflictError):
                 transaction.ledger.add(dataclasses.replace(ENTRY, usd=0.0))
             assert transaction.ledger.entries(DIR) == (ENTRY,)
+
+
+class TestAudit:
+    def test_entries_are_numbered_sealed_once_and_never_changed(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(3):
+                transaction.audit.append(dataclasses.replace(AUDIT, id=f"evt_{number}"))
+        with store.begin() as transaction:
+            first, second, third = transaction.audit.since()
+            assert dataclasses.replace(first, seq=0) == dataclasses.replace(AUDIT, id="evt_0")
+            assert 0 < first.seq < second.seq < third.seq
+            assert transaction.audit.since(first.seq, limit=1) == (second,)
+            assert transaction.audit.unsealed(limit=2) == (first, second)
+            assert transaction.audit.last_seal() == ""
+            transaction.audit.seal(first.seq, "one")
+            transaction.audit.seal(second.seq, "two")
+            assert transaction.audit.unsealed() == (third,)
+            assert transaction.audit.last_seal() == "two"
+            with pytest.raises(ConflictError):
+                transaction.audit.seal(first.seq, "other")
+            assert transaction.audit.since()[0] == dataclasses.replace(first, seal="one")
+
+
+def claimed(store: AnyStore, side: Side) -> list[str]:
+    """Claim all that can be claimed, and return their keys."""
+    keys = []
+    while True:
+        with store.begin() as transaction:
+            step = transaction.steps.claim(side, now=100.0, lease_s=60.0)
+        if step is None:
+            return keys
+        keys.append(step.key)
+
+
+class TestSwitches:
+    @pytest.mark.parametrize("side", list(Side))
+    @pytest.mark.parametrize("which", [PLATFORM, "ten_1"])
+    def test_what_is_paused_is_not_claimed_but_what_clears_the_machine_is(
+        self, store: AnyStore, side: Side, which: str
+    ) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction())
+            transaction.steps.add(make_step(1, key="work", side=side))
+            transaction.steps.add(make_step(2, key="clear", side=side, name="collect"))
+            transaction.switches.save(Switch(id=which, is_paused=True))
+            transaction.switches.save(Switch(id="ten_other", is_paused=True))
+        assert claimed(store, side) == ["clear"]
+        with store.begin() as transaction:
+            transaction.switches.save(Switch(id=which))
+        assert claimed(store, side) == ["work"]
+
+
+class TestCounts:
+    def test_a_count_is_that_of_what_would_be_found(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(3):
+                state = (DirectionState.QUEUED, DirectionState.DONE)[number % 2]
+                transaction.directions.save(make_direction(id=DirectionId(f"dir_{number}"), state=state))
+            assert transaction.directions.count() == 3
+            assert transaction.directions.count(state=DirectionState.QUEUED) == 2
+            assert transaction.directions.count(state=DirectionState.QUEUED, tenant="nobody") == 0
+
+    def test_two_tenants_never_have_one_name(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.tenants.save(TENANT)
+            transaction.tenants.save(dataclasses.replace(TENANT, weight=3.0))
+            with pytest.raises(ConflictError):
+                transaction.tenants.save(dataclasses.replace(TENANT, id=TenantId("ten_2")))
 
 
 class TestQueue:

@@ -25,7 +25,6 @@ from tests.conftest import DOCKERD_LOG
 from tests.e2e.test_supervision import NEVER_S, STUBBORN, Site, judge, until
 
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.kill,
     pytest.mark.local,
     pytest.mark.docker,

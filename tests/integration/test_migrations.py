@@ -122,6 +122,14 @@ def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: st
         (tables.STEPS, plain.STEP),
         (tables.EVENTS, plain.EVENT),
         (tables.LEDGER, plain.ENTRY),
+        (tables.BALANCES, plain.BALANCE),
+        (tables.LEASES, plain.LEASE),
+        (tables.TENANTS, plain.TENANT),
+        (tables.KEYS, plain.KEY),
+        (tables.SWITCHES, plain.SWITCH),
+        (tables.REPLIES, plain.REPLY),
+        (tables.FEEDBACK, plain.FEEDBACK),
+        (tables.AUDIT, plain.AUDIT),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -162,7 +170,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0002"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0003"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:

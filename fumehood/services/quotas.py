@@ -1,0 +1,183 @@
+"""What an execution takes of its tenant's quotas: set aside before it is launched, settled when it has ended."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from fumehood.domain import ledger, quota
+from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.experiment import Execution
+from fumehood.domain.ids import TenantId
+from fumehood.domain.ledger import LedgerEntry
+from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.tenant import Tenant
+from fumehood.errors import SandboxUnavailableError
+from fumehood.ports import Clock, Store, Transaction
+
+
+def tenant_of(tx: Transaction, key: TenantId) -> Tenant:
+    """Return a tenant; one that nobody made has no limits."""
+    found = tx.tenants.find(id=key)
+    return found[0] if found else Tenant(id=key, name=key)
+
+
+def reserve(
+    store: Store, clock: Clock, direction: Direction, execution: Execution, devices: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Set aside the most that an execution can take, and return its GPUs; None while it has to wait for others.
+
+    Raises `OverBudgetError` for what waiting does not mend. Asked again for the same fence, it changes nothing.
+    """
+    with store.begin() as tx:
+        tenant = tenant_of(tx, direction.tenant)
+        if tx.ledger.entry(_entry_id(execution, execution.fence, "reserved")):
+            return tuple(one.id for one in tx.leases.find(execution_id=execution.id))
+        quota.check_limits(tenant.quotas, execution.limits)
+        entry = _worst(clock, direction, execution)
+        total = tx.ledger.balance(tenant.id)
+        more = ledger.plus(Balance(id=execution.id), entry)
+        quota.check(tenant.quotas, total, tx.ledger.balance(ledger.day_account(tenant.id, entry.day)), more)
+        if not quota.fits(tenant.quotas, total, more):
+            return None
+        granted = _lease(tx, clock, execution, devices) if execution.gpus else ()
+        if granted is None:
+            return None
+        tx.ledger.add(entry)
+        return granted
+
+
+def settle(tx: Transaction, clock: Clock, execution: Execution) -> None:
+    """Book what an execution really took, in the transaction that stores its end, and free its GPUs; once."""
+    is_tried_again = execution.state is ExecutionState.WANTED
+    fence = execution.fence - 1 if is_tried_again else execution.fence
+    reserved, settled_id = (
+        tx.ledger.entry(_entry_id(execution, fence, "reserved")),
+        _entry_id(execution, fence, "settled"),
+    )
+    if reserved is None or tx.ledger.entry(settled_id):
+        return
+    usage = execution.outcome.usage if execution.outcome else None
+    kept = sum(item.bytes for item in execution.outcome.artifacts) if execution.outcome else 0
+    wall_s = usage.wall_s if usage else 0.0
+    tx.ledger.add(
+        dataclasses.replace(
+            reserved,
+            id=settled_id,
+            kind="settled",
+            cpu_s=(usage.cpu_s if usage else 0.0) - reserved.cpu_s,
+            gpu_s=wall_s * reserved.gpus - reserved.gpu_s,
+            bytes=kept - reserved.bytes,
+            running=-reserved.running,
+            gpus=-reserved.gpus,
+            at=clock.now(),
+        )
+    )
+    for lease in tx.leases.find(execution_id=execution.id):
+        tx.leases.save(Lease(id=lease.id))
+
+
+def beat(store: Store, clock: Clock) -> None:
+    """Renew the lease of every GPU whose execution is still under way, and free those of others."""
+    with store.begin(write=False) as tx:
+        if not any(lease.execution_id for lease in tx.leases.find()):
+            return
+    with store.begin() as tx:
+        for lease in tx.leases.find():
+            if lease.execution_id is None:
+                continue
+            execution = tx.executions.find(id=lease.execution_id)
+            is_needed = bool(execution) and execution[0].state in _UNDER_WAY
+            tx.leases.save(dataclasses.replace(lease, beat_at=clock.now()) if is_needed else Lease(id=lease.id))
+
+
+_UNDER_WAY = frozenset({ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED})
+
+
+def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequence[str]) -> tuple[str, ...] | None:
+    """Give an execution its GPUs if they are free and it is its turn; None when it has to wait."""
+    if execution.gpus > len(devices):
+        raise SandboxUnavailableError(
+            f"It needs {execution.gpus} GPUs, and this run worker has {len(devices)}.",
+            remedy="Name them in FUMEHOOD_GPUS where the engine has the GPU runtime.",
+            reason="gpu_runtime_missing",
+        )
+    leases = {lease.id: lease for lease in tx.leases.find()}
+    free = [device for device in devices if device not in leases or leases[device].execution_id is None]
+    for waiting in _in_turn(tx, list(leases.values())):
+        if waiting.gpus > len(free):
+            # Whoever needs more is not passed over by those who need less, or it would wait for ever.
+            return None
+        granted, free = free[: waiting.gpus], free[waiting.gpus :]
+        if waiting.id == execution.id:
+            now = clock.now()
+            tenant = tx.directions.get(execution.direction_id).tenant
+            for device in granted:
+                tx.leases.save(Lease(id=device, tenant=tenant, execution_id=execution.id, since=now, beat_at=now))
+            return tuple(granted)
+    return None
+
+
+def _in_turn(tx: Transaction, leases: Sequence[Lease]) -> list[Execution]:
+    """Return the executions that wait for GPUs, the tenant first that has least for its weight, then the oldest.
+
+    What has been used counts beside what is held, so that tenants who take turns on one GPU get their share too.
+    """
+    turns: list[Execution] = []
+    waiting: dict[TenantId, list[Execution]] = {}
+    held: dict[TenantId, float] = {}
+    for execution in tx.executions.find(state=ExecutionState.WANTED):
+        if execution.gpus and _may_begin(tx, execution):
+            waiting.setdefault(tx.directions.get(execution.direction_id).tenant, []).append(execution)
+    for lease in leases:
+        if lease.tenant:
+            held[lease.tenant] = held.get(lease.tenant, 0.0) + 1.0
+    tenants = {key: tenant_of(tx, key) for key in waiting}
+    used = {key: tx.ledger.balance(key).gpu_s for key in waiting}
+    while any(waiting.values()):
+        key = min(
+            (key for key, left in waiting.items() if left),
+            key=lambda key: (held.get(key, 0.0) / tenants[key].weight, used[key] / tenants[key].weight, key),
+        )
+        execution = waiting[key].pop(0)
+        balance = dataclasses.replace(tx.ledger.balance(key), gpus=int(held.get(key, 0.0)))
+        if not quota.fits(tenants[key].quotas, balance, Balance(id=execution.id, gpus=execution.gpus)):
+            waiting[key].clear()
+            continue
+        held[key] = held.get(key, 0.0) + execution.gpus
+        turns.append(execution)
+    return turns
+
+
+def _may_begin(tx: Transaction, execution: Execution) -> bool:
+    direction = tx.directions.get(execution.direction_id)
+    experiment = tx.experiments.find(id=execution.experiment_id) if execution.experiment_id else ()
+    if direction.is_final or direction.hold is not Hold.NONE or any(one.hold is not Hold.NONE for one in experiment):
+        return False
+    return not any(switch.is_paused for key in ("platform", direction.tenant) for switch in tx.switches.find(id=key))
+
+
+def _worst(clock: Clock, direction: Direction, execution: Execution) -> LedgerEntry:
+    limits = execution.limits
+    return LedgerEntry(
+        id=_entry_id(execution, execution.fence, "reserved"),
+        call_id=execution.id,
+        tenant=direction.tenant,
+        direction_id=direction.id,
+        experiment_id=execution.experiment_id,
+        kind="reserved",
+        role=execution.kind,
+        model="",
+        cpu_s=limits.wall_s * limits.cpus,
+        gpu_s=limits.wall_s * execution.gpus,
+        bytes=limits.storage_mib * 1024 * 1024 if execution.collect else 0,
+        running=1,
+        gpus=execution.gpus,
+        day=ledger.day_of(clock.now()),
+        at=clock.now(),
+    )
+
+
+def _entry_id(execution: Execution, fence: int, kind: str) -> str:
+    return f"{execution.id}:{fence}:{kind}"
