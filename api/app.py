@@ -13,8 +13,10 @@ from api.context import Context
 from api.cursors import Cursors
 from api.door import Door
 from api.feed import Feed
-from api.routes import catalogue, directions, experiments
+from api.rates import Rates
+from api.routes import admin, catalogue, directions, experiments, moves
 from fumehood.ports import Artifacts, Clock, Queue, Store
+from fumehood.services import keys
 
 
 def create_app(
@@ -24,12 +26,12 @@ def create_app(
     queue: Queue,
     *,
     shipped: Path,
-    api_key: str,
+    rates: Rates,
     cursor_key: bytes,
     public_keys: Callable[[], Mapping[str, bytes]],
     feed: Feed | None = None,
 ) -> FastAPI:
-    """Return the application; every route but the open ones of the door asks for the key.
+    """Return the application; every route but the open ones of the door asks for a key.
 
     `cursor_key` signs cursors, the same in every process of an installation; `public_keys` returns the signing keys
     as PEM, by fingerprint.
@@ -43,7 +45,7 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     problem.install(app)
-    app.add_middleware(Door, api_key=api_key)
+    app.add_middleware(Door, authenticate=lambda text: keys.authenticate(store, clock, text), rates=rates)
     context = Context(
         store=store,
         artifacts=artifacts,
@@ -54,7 +56,7 @@ def create_app(
         feed=feed or Feed(store),
         public_keys=public_keys,
     )
-    for room in (directions, experiments, catalogue):
+    for room in (directions, experiments, moves, catalogue, admin):
         app.include_router(room.router(context))
     return app
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
@@ -19,6 +20,9 @@ from api.schemas import Problem
 from api.views import Page
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Queue, Store
+from fumehood.services.browsing import Shelf
+from fumehood.services.keys import Caller
+from fumehood.services.replies import Once
 
 T = TypeVar("T")
 Shown = TypeVar("Shown", bound=BaseModel)
@@ -36,17 +40,24 @@ PROBLEM = {
 ERRORS = {
     400: "A body that cannot be read",
     401: "No key, or a wrong one",
+    402: "A quota or a budget refuses",
+    403: "The key lacks the scope",
     404: "No such thing, or not yet",
+    409: "It is not in a state that allows this",
     413: "A body that is too long",
     416: "A range outside of the file",
     422: "Input that cannot be used",
-    429: "Too many streams at once",
+    429: "Too many requests, or streams at once",
+    503: "The database, the queue or this machine cannot serve it now",
 }
+GUARDED_ERRORS = (401, 403, 422, 429, 503)
+"""What any operation that asks for a key may answer."""
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int, guarded: bool = True) -> dict[int | str, dict[str, Any]]:
     """Return how an operation's errors are documented."""
-    return {status: {"description": ERRORS[status], "content": PROBLEM} for status in statuses}
+    all_of_them = sorted({*statuses, *(GUARDED_ERRORS if guarded else ())})
+    return {status: {"description": ERRORS[status], "content": PROBLEM} for status in all_of_them}
 
 
 def content(*kinds: str, example: Any = None) -> dict[int | str, dict[str, Any]]:
@@ -69,6 +80,47 @@ class Context:
     feed: Feed
     public_keys: Callable[[], Mapping[str, bytes]]
     """The signing keys by fingerprint, as PEM."""
+
+    def shelf(self, by: Caller) -> Shelf:
+        """Return what the caller may see."""
+        return Shelf(self.store, by.tenant)
+
+
+def caller(request: Request) -> Caller:
+    """Return whose key the door let in."""
+    found: Caller = request.state.caller
+    return found
+
+
+AskedBy = Annotated[Caller, Depends(caller)]
+
+
+async def _once(
+    request: Request,
+    by: AskedBy,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=200,
+            pattern=r"^[!-~]+$",
+            description="Sent again with the same key, the request is carried out once.",
+        ),
+    ] = None,
+) -> Once | None:
+    if idempotency_key is None:
+        return None
+    told = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + await request.body()).hexdigest()
+    return Once(tenant=by.tenant, key=idempotency_key, request=told)
+
+
+AskedOnce = Annotated[Once | None, Depends(_once)]
+
+
+def say_replayed(response: Response, once: Once | None) -> None:
+    """Say in the answer that it is one that was given before."""
+    if once and once.was_replayed:
+        response.headers["Idempotent-Replayed"] = "true"
 
 
 def known_names_only(request: Request) -> None:

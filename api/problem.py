@@ -26,6 +26,7 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     OverBudgetError: (402, "over-budget"),
     MachineUnfitError: (503, "machine-unfit"),
 }
+SOON = {"Retry-After": "5"}
 NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 429: "too-many-requests"}
 
 
@@ -47,7 +48,7 @@ def install(app: FastAPI) -> None:
         for kind in type(error).__mro__:
             if kind in STATUSES:
                 status, name = STATUSES[kind]
-                return problem(status, name, str(error))
+                return problem(status, name, str(error), SOON if status == 503 else None)
         return problem(500, "internal", "The work ended badly.")
 
     def invalid(_: Request, error: Exception) -> JSONResponse:

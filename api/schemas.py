@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fumehood.domain.direction import Direction
+from fumehood.domain.direction import Approve, Direction
+from fumehood.domain.idea import IdeaKind
 
 NAME = r"^[!-~]+$"
 """Printable and without spaces."""
@@ -49,6 +50,8 @@ class DirectionCreate(BaseModel):
     seed: int = Field(default=0, ge=0, le=1_000_000)
     sandbox: Literal["auto", "docker", "local"] = "auto"
     budget: Budget = Budget()
+    approve: Approve = Approve.AUTO
+    """What a person is asked before it is done: nothing, which ideas are carried out, or each step too."""
 
 
 class DirectionRead(BaseModel):
@@ -104,6 +107,59 @@ class DirectionRead(BaseModel):
             created_at=direction.created_at,
             ended_at=direction.ended_at,
         )
+
+
+class IdeaCreate(BaseModel):
+    """An idea of one's own."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"title": "A wider network", "experiment": "Double the width, then halve it."}]
+        },
+    )
+    name: str = Field(default="", max_length=40, pattern=r"^[^\x00]*$")
+    title: str = Field(min_length=1, max_length=300, pattern=r"^[^\x00]*\S[^\x00]*$")
+    experiment: str = Field(min_length=1, max_length=8000, pattern=r"^[^\x00]*\S[^\x00]*$")
+    kind: IdeaKind = IdeaKind.IMPROVEMENT
+    hypothesis: str = Field(default="", max_length=2000, pattern=r"^[^\x00]*$")
+    metric: str = Field(default="", max_length=200, pattern=r"^[^\x00]*$")
+    expected: Literal["lower", "higher", ""] = ""
+
+
+class FeedbackCreate(BaseModel):
+    """A comment."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "Look at the thin shapes first."}]}
+    )
+    text: str = Field(min_length=1, max_length=4000, pattern=r"^[^\x00]*\S[^\x00]*$")
+
+
+class FeedbackRead(BaseModel):
+    """A comment that was kept."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "evt_01kaw3v6rsv2xq8s5y9m4tz7hn",
+                    "direction_id": "dir_01kaw3v6rsv2xq8s5y9m4tz7hn",
+                    "experiment_id": None,
+                    "author": "key_01kaw3v9m1c7d2e5f8g0h3j6kq",
+                    "text": "Look at the thin shapes first.",
+                    "at": 1_763_800_000.0,
+                }
+            ]
+        },
+    )
+    id: str
+    direction_id: str
+    experiment_id: str | None
+    author: str
+    text: str
+    at: float
 
 
 class Health(BaseModel):

@@ -86,6 +86,7 @@ class IdeaRead(BaseModel):
     feasibility: ScoreRead
     novelty_score: ScoreRead
     scored_by: str
+    decision: str
     novelty: str
     novelty_reason: str
     evidence: list[EvidenceRead]

@@ -74,7 +74,13 @@ class Settings(BaseSettings):
     storage_pool_mib: int = Field(default=0, ge=0, le=64 * 1024 * 1024)
     """The pool of the driver btrfs, taken from the disk at once; 0 is a quarter of what is free."""
     api_key: str = ""
-    """The key that the API asks for."""
+    """An admin key that the API takes from its first start on; empty has it make one, and print it once."""
+    reads_per_key: str = "1200/minute"
+    """How often one API key may read."""
+    writes_per_key: str = "300/minute"
+    """How often one API key may change something."""
+    gpus: tuple[str, ...] = ()
+    """The GPUs that the run workers of this machine may pass in, as Docker names them; a JSON list."""
 
     s3_endpoint: str = ""
     """Host, or host:port, of the S3 service that keeps artifacts; empty means a folder below `state_dir`."""

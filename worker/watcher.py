@@ -11,7 +11,7 @@ from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
 from fumehood.errors import FumehoodError
 from fumehood.ports import Store
-from fumehood.services import executions
+from fumehood.services import audit, executions, quotas
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
 from worker import scratch, worlds
@@ -19,6 +19,8 @@ from worker import scratch, worlds
 LOG = logging.getLogger("fumehood.watcher")
 WATCH_EVERY_S = 0.1
 REAP_EVERY_S = 30.0
+KEEP_EVERY_S = 2.0
+"""How often leases are renewed and what the audit holds is sealed."""
 SPARED_S = 60.0
 """What is younger may belong to a launch that is just being written down."""
 _ON_MACHINE = (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED)
@@ -49,9 +51,13 @@ def _lock(settings: Settings) -> Path:
 
 def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] | None) -> None:
     # The first thing is to repair what whoever watched before left.
-    reaped, running = 0.0, 0
+    reaped, kept, running = 0.0, 0.0, 0
     while True:
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
+        if world.clock.now() - kept > KEEP_EVERY_S:
+            quotas.beat(world.store, world.clock)
+            audit.seal(world.store)
+            kept = world.clock.now()
         if ended and running < before:
             ended()
         if world.clock.now() - reaped > REAP_EVERY_S:

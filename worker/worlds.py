@@ -89,6 +89,7 @@ def run_world(settings: Settings, adapter: str) -> RunWorld:
     """Build what a run worker holds."""
     secret = installation_secret(settings.state_dir)
     return RunWorld(
+        gpus=settings.gpus,
         store=store_of(settings),
         artifacts=artifacts_of(settings),
         clock=SystemClock(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from api.context import GUARDED, OPEN, AskedPage, Context, errors
+from api.admin_views import UsageRead
+from api.context import GUARDED, OPEN, AskedBy, AskedPage, Context, errors
 from api.schemas import Health
 from api.views import (
     ModelRead,
@@ -17,7 +18,7 @@ from api.views import (
     TemplatesRead,
 )
 from fumehood.gateway.prices import Prices
-from fumehood.services import browsing, templates
+from fumehood.services import templates, tenants
 
 
 def router(context: Context) -> APIRouter:
@@ -25,18 +26,25 @@ def router(context: Context) -> APIRouter:
     routes = APIRouter(tags=["catalogue"])
     prices = Prices.shipped().known()
 
-    @routes.get("/healthz", summary="Ask whether the process answers", dependencies=OPEN, responses=errors(422))
+    @routes.get(
+        "/healthz", summary="Ask whether the process answers", dependencies=OPEN, responses=errors(422, guarded=False)
+    )
     def healthz() -> Health:
         """Say that the process answers."""
         return Health()
 
-    @routes.get("/v1/signing-keys", summary="Read the public signing keys", dependencies=OPEN, responses=errors(422))
+    @routes.get(
+        "/v1/signing-keys",
+        summary="Read the public signing keys",
+        dependencies=OPEN,
+        responses=errors(422, guarded=False),
+    )
     def list_signing_keys() -> SigningKeysRead:
         """Return the public keys that sign records; no key is needed to read them."""
         found = context.public_keys()
         return SigningKeysRead(items=[SigningKeyRead(id=key, pem=pem.decode()) for key, pem in found.items()])
 
-    @routes.get("/v1/templates", summary="List the templates", dependencies=GUARDED, responses=errors(401, 422))
+    @routes.get("/v1/templates", summary="List the templates", dependencies=GUARDED, responses=errors())
     def list_templates() -> TemplatesRead:
         """Return the templates that a direction may name."""
         items = []
@@ -54,7 +62,7 @@ def router(context: Context) -> APIRouter:
             )
         return TemplatesRead(items=items)
 
-    @routes.get("/v1/models", summary="List the models", dependencies=GUARDED, responses=errors(401, 422))
+    @routes.get("/v1/models", summary="List the models", dependencies=GUARDED, responses=errors())
     def list_models() -> ModelsRead:
         """Return the models whose price is known; only such a model can be asked."""
         return ModelsRead(
@@ -64,16 +72,19 @@ def router(context: Context) -> APIRouter:
             ]
         )
 
-    @routes.get(
-        "/v1/reports/summary", summary="Read the results table", dependencies=GUARDED, responses=errors(401, 422)
-    )
-    def read_summary(asked: AskedPage) -> Page[SummaryRead]:
+    @routes.get("/v1/reports/summary", summary="Read the results table", dependencies=GUARDED, responses=errors())
+    def read_summary(asked: AskedPage, by: AskedBy) -> Page[SummaryRead]:
         """Return a row for each direction, oldest first, with failed and negative results."""
         return asked.page(
             context,
-            lambda after, limit: browsing.summaries(context.store, context.artifacts, after, limit),
+            lambda after, limit: context.shelf(by).summaries(context.artifacts, after, limit),
             lambda one: one[0],
             lambda one: SummaryRead.model_validate(one[1]),
         )
+
+    @routes.get("/v1/usage", summary="Read the tenant's usage", dependencies=GUARDED, responses=errors())
+    def read_usage(by: AskedBy) -> UsageRead:
+        """Return what the caller's tenant may take, and what it has taken in all and today."""
+        return UsageRead.of(*tenants.usage(context.store, context.clock, by.tenant))
 
     return routes

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Header, Query, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from api.context import GUARDED, AskedPage, Context, errors
+from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
 from api.problem import problem
-from api.schemas import DirectionCreate, DirectionRead
+from api.schemas import DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
 from api.streams import EventStream
 from api.views import ExperimentRead, IdeaRead, Page
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.step import Side
-from fumehood.services import browsing, directions
+from fumehood.services import directions, feedback, guidance
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -42,8 +42,10 @@ def router(context: Context) -> APIRouter:
 
 
 def _changing(routes: APIRouter, context: Context) -> None:
-    @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 401, 413, 422))
-    def submit(asked: DirectionCreate) -> DirectionRead:
+    store, clock = context.store, context.clock
+
+    @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 402, 413))
+    def submit(asked: DirectionCreate, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
         """Submit a research direction; the work is done by the workers."""
         submission = directions.Submission(
             template=asked.template,
@@ -57,55 +59,107 @@ def _changing(routes: APIRouter, context: Context) -> None:
             seed=asked.seed,
             sandbox=asked.sandbox,
             budget_usd=asked.budget.usd,
+            approve=asked.approve,
+            tenant=by.tenant,
+            actor=by.key,
         )
-        store, artifacts, clock = context.store, context.artifacts, context.clock
-        direction = directions.submit(store, artifacts, clock, submission, context.shipped, shipped_only=True)
+        direction = directions.submit(
+            store, context.artifacts, clock, submission, context.shipped, shipped_only=True, once=once
+        )
+        say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return DirectionRead.of(direction)
 
-    @routes.post("/{direction_id}/cancel", summary="Cancel a direction", responses=errors(401, 404, 422))
-    def cancel(direction_id: str) -> DirectionRead:
+    @routes.post("/{direction_id}/cancel", summary="Cancel a direction", responses=errors(404))
+    def cancel(direction_id: str, by: AskedBy) -> DirectionRead:
         """Cancel a direction; what runs is stopped. One that has ended stays as it is."""
-        known = browsing.direction(context.store, direction_id)
-        cancelled = directions.cancel(context.store, context.clock, known.id)
+        known = context.shelf(by).direction(direction_id)
+        cancelled = directions.cancel(store, clock, known.id, by.key)
         context.queue.hint(Side.RUN)
         return DirectionRead.of(cancelled)
 
+    @routes.post("/{direction_id}/pause", summary="Pause a direction", responses=errors(404, 409))
+    def pause_direction(direction_id: str, by: AskedBy) -> DirectionRead:
+        """Begin nothing more of a direction; what runs goes on."""
+        known = context.shelf(by).direction(direction_id)
+        return DirectionRead.of(guidance.pause_direction(store, clock, by.key, known.id))
+
+    @routes.post("/{direction_id}/resume", summary="Let a direction go on", responses=errors(404, 409))
+    def resume_direction(direction_id: str, by: AskedBy) -> DirectionRead:
+        """Lift whatever holds the direction; it goes on where it stood."""
+        known = context.shelf(by).direction(direction_id)
+        resumed = guidance.resume_direction(store, clock, by.key, known.id)
+        _hint_both(context)
+        return DirectionRead.of(resumed)
+
+    @routes.post(
+        "/{direction_id}/feedback",
+        summary="Comment on a direction",
+        status_code=201,
+        responses=errors(400, 404, 409, 413),
+    )
+    def comment_on_direction(
+        direction_id: str, given: FeedbackCreate, by: AskedBy, once: AskedOnce, response: Response
+    ) -> FeedbackRead:
+        """Leave a comment; the next step that asks a model for an idea or for code reads it."""
+        known = context.shelf(by).direction(direction_id)
+        made = feedback.comment(store, clock, by.key, known.id, None, given.text, once)
+        say_replayed(response, once)
+        return FeedbackRead.model_validate(made)
+
+    @routes.post(
+        "/{direction_id}/ideas",
+        summary="Add an idea of one's own",
+        status_code=201,
+        responses=errors(400, 404, 409, 413),
+    )
+    def add_idea(direction_id: str, given: IdeaCreate, by: AskedBy, once: AskedOnce, response: Response) -> IdeaRead:
+        """Add a person's idea; it is carried out after those that are there, and needs no approval."""
+        known = context.shelf(by).direction(direction_id)
+        own = guidance.OwnIdea.model_validate(given.model_dump())
+        made = guidance.add_idea(store, clock, by.key, known.id, own, once)
+        say_replayed(response, once)
+        context.queue.hint(Side.WRITE)
+        return IdeaRead.model_validate(made)
+
+
+def _hint_both(context: Context) -> None:
+    for side in Side:
+        context.queue.hint(side)
+
 
 def _reading(routes: APIRouter, context: Context) -> None:
-    @routes.get("", summary="List the directions", responses=errors(401, 422))
-    def list_directions(asked: AskedPage, state: DirectionState | None = None) -> Page[DirectionRead]:
+    @routes.get("", summary="List the directions", responses=errors())
+    def list_directions(asked: AskedPage, by: AskedBy, state: DirectionState | None = None) -> Page[DirectionRead]:
         """Return the directions, oldest first."""
         return asked.page(
             context,
-            lambda after, limit: browsing.directions(context.store, state, after, limit),
+            lambda after, limit: context.shelf(by).directions(state, after, limit),
             lambda one: one.id,
             DirectionRead.of,
         )
 
-    @routes.get("/{direction_id}", summary="Read a direction", responses=errors(401, 404, 422))
-    def read_direction(direction_id: str) -> DirectionRead:
+    @routes.get("/{direction_id}", summary="Read a direction", responses=errors(404))
+    def read_direction(direction_id: str, by: AskedBy) -> DirectionRead:
         """Return a direction and where it stands."""
-        return DirectionRead.of(browsing.direction(context.store, direction_id))
+        return DirectionRead.of(context.shelf(by).direction(direction_id))
 
-    @routes.get("/{direction_id}/ideas", summary="List a direction's ideas", responses=errors(401, 404, 422))
-    def list_ideas(direction_id: str, asked: AskedPage) -> Page[IdeaRead]:
+    @routes.get("/{direction_id}/ideas", summary="List a direction's ideas", responses=errors(404))
+    def list_ideas(direction_id: str, asked: AskedPage, by: AskedBy) -> Page[IdeaRead]:
         """Return a direction's ideas, in the order they were proposed."""
         return asked.page(
             context,
-            lambda after, limit: browsing.ideas(context.store, direction_id, after, limit),
+            lambda after, limit: context.shelf(by).ideas(direction_id, after, limit),
             lambda one: one.id,
             IdeaRead.model_validate,
         )
 
-    @routes.get(
-        "/{direction_id}/experiments", summary="List a direction's experiments", responses=errors(401, 404, 422)
-    )
-    def list_experiments(direction_id: str, asked: AskedPage) -> Page[ExperimentRead]:
+    @routes.get("/{direction_id}/experiments", summary="List a direction's experiments", responses=errors(404))
+    def list_experiments(direction_id: str, asked: AskedPage, by: AskedBy) -> Page[ExperimentRead]:
         """Return a direction's experiments, in the order they are carried out."""
         return asked.page(
             context,
-            lambda after, limit: browsing.experiments(context.store, direction_id, after, limit),
+            lambda after, limit: context.shelf(by).experiments(direction_id, after, limit),
             lambda one: one.id,
             ExperimentRead.of,
         )
@@ -116,10 +170,11 @@ def _following(routes: APIRouter, context: Context) -> None:
         "/{direction_id}/events",
         summary="Follow a direction's events",
         response_class=StreamingResponse,
-        responses={**STREAM, **errors(401, 404, 422, 429)},
+        responses={**STREAM, **errors(404)},
     )
     async def follow_events(
         direction_id: str,
+        by: AskedBy,
         follow: Annotated[bool, Query(description="False: what there is, and no more.")] = True,
         last_event_id: Annotated[int, Header(ge=0, le=LAST_SEQ, description="Events after this one.")] = 0,
     ) -> Response:
@@ -127,7 +182,7 @@ def _following(routes: APIRouter, context: Context) -> None:
 
         `id` is the event's number: a client that was cut off resumes with `Last-Event-ID`.
         """
-        await run_in_threadpool(browsing.direction, context.store, direction_id)
+        await run_in_threadpool(context.shelf(by).direction, direction_id)
         if context.feed.is_full:
             detail = "As many streams are open as this server holds; close one, or try again."
             return problem(429, "too-many-streams", detail, {"Retry-After": RETRY_S})

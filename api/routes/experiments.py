@@ -8,14 +8,15 @@ from pathlib import PurePosixPath
 from fastapi import APIRouter, Request, Response
 
 from api import files
-from api.context import GUARDED, AskedPage, Context, content, errors
+from api.context import GUARDED, AskedBy, AskedPage, Context, content, errors
 from api.views import ArtifactRead, ChangeRead, DiffRead, ExperimentRead, Page, ReviewRead, ReviewsRead, RunRead
 from fumehood.domain.experiment import Run
 from fumehood.errors import NotFoundError
 from fumehood.services import browsing
+from fumehood.services.keys import Caller
 
-FILE_ERRORS = errors(401, 404, 416, 422)
-READ_ERRORS = errors(401, 404, 422)
+FILE_ERRORS = errors(404, 416)
+READ_ERRORS = errors(404)
 
 
 def router(context: Context) -> APIRouter:
@@ -30,14 +31,14 @@ def router(context: Context) -> APIRouter:
 
 def _experiments(routes: APIRouter, context: Context) -> None:
     @routes.get("/experiments/{experiment_id}", summary="Read an experiment", responses=READ_ERRORS)
-    def read_experiment(experiment_id: str) -> ExperimentRead:
+    def read_experiment(experiment_id: str, by: AskedBy) -> ExperimentRead:
         """Return an experiment and where it stands."""
-        return ExperimentRead.of(browsing.experiment(context.store, experiment_id))
+        return ExperimentRead.of(context.shelf(by).experiment(experiment_id))
 
     @routes.get("/experiments/{experiment_id}/runs", summary="List an experiment's runs", responses=READ_ERRORS)
-    def list_runs(experiment_id: str, asked: AskedPage) -> Page[RunRead]:
+    def list_runs(experiment_id: str, by: AskedBy, asked: AskedPage) -> Page[RunRead]:
         """Return an experiment's runs; the first is the baseline, which a direction's experiments share."""
-        found = browsing.runs(context.store, experiment_id)
+        found = context.shelf(by).runs(experiment_id)
 
         def after(known: str | None, limit: int) -> list[Run]:
             start = next((number for number, one in enumerate(found, 1) if one.id == known), 0)
@@ -46,17 +47,17 @@ def _experiments(routes: APIRouter, context: Context) -> None:
         return asked.page(context, after, lambda one: one.id, RunRead.of)
 
     @routes.get("/experiments/{experiment_id}/diff", summary="Show what the code became", responses=READ_ERRORS)
-    def read_diff(experiment_id: str) -> DiffRead:
+    def read_diff(experiment_id: str, by: AskedBy) -> DiffRead:
         """Return what the experiment changed in the code of its template."""
-        changes = browsing.difference(context.store, context.artifacts, experiment_id)
+        changes = context.shelf(by).difference(context.artifacts, experiment_id)
         return DiffRead(files=[ChangeRead.model_validate(one) for one in changes])
 
 
 def _runs(routes: APIRouter, context: Context) -> None:
     @routes.get("/runs/{run_id}", summary="Read a run", responses=READ_ERRORS)
-    def read_run(run_id: str) -> RunRead:
+    def read_run(run_id: str, by: AskedBy) -> RunRead:
         """Return a run, its attempts and how it ended."""
-        return RunRead.of(browsing.run(context.store, run_id))
+        return RunRead.of(context.shelf(by).run(run_id))
 
     @routes.get(
         "/runs/{run_id}/log",
@@ -64,9 +65,9 @@ def _runs(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.BYTES), **FILE_ERRORS},
     )
-    def read_log(run_id: str, request: Request) -> Response:
+    def read_log(run_id: str, by: AskedBy, request: Request) -> Response:
         """Return what the run's program printed, as far as it was kept."""
-        log = browsing.run(context.store, run_id).log
+        log = context.shelf(by).run(run_id).log
         if not log:
             raise NotFoundError("This run has no log yet: its program has not ended.")
         return files.stored(request, context.artifacts, log, "log.txt", files.BYTES)
@@ -77,9 +78,9 @@ def _runs(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.JSON, example={"payloadType": "application/vnd.in-toto+json"}), **FILE_ERRORS},
     )
-    def read_record(run_id: str, request: Request) -> Response:
+    def read_record(run_id: str, by: AskedBy, request: Request) -> Response:
         """Return the run's record, a DSSE envelope that a key of `/v1/signing-keys` signed."""
-        record = browsing.run(context.store, run_id).record
+        record = context.shelf(by).run(run_id).record
         if not record:
             raise NotFoundError("This run has no record: it has not been measured.")
         return files.stored(request, context.artifacts, record, "record.json", files.JSON)
@@ -87,9 +88,9 @@ def _runs(routes: APIRouter, context: Context) -> None:
 
 def _artifacts(routes: APIRouter, context: Context) -> None:
     @routes.get("/experiments/{experiment_id}/artifacts", summary="List an experiment's files", responses=READ_ERRORS)
-    def list_artifacts(experiment_id: str, asked: AskedPage) -> Page[ArtifactRead]:
+    def list_artifacts(experiment_id: str, by: AskedBy, asked: AskedPage) -> Page[ArtifactRead]:
         """Return the experiment's files, by path."""
-        found = browsing.files(context.store, experiment_id)
+        found = context.shelf(by).files(experiment_id)
         return asked.page(
             context,
             lambda after, limit: [one for one in found if after is None or one.path > after][:limit],
@@ -103,9 +104,9 @@ def _artifacts(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.BYTES, files.JSON, files.PDF), **FILE_ERRORS},
     )
-    def read_artifact(artifact_id: str, request: Request) -> Response:
+    def read_artifact(artifact_id: str, by: AskedBy, request: Request) -> Response:
         """Return the file's bytes; `ETag` is their SHA-256."""
-        found = browsing.file(context.store, artifact_id)
+        found = context.shelf(by).file(artifact_id)
         kind = files.BYTES
         if found.is_product and found.path == browsing.PAPER:
             kind = files.PDF
@@ -115,8 +116,8 @@ def _artifacts(routes: APIRouter, context: Context) -> None:
 
 
 def _paper(routes: APIRouter, context: Context) -> None:
-    def product(request: Request, key: str, path: str, kind: str, missing: str) -> Response:
-        sha = browsing.product(context.store, key, path, missing)
+    def product(by: Caller, request: Request, key: str, path: str, kind: str, missing: str) -> Response:
+        sha = context.shelf(by).product(key, path, missing)
         return files.stored(request, context.artifacts, sha, PurePosixPath(path).name, kind)
 
     @routes.get(
@@ -125,9 +126,9 @@ def _paper(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.PDF), **FILE_ERRORS},
     )
-    def read_paper(experiment_id: str, request: Request) -> Response:
+    def read_paper(experiment_id: str, by: AskedBy, request: Request) -> Response:
         """Return the paper as PDF."""
-        return product(request, experiment_id, browsing.PAPER, files.PDF, "This experiment has no paper yet.")
+        return product(by, request, experiment_id, browsing.PAPER, files.PDF, "This experiment has no paper yet.")
 
     @routes.get(
         "/experiments/{experiment_id}/paper/source",
@@ -135,9 +136,9 @@ def _paper(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.ZIP), **READ_ERRORS},
     )
-    def read_source(experiment_id: str) -> Response:
+    def read_source(experiment_id: str, by: AskedBy) -> Response:
         """Return the paper's LaTeX, references and figures as a ZIP."""
-        found = browsing.source(context.store, experiment_id)
+        found = context.shelf(by).source(experiment_id)
         return files.archive(context.artifacts, found, "paper-source.zip")
 
     @routes.get(
@@ -146,15 +147,15 @@ def _paper(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.JSON, example=[{"text": "0.41", "run": "run_1"}]), **FILE_ERRORS},
     )
-    def read_claims(experiment_id: str, request: Request) -> Response:
+    def read_claims(experiment_id: str, by: AskedBy, request: Request) -> Response:
         """Return each number of the paper with the place it comes from."""
         missing = "This experiment has no claims yet: its paper is not written."
-        return product(request, experiment_id, "claims.json", files.JSON, missing)
+        return product(by, request, experiment_id, "claims.json", files.JSON, missing)
 
     @routes.get("/experiments/{experiment_id}/reviews", summary="Read the paper's reviews", responses=READ_ERRORS)
-    def read_reviews(experiment_id: str) -> ReviewsRead:
+    def read_reviews(experiment_id: str, by: AskedBy) -> ReviewsRead:
         """Return the reviews of the paper; none before it was reviewed."""
-        found = browsing.experiment(context.store, experiment_id).products
+        found = context.shelf(by).experiment(experiment_id).products
         return ReviewsRead(
             items=[
                 ReviewRead(name=name, review=json.loads(context.artifacts.get(found[name])))
@@ -169,8 +170,8 @@ def _paper(routes: APIRouter, context: Context) -> None:
         response_class=Response,
         responses={**content(files.JSON, example={"checks": []}), **FILE_ERRORS},
     )
-    def read_verification(experiment_id: str, request: Request) -> Response:
+    def read_verification(experiment_id: str, by: AskedBy, request: Request) -> Response:
         """Return what was checked of the experiment, and what did not hold."""
         return product(
-            request, experiment_id, "verification.json", files.JSON, "This experiment has not been verified yet."
+            by, request, experiment_id, "verification.json", files.JSON, "This experiment has not been verified yet."
         )

@@ -48,6 +48,14 @@ class Score:
     reason: str
 
 
+class Decision(StrEnum):
+    """What a person said of an idea."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idea:
     """One proposal."""
@@ -79,7 +87,11 @@ class Idea:
     created_at: float = 0.0
     extra: Mapping[str, str] = field(default_factory=dict)
 
+    decision: Decision = Decision.OPEN
+    """What a person said of it, where somebody was asked or spoke."""
+
     @property
     def goes_on(self) -> bool:
         """Whether the idea is worth an experiment."""
-        return self.novelty in {Novelty.NOVEL, Novelty.UNKNOWN, Novelty.UNCHECKED}
+        is_new = self.novelty in {Novelty.NOVEL, Novelty.UNKNOWN, Novelty.UNCHECKED}
+        return is_new and self.decision is not Decision.REJECTED

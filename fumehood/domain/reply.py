@@ -18,8 +18,8 @@ class Reply:
     id: str
     request: str
     """SHA-256 of what was asked: method, path and body."""
-    status: int
-    body: str
+    made: str
+    """The id of what it made."""
     at: float = 0.0
 
 

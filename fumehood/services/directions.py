@@ -7,18 +7,22 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
 from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.idea import Decision
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import LOCAL_TENANT
-from fumehood.errors import BadInputError
-from fumehood.ports import Artifacts, Clock, Store
-from fumehood.services import templates
+from fumehood.errors import BadInputError, ConflictError
+from fumehood.ports import Artifacts, Clock, Store, Transaction
+from fumehood.services import audit, templates, tenants
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.queueing import enqueue
+from fumehood.services.replies import Once, keep, made_by
 from fumehood.services.world import WriteWorld
 
+LOCAL_ACTOR = "local"
+"""Whoever types a command on this machine."""
 MAX_TEXT = 20_000
 MAX_IDEAS = 500
 MAX_RUNS = 20
@@ -41,7 +45,10 @@ class Submission:
     seed: int = 0
     sandbox: str = "auto"
     budget_usd: float | None = None
+    approve: Approve = Approve.AUTO
     tenant: TenantId = LOCAL_TENANT
+    actor: str = LOCAL_ACTOR
+    """Whose key it came with."""
 
 
 def submit(
@@ -53,6 +60,7 @@ def submit(
     *,
     baseline_only: bool = False,
     shipped_only: bool = False,
+    once: Once | None = None,
 ) -> Direction:
     """Check what is asked, keep a snapshot of the template, and make the first step due.
 
@@ -64,7 +72,12 @@ def submit(
     if baseline_only:
         direction = dataclasses.replace(direction, ideas=0)
     with store.begin() as tx:
+        if known := made_by(tx, clock, once):
+            return tx.directions.get(known)
+        tenants.admit(tx, direction.tenant)
         tx.directions.save(direction)
+        keep(tx, clock, once, direction.id)
+        audit.note(tx, clock, asked.actor, "direction.submitted", tenant=direction.tenant, subject=direction.id)
         enqueue(tx, clock, (Next(name="begin", key=f"begin:{direction.id}", direction_id=direction.id),))
         tx.events.append(
             Event(
@@ -114,6 +127,7 @@ def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) 
         seed=asked.seed,
         sandbox=asked.sandbox,
         budget_usd=asked.budget_usd,
+        approve=asked.approve,
         template_files=files,
         created_at=clock.now(),
     )
@@ -136,6 +150,11 @@ def schedule(world: WriteWorld, step: Step) -> Change:
         ideas = tx.ideas.find(direction_id=direction.id)
         baselines = tx.runs.find(direction_id=direction.id, index=0)
     chosen = [idea for idea in ideas if idea.goes_on]
+    if direction.approve is not Approve.AUTO and any(idea.decision is Decision.OPEN for idea in chosen):
+        waiting = dataclasses.replace(direction, hold=Hold.APPROVAL)
+        again = Next(name="schedule", key=f"schedule:{direction.id}:{step.id}", direction_id=direction.id)
+        said = happened(world.clock, direction, "approval", "the ideas wait for a person's approval")
+        return Change(directions=(waiting,), steps=(again,), events=(said,))
     if not chosen:
         return Change(
             directions=(direction.to(DirectionState.DONE, ended_at=world.clock.now()),),
@@ -210,7 +229,15 @@ def close_experiment(experiment: Experiment) -> Next:
     )
 
 
-def cancel(store: Store, clock: Clock, direction_id: DirectionId) -> Direction:
+def live(tx: Transaction, key: DirectionId) -> Direction:
+    """Return a direction that has not ended; `ConflictError` when it has."""
+    direction = tx.directions.get(key)
+    if direction.is_final:
+        raise ConflictError(f"The direction is {direction.state}, so nothing of it can be changed.")
+    return direction
+
+
+def cancel(store: Store, clock: Clock, direction_id: DirectionId, actor: str = LOCAL_ACTOR) -> Direction:
     """Cancel a direction; what runs is stopped by the watcher. Cancelling twice is the same as once."""
     with store.begin() as tx:
         direction = tx.directions.get(direction_id)
@@ -225,6 +252,7 @@ def cancel(store: Store, clock: Clock, direction_id: DirectionId) -> Direction:
         tx.events.append(
             Event(direction_id=direction_id, kind="direction.cancelled", text="cancelled on request", at=now)
         )
+        audit.note(tx, clock, actor, "direction.cancelled", tenant=direction.tenant, subject=direction.id)
     return direction
 
 

@@ -12,7 +12,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.step import Step
 from fumehood.ports import Call, Edit
-from fumehood.services import directions, final_info, measuring, preparing, templates
+from fumehood.services import directions, feedback, final_info, measuring, preparing, templates
 from fumehood.services.calls import claims_for
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -113,9 +113,12 @@ def _edit(
     added = [path for path in sources if path not in direction.template_files]
     editable = [*(path for path in template.editable if path in sources), *added]
     last = run.attempts[-1] if run and run.attempts else None
+    with world.store.begin(write=False) as tx:
+        guidance = feedback.said(tx, direction.id, experiment.id)
     prompt = world.prompts.render(
         "coder",
         task=task,
+        guidance=guidance,
         title=idea.title,
         experiment=idea.experiment,
         may_change=", ".join(idea.changes or template.comparison.may_change) or "what the plan needs",

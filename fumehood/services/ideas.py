@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import BaseModel, Field
 
@@ -15,7 +15,7 @@ from fumehood.domain.ids import IdeaId, idea_name
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.ports import Call
-from fumehood.services import templates
+from fumehood.services import feedback, templates
 from fumehood.services.calls import claims_for
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -56,9 +56,10 @@ def propose(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         archive = tx.ideas.find(direction_id=direction.id)
+        guidance = feedback.said(tx, direction.id)
     index = int(step.payload["index"])
     following = after(direction, index)
-    answer, reflections = _ask(world, direction, archive, index)
+    answer, reflections = _ask(world, direction, archive, index, guidance)
     if answer.exhausted or not answer.title.strip() or not answer.experiment.strip():
         event = happened(world.clock, direction, "idea.none", f"idea {index + 1}: the model had no further idea")
         return Change(steps=(_schedule(direction),), events=(event,))
@@ -87,7 +88,9 @@ def propose(world: WriteWorld, step: Step) -> Change:
     return Change(ideas=(idea,), steps=(check,), events=(event,))
 
 
-def _ask(world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int) -> tuple[IdeaAnswer, int]:
+def _ask(
+    world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, guidance: str
+) -> tuple[IdeaAnswer, int]:
     system, task = templates.prompt_of(direction.template_files, world.artifacts)
     code = world.artifacts.get(direction.template_files["experiment.py"]).decode(errors="replace")
     seeds = templates.seed_ideas(direction.template_files, world.artifacts)
@@ -102,6 +105,7 @@ def _ask(world: WriteWorld, direction: Direction, archive: Sequence[Idea], index
         metrics=_metrics(template),
         may_change=", ".join(template.comparison.may_change) or "anything in the editable files",
         archive=shown,
+        guidance=guidance,
         number=str(index + 1),
         total=str(direction.ideas),
     )
@@ -141,13 +145,7 @@ def _metrics(template: Template) -> str:
 def _idea(
     world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, answer: IdeaAnswer, reflections: int
 ) -> Idea:
-    name = idea_name(answer.name or answer.title)
-    taken = {one.name for one in archive}
-    number = 2
-    base = name
-    while name in taken:
-        name = f"{base[:36]}_{number}"
-        number += 1
+    name = free_name(answer.name or answer.title, {one.name for one in archive})
     missing = ScoreAnswer(value=1, reason="not given")
     return Idea(
         id=IdeaId(world.clock.new_id("idea")),
@@ -168,6 +166,16 @@ def _idea(
         reflections=reflections,
         created_at=world.clock.now(),
     )
+
+
+def free_name(text: str, taken: Collection[str]) -> str:
+    """Return a name for an idea, with a number after it where the plain one is taken."""
+    base = name = idea_name(text)
+    number = 2
+    while name in taken:
+        name = f"{base[:36]}_{number}"
+        number += 1
+    return name
 
 
 def _score(answer: ScoreAnswer) -> Score:

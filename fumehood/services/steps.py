@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.direction import Approve, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId
@@ -192,6 +192,8 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
         known = tx.experiments.find(id=experiment.id)
         if not (known and known[0].is_final):
             hold = experiment.hold if experiment.hold is not Hold.NONE else (known[0].hold if known else Hold.NONE)
+            if known and hold is Hold.NONE and known[0].state is not experiment.state and not experiment.is_final:
+                hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
     for idea in change.ideas:
         tx.ideas.save(idea)
@@ -206,6 +208,12 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     enqueue(tx, clock, change.steps)
     for event in change.events:
         tx.events.append(event)
+
+
+def _approval(tx: Transaction, experiment: Experiment) -> Hold:
+    """Return the hold of an experiment that has just moved: a person may want to approve each step."""
+    every = tx.directions.get(experiment.direction_id).approve is Approve.EVERY_STEP
+    return Hold.APPROVAL if every else Hold.NONE
 
 
 def _subject(store: Store, step: Step) -> tuple[Direction, Experiment | None]:

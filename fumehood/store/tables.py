@@ -51,11 +51,13 @@ class DirectionRow(Base):
     """What a researcher submitted."""
 
     __tablename__ = "directions"
+    # A tenant's list, whole or of one state, in the order of its pages.
+    __table_args__ = (Index(None, "tenant", "row"), Index(None, "tenant", "state", "row"))
 
     row: Mapped[int] = _order()
     """Counts rows in the order they were first saved."""
     id: Mapped[str] = _id()
-    tenant: Mapped[str] = mapped_column(index=True)
+    tenant: Mapped[str]
     template: Mapped[str]
     text: Mapped[str]
     model: Mapped[str]
@@ -88,6 +90,7 @@ class IdeaRow(Base):
     name: Mapped[str]
     title: Mapped[str]
     experiment: Mapped[str]
+    decision: Mapped[str]
     interestingness: Mapped[dict[str, Any]]
     feasibility: Mapped[dict[str, Any]]
     novelty_score: Mapped[dict[str, Any]]
@@ -324,7 +327,7 @@ class KeyRow(Base):
     tenant: Mapped[str] = mapped_column(index=True)
     name: Mapped[str]
     scopes: Mapped[list[Any]]
-    digest: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
     revoked_at: Mapped[float | None]
@@ -350,8 +353,7 @@ class ReplyRow(Base):
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
     request: Mapped[str]
-    status: Mapped[int]
-    body: Mapped[str]
+    made: Mapped[str]
     at: Mapped[float]
 
 

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.door import OPEN
 from api.feed import Feed
+from api.rates import Rates
 from fumehood.domain.ids import ID
 from fumehood.domain.step import Side
 from fumehood.errors import (
@@ -26,6 +27,7 @@ from fumehood.errors import (
     OverBudgetError,
     WorkFailedError,
 )
+from fumehood.services import keys
 from tests.fakes.laboratory import Laboratory
 
 KEY = "k" * 20
@@ -48,6 +50,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.lab = Laboratory(folder)
+        keys.first(self.lab.store, self.lab.clock, KEY)
         self.hints = Hints()
         self.feed = Feed(self.lab.store, most=1)
         self.app: FastAPI = create_app(
@@ -56,7 +59,7 @@ class Served:
             self.lab.clock,
             self.hints,
             shipped=folder / "shipped",
-            api_key=KEY,
+            rates=Rates.alone("100000/minute", "100000/minute"),
             feed=self.feed,
             cursor_key=b"c" * 32,
             public_keys=lambda: {self.lab.signer.key_id: self.lab.signer.public_pem()},

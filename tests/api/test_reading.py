@@ -146,20 +146,22 @@ class TestLists:
         with store.begin() as tx:
             for number in range(10_000):
                 tx.directions.save(dataclasses.replace(sample, id=DirectionId(f"dir_{number:026d}")))
+        shelf = browsing.Shelf(store, sample.tenant)
         after, seen = None, 0
-        while page := browsing.directions(store, state, after, 200):
+        while page := shelf.directions(state, after, 200):
             after, seen = page[-1].id, seen + len(page)
         store.close()
         assert seen == 10_000
         # The plan looks the place up instead of walking to it.
-        query = "EXPLAIN QUERY PLAN SELECT * FROM directions WHERE row > 9000 ORDER BY row LIMIT 50"
+        query = "EXPLAIN QUERY PLAN SELECT * FROM directions WHERE tenant = 't' AND row > 9000 ORDER BY row LIMIT 50"
         if state:
             query = query.replace("row >", "state = 'queued' AND row >")
         with sqlite3.connect(tmp_path / "many.db") as raw:
             [plan] = raw.execute(query)
         raw.close()
         assert plan[3].startswith("SEARCH")
-        assert "rowid>?" in plan[3]
+        assert "tenant=?" in plan[3]
+        assert "row>?" in plan[3]
 
 
 class TestFiles:

@@ -253,7 +253,7 @@ KEY = Key(
     revoked_at=3.5,
 )
 SWITCH = Switch(id=PLATFORM, is_paused=True, is_killed=True, at=1.5)
-REPLY = Reply(id="ab" * 32, request="cd" * 32, status=202, body='{"id": "dir_1"}', at=1.5)
+REPLY = Reply(id="ab" * 32, request="cd" * 32, made="dir_1", at=1.5)
 FEEDBACK = Feedback(id="evt_9", direction_id=DIR, experiment_id=EXP, author="key_1", text="Try β.", at=1.5)
 LEASE = Lease(id="GPU-0", tenant=TENANT.id, execution_id=EXEC, since=1.5, beat_at=2.5)
 AUDIT = AuditEntry(
@@ -284,7 +284,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "tenants": {"weight": 3.5},
     "keys": {"revoked_at": None},
     "switches": {"is_killed": False},
-    "replies": {"status": 200},
+    "replies": {"made": "dir_2"},
     "leases": {"tenant": None, "execution_id": None},
 }
 BELONGING = [(kind, sample) for kind, sample in KINDS if hasattr(sample, "direction_id") and kind != "calls"]

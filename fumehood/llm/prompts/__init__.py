@@ -5,11 +5,11 @@ Every prompt below is a file of this folder with `$field`s. All fields are text 
 | prompt | fields |
 |---|---|
 | `system` | `template_system` |
-| `idea` | `task`, `direction`, `code`, `metrics`, `may_change`, `archive`, `number`, `total` |
+| `idea` | `task`, `direction`, `code`, `metrics`, `may_change`, `archive`, `guidance`, `number`, `total` |
 | `reflection` | `idea`, `archive`, `round`, `rounds` |
 | `novelty_query` | `idea`, `task`, `found`, `round`, `rounds` |
 | `novelty_decision` | `idea`, `task`, `found`, `facts` |
-| `coder` | `title`, `experiment`, `task`, `may_change`, `run`, `runs`, `editable`, `history`, `failure` |
+| `coder` | `title`, `experiment`, `task`, `may_change`, `run`, `runs`, `editable`, `history`, `failure`, `guidance` |
 | `plot` | `title`, `experiment`, `runs`, `failure` |
 | `notes` | `title`, `run`, `output`, `facts` |
 | `title` | `idea`, `abstract`, `facts` |

@@ -22,12 +22,16 @@ def upgrade() -> None:
     """Go up to this version."""
     for name, column in (
         ("directions", _text("approve", server_default="auto")),
+        ("ideas", _text("decision", server_default="open")),
         ("executions", _number("gpus", "whole", server_default="0")),
     ):
         with op.batch_alter_table(name) as table:
             table.add_column(column)
         with op.batch_alter_table(name) as table:
             table.alter_column(column.name, server_default=None)
+    op.drop_index("ix_directions_tenant", "directions")
+    op.create_index("ix_directions_tenant_row", "directions", ["tenant", "row"])
+    op.create_index("ix_directions_tenant_state_row", "directions", ["tenant", "state", "row"])
     _extend_ledger()
     _create("balances", *(_number(name, kind) for name, kind in SUMS.items()))
     _create("leases", _text("tenant", nullable=True), _text("execution_id", nullable=True), *_real("since", "beat_at"))
@@ -37,14 +41,23 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.Column("revoked_at", sa.Double(), nullable=True),
     )
-    _create("keys", _text("tenant"), _text("name"), _json("scopes"), _text("digest"), *_real("created_at"), *ends)
+    _create(
+        "keys",
+        _text("tenant"),
+        _text("name"),
+        _json("scopes"),
+        _text("digest"),
+        *_real("created_at"),
+        *ends,
+        unique=("id", "digest"),
+    )
     _index("keys", "tenant")
     flags: Any = (
         sa.Column("is_paused", sa.Boolean(), nullable=False),
         sa.Column("is_killed", sa.Boolean(), nullable=False),
     )
     _create("switches", *flags, *_real("at"))
-    _create("replies", _text("request"), _number("status", "whole"), _text("body"), *_real("at"))
+    _create("replies", _text("request"), _text("made"), *_real("at"))
     owner = sa.ForeignKeyConstraint(["direction_id"], ["directions.id"], name="fk_feedback_direction_id")
     words = (_text("direction_id"), _text("experiment_id", nullable=True), _text("author"), _text("text"))
     _create("feedback", *words, *_real("at"), owner)
@@ -67,7 +80,10 @@ def downgrade() -> None:
     with op.batch_alter_table("ledger") as table:
         for name in ("tenant", "day", *NEW_SUMS):
             table.drop_column(name)
-    for owner, column in (("directions", "approve"), ("executions", "gpus")):
+    op.drop_index("ix_directions_tenant_state_row", "directions")
+    op.drop_index("ix_directions_tenant_row", "directions")
+    op.create_index("ix_directions_tenant", "directions", ["tenant"])
+    for owner, column in (("directions", "approve"), ("ideas", "decision"), ("executions", "gpus")):
         with op.batch_alter_table(owner) as table:
             table.drop_column(column)
 

@@ -1,0 +1,211 @@
+"""What administrators send and read over the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from fumehood.domain.quota import QUOTAS, Balance
+from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
+
+_TENANT, _KEY = "ten_01kaw3v6rsv2xq8s5y9m4tz7hn", "key_01kaw3v9m1c7d2e5f8g0h3j6kq"
+_NAME = r"^[^\x00]*$"
+
+
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(from_attributes=True, json_schema_extra={"examples": [fields]})
+
+
+def _input(**fields: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+class TenantCreate(BaseModel):
+    """A tenant to be made."""
+
+    model_config = _input(name="vision group", weight=1.0)
+    name: str = Field(min_length=1, max_length=100, pattern=_NAME)
+    weight: float = Field(default=1.0, ge=0.01, le=100, allow_inf_nan=False)
+
+
+class TenantRead(BaseModel):
+    """A tenant."""
+
+    model_config = _example(id=_TENANT, name="vision group", weight=1.0, quotas={"runs": 4.0}, created_at=1.8e9)
+    id: str
+    name: str
+    weight: float
+    quotas: dict[str, float]
+    created_at: float
+
+
+class KeyCreate(BaseModel):
+    """A key to be issued."""
+
+    model_config = _input(tenant=_TENANT, name="ci", scopes=["read", "write"])
+    tenant: str = Field(min_length=1, max_length=100, pattern=_NAME)
+    """Its id or its name."""
+    name: str = Field(default="", max_length=100, pattern=_NAME)
+    scopes: list[Scope] = Field(min_length=1, max_length=3)
+    lives_s: float | None = Field(default=None, gt=0, le=10 * 366 * 86400, allow_inf_nan=False)
+
+
+class KeyRead(BaseModel):
+    """A key, without its text."""
+
+    model_config = _example(
+        id=_KEY, tenant=_TENANT, name="ci", scopes=["read"], created_at=1.8e9, expires_at=None, revoked_at=None
+    )
+    id: str
+    tenant: str
+    name: str
+    scopes: list[str]
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+class KeyIssued(KeyRead):
+    """A key with its text, which is shown this once."""
+
+    model_config = _example(
+        id=_KEY,
+        tenant=_TENANT,
+        name="ci",
+        scopes=["read"],
+        created_at=1.8e9,
+        expires_at=None,
+        revoked_at=None,
+        key="fh_01kaw3v9m1c7d2e5f8g0h3j6kq_...",
+    )
+    key: str
+
+    @classmethod
+    def of(cls, key: Key, text: str) -> KeyIssued:
+        """Return a key as it is shown to whoever had it issued."""
+        return cls(**KeyRead.model_validate(key).model_dump(), key=text)
+
+
+class QuotaChange(RootModel[dict[str, float | None]]):
+    """Quotas to be set, by name; null takes one away."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"directions": 5, "runs": 4, "tokens_day": None}]})
+    root: dict[str, float | None] = Field(max_length=len(QUOTAS))
+
+
+class BudgetChange(BaseModel):
+    """What may be spent, in US dollars; what is left out stays, null takes a limit away."""
+
+    model_config = _input(usd_day=20.0, usd=500.0)
+    usd_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class Taken(BaseModel):
+    """What is spent or reserved."""
+
+    model_config = _example(usd=1.25, tokens=81_000, cpu_s=310.5, gpu_s=0.0, bytes=1_048_576, running=1, gpus=0)
+    usd: float
+    tokens: int
+    cpu_s: float
+    gpu_s: float
+    bytes: int
+    running: int
+    gpus: int
+
+
+_TAKEN = {"usd": 1.25, "tokens": 81_000, "cpu_s": 310.5, "gpu_s": 0.0, "bytes": 1_048_576, "running": 1, "gpus": 0}
+
+
+class UsageRead(BaseModel):
+    """What a tenant may take, and has taken in all and today."""
+
+    model_config = _example(
+        tenant=_TENANT, name="vision group", quotas={"runs": 4.0}, directions=1, total=_TAKEN, today=_TAKEN
+    )
+    tenant: str
+    name: str
+    quotas: dict[str, float]
+    directions: int
+    total: Taken
+    today: Taken
+
+    @classmethod
+    def of(cls, tenant: Tenant, directions: int, total: Balance, today: Balance) -> UsageRead:
+        """Return a tenant's usage as it is shown."""
+        return cls(
+            tenant=tenant.id,
+            name=tenant.name,
+            quotas=dict(tenant.quotas),
+            directions=directions,
+            total=Taken.model_validate(total),
+            today=Taken.model_validate(today),
+        )
+
+
+class LeaseRead(BaseModel):
+    """A GPU and who holds it; nobody, where there is no execution."""
+
+    model_config = _example(id="0", tenant=None, execution_id=None, since=0.0, beat_at=0.0)
+    id: str
+    tenant: str | None
+    execution_id: str | None
+    since: float
+    beat_at: float
+
+
+class WorkPause(BaseModel):
+    """Whose work is paused; everybody's where no tenant is named."""
+
+    model_config = _input(tenant=None, kill=False)
+    tenant: str | None = Field(default=None, min_length=1, max_length=100, pattern=_NAME)
+    kill: bool = False
+    """Whether what runs is stopped too; it is begun again when the work goes on."""
+
+
+class WorkResume(BaseModel):
+    """Whose work goes on; everybody's where no tenant is named."""
+
+    model_config = _input(tenant=None)
+    tenant: str | None = Field(default=None, min_length=1, max_length=100, pattern=_NAME)
+
+
+class SwitchRead(BaseModel):
+    """Whether the work of a tenant, or of all, goes on."""
+
+    model_config = _example(tenant=None, paused=True, killed=False, at=1.8e9)
+    tenant: str | None
+    paused: bool
+    killed: bool
+    at: float
+
+    @classmethod
+    def of(cls, switch: Switch) -> SwitchRead:
+        """Return a switch as it is shown."""
+        whose = None if switch.id == PLATFORM else switch.id
+        return cls(tenant=whose, paused=switch.is_paused, killed=switch.is_killed, at=switch.at)
+
+
+class AuditRead(BaseModel):
+    """Who changed what."""
+
+    model_config = _example(
+        seq=7,
+        actor=_KEY,
+        action="quota.set",
+        tenant=_TENANT,
+        subject=_TENANT,
+        detail={"runs": 4},
+        at=1.8e9,
+        seal="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    )
+    seq: int
+    actor: str
+    action: str
+    tenant: str
+    subject: str
+    detail: dict[str, str | int | float | bool | None]
+    at: float
+    seal: str
+    """Binds this entry and all before it; empty for the few seconds before it is set."""

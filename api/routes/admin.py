@@ -1,0 +1,168 @@
+"""Administration: tenants, keys, quotas, budgets, leases, the switch, the audit, usage."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from api.admin_views import (
+    AuditRead,
+    BudgetChange,
+    KeyCreate,
+    KeyIssued,
+    KeyRead,
+    LeaseRead,
+    QuotaChange,
+    SwitchRead,
+    TenantCreate,
+    TenantRead,
+    UsageRead,
+    WorkPause,
+    WorkResume,
+)
+from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
+from api.views import Page
+from fumehood.services import administration, keys, switches, tenants
+
+Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Entries after this number.")]
+
+
+def router(context: Context) -> APIRouter:
+    """Return the routes; the door asks for the scope `admin`."""
+    routes = APIRouter(prefix="/v1/admin", tags=["administration"], dependencies=GUARDED)
+    _tenants(routes, context)
+    _keys(routes, context)
+    _quotas(routes, context)
+    _work(routes, context)
+    return routes
+
+
+def _tenants(routes: APIRouter, context: Context) -> None:
+    @routes.get("/tenants", summary="List the tenants", responses=errors())
+    def list_tenants(asked: AskedPage) -> Page[TenantRead]:
+        """Return the tenants, oldest first."""
+        return asked.page(
+            context,
+            lambda after, limit: administration.tenants(context.store, after, limit),
+            lambda one: one.id,
+            TenantRead.model_validate,
+        )
+
+    @routes.post("/tenants", summary="Make a tenant", status_code=201, responses=errors(400, 409, 413))
+    def create_tenant(given: TenantCreate, by: AskedBy, once: AskedOnce, response: Response) -> TenantRead:
+        """Make a tenant; nothing of one is seen by another."""
+        made = tenants.create(context.store, context.clock, by.key, given.name, given.weight, once)
+        say_replayed(response, once)
+        return TenantRead.model_validate(made)
+
+
+def _keys(routes: APIRouter, context: Context) -> None:
+    store, clock = context.store, context.clock
+
+    @routes.get("/keys", summary="List the keys", responses=errors())
+    def list_keys(asked: AskedPage) -> Page[KeyRead]:
+        """Return the keys, oldest first, without their texts."""
+        return asked.page(
+            context,
+            lambda after, limit: administration.keys(store, after, limit),
+            lambda one: one.id,
+            KeyRead.model_validate,
+        )
+
+    @routes.post("/keys", summary="Issue a key", status_code=201, responses=errors(400, 404, 409, 413))
+    def issue_key(given: KeyCreate, by: AskedBy, once: AskedOnce) -> KeyIssued:
+        """Issue a key for a tenant; its text is in this answer and nowhere else."""
+        key, text = keys.issue(
+            store,
+            clock,
+            by.key,
+            tenant=administration.tenant(store, given.tenant).id,
+            name=given.name,
+            scopes=given.scopes,
+            lives_s=given.lives_s,
+            once=once,
+        )
+        return KeyIssued.of(key, text)
+
+    @routes.post("/keys/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=errors(404, 409))
+    def rotate_key(key_id: str, by: AskedBy) -> KeyIssued:
+        """Issue a key like this one, which opens for another day."""
+        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id)
+        return KeyIssued.of(key, text)
+
+    @routes.delete("/keys/{key_id}", summary="Revoke a key", responses=errors(404))
+    def revoke_key(key_id: str, by: AskedBy) -> KeyRead:
+        """Let a key open nothing any more; revoking twice is the same as once."""
+        return KeyRead.model_validate(keys.revoke(store, clock, by.key, administration.key(store, key_id).id))
+
+
+def _quotas(routes: APIRouter, context: Context) -> None:
+    store, clock = context.store, context.clock
+
+    @routes.get("/quotas/{tenant_id}", summary="Read a tenant's quotas", responses=errors(404))
+    def read_quotas(tenant_id: str) -> UsageRead:
+        """Return what a tenant may take, and what it has taken."""
+        return UsageRead.of(*tenants.usage(store, clock, administration.tenant(store, tenant_id).id))
+
+    @routes.put("/quotas/{tenant_id}", summary="Set a tenant's quotas", responses=errors(400, 404, 413))
+    def set_quotas(tenant_id: str, given: QuotaChange, by: AskedBy) -> UsageRead:
+        """Set some quotas, or take them away by null; what a lower one held goes on where a higher one allows."""
+        known = administration.tenant(store, tenant_id)
+        tenants.set_quotas(store, clock, by.key, known.id, given.root)
+        return UsageRead.of(*tenants.usage(store, clock, known.id))
+
+    @routes.get("/budgets/{tenant_id}", summary="Read a tenant's budget", responses=errors(404))
+    def read_budget(tenant_id: str) -> UsageRead:
+        """Return what a tenant may spend, and what it has spent."""
+        return UsageRead.of(*tenants.usage(store, clock, administration.tenant(store, tenant_id).id))
+
+    @routes.put("/budgets/{tenant_id}", summary="Set a tenant's budget", responses=errors(400, 404, 413))
+    def set_budget(tenant_id: str, given: BudgetChange, by: AskedBy) -> UsageRead:
+        """Set what a tenant may spend a day and in all, or take a limit away by null."""
+        known = administration.tenant(store, tenant_id)
+        tenants.set_quotas(store, clock, by.key, known.id, given.model_dump(exclude_unset=True), money=True)
+        return UsageRead.of(*tenants.usage(store, clock, known.id))
+
+    @routes.get("/usage", summary="Read everybody's usage", responses=errors())
+    def list_usage(asked: AskedPage) -> Page[UsageRead]:
+        """Return what each tenant may take and has taken."""
+        return asked.page(
+            context,
+            lambda after, limit: administration.tenants(store, after, limit),
+            lambda one: one.id,
+            lambda one: UsageRead.of(*tenants.usage(store, clock, one.id)),
+        )
+
+    @routes.get("/leases", summary="List the leases", responses=errors())
+    def list_leases(asked: AskedPage) -> Page[LeaseRead]:
+        """Return the GPUs that were ever leased, and who holds them now."""
+        return asked.page(
+            context,
+            lambda after, limit: administration.leases(store, after, limit),
+            lambda one: one.id,
+            LeaseRead.model_validate,
+        )
+
+
+def _work(routes: APIRouter, context: Context) -> None:
+    store, clock = context.store, context.clock
+
+    @routes.post("/pause", summary="Pause the work", responses=errors(400, 404, 413))
+    def pause_work(given: WorkPause, by: AskedBy) -> SwitchRead:
+        """Begin nothing new, of one tenant or of all; with `kill`, stop within seconds also what runs."""
+        tenant = None if given.tenant is None else administration.tenant(store, given.tenant).id
+        return SwitchRead.of(switches.pause(store, clock, by.key, tenant, kill=given.kill))
+
+    @routes.post("/resume", summary="Let the work go on", responses=errors(400, 404, 413))
+    def resume_work(given: WorkResume, by: AskedBy) -> SwitchRead:
+        """Let what was paused go on where it stood."""
+        tenant = None if given.tenant is None else administration.tenant(store, given.tenant).id
+        return SwitchRead.of(switches.resume(store, clock, by.key, tenant))
+
+    @routes.get("/audit", summary="Read the audit", responses=errors())
+    def read_audit(after: Seq = 0, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Page[AuditRead]:
+        """Return who changed what, oldest first; `next` is the number to ask for as `after`."""
+        found = administration.audit(store, after, limit + 1)
+        following = str(found[limit - 1].seq) if len(found) > limit else None
+        return Page(items=[AuditRead.model_validate(one) for one in found[:limit]], next=following)

@@ -1,0 +1,65 @@
+"""What people decide about ideas and experiments under way."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from api.context import GUARDED, AskedBy, AskedOnce, Context, errors, say_replayed
+from api.schemas import FeedbackCreate, FeedbackRead
+from api.views import ExperimentRead, IdeaRead
+from fumehood.domain.step import Side
+from fumehood.services import feedback, guidance
+
+
+def router(context: Context) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(prefix="/v1", tags=["decisions"], dependencies=GUARDED)
+    store, clock = context.store, context.clock
+
+    @routes.post("/ideas/{idea_id}/approve", summary="Approve an idea", responses=errors(404, 409))
+    def approve_idea(idea_id: str, by: AskedBy) -> IdeaRead:
+        """Have an idea carried out; when the last one is decided, a direction that waits goes on."""
+        known = context.shelf(by).idea(idea_id)
+        decided = guidance.decide(store, clock, by.key, known.id, approve=True)
+        context.queue.hint(Side.WRITE)
+        return IdeaRead.model_validate(decided)
+
+    @routes.post("/ideas/{idea_id}/reject", summary="Reject an idea", responses=errors(404, 409))
+    def reject_idea(idea_id: str, by: AskedBy) -> IdeaRead:
+        """Have an idea not carried out, unless its experiment has begun."""
+        known = context.shelf(by).idea(idea_id)
+        decided = guidance.decide(store, clock, by.key, known.id, approve=False)
+        context.queue.hint(Side.WRITE)
+        return IdeaRead.model_validate(decided)
+
+    @routes.post("/experiments/{experiment_id}/pause", summary="Pause an experiment", responses=errors(404, 409))
+    def pause_experiment(experiment_id: str, by: AskedBy) -> ExperimentRead:
+        """Begin nothing more of an experiment; what runs goes on."""
+        known = context.shelf(by).experiment(experiment_id)
+        return ExperimentRead.of(guidance.pause_experiment(store, clock, by.key, known.id))
+
+    @routes.post("/experiments/{experiment_id}/resume", summary="Let an experiment go on", responses=errors(404, 409))
+    def resume_experiment(experiment_id: str, by: AskedBy) -> ExperimentRead:
+        """Lift whatever holds the experiment; where each step is approved, this approves the next."""
+        known = context.shelf(by).experiment(experiment_id)
+        resumed = guidance.resume_experiment(store, clock, by.key, known.id)
+        for side in Side:
+            context.queue.hint(side)
+        return ExperimentRead.of(resumed)
+
+    @routes.post(
+        "/experiments/{experiment_id}/feedback",
+        summary="Comment on an experiment",
+        status_code=201,
+        responses=errors(400, 404, 409, 413),
+    )
+    def comment_on_experiment(
+        experiment_id: str, given: FeedbackCreate, by: AskedBy, once: AskedOnce, response: Response
+    ) -> FeedbackRead:
+        """Leave a comment; the next step that asks a model for code reads it."""
+        known = context.shelf(by).experiment(experiment_id)
+        made = feedback.comment(store, clock, by.key, known.direction_id, known.id, given.text, once)
+        say_replayed(response, once)
+        return FeedbackRead.model_validate(made)
+
+    return routes
