@@ -19,6 +19,7 @@ class Did:
     verdict: Verdict = Verdict.SUCCEEDED
     files: Mapping[str, bytes] = field(default_factory=dict)
     output: str = ""
+    usage: Usage = Usage(wall_s=1.0, cpu_s=1.0, peak_memory_mib=10.0, peak_storage_mib=1.0)
 
 
 Act = Callable[[Spec], Did | None]
@@ -77,7 +78,7 @@ class InstantSandbox:
             name=name,
             verdict=did.verdict,
             exit_code=0 if did.verdict is Verdict.SUCCEEDED else 1,
-            usage=Usage(wall_s=1.0, cpu_s=1.0, peak_memory_mib=10.0, peak_storage_mib=1.0),
+            usage=did.usage,
             output_tail=did.output,
             truncated=False,
             artifacts=artifacts,

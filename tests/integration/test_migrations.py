@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy.exc import DBAPIError
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.ids import DirectionId, TenantId
-from fumehood.errors import MachineUnfitError
+from fumehood.errors import MachineUnfitError, TamperedError
+from fumehood.services import audit
 from fumehood.store import plain, tables
+from fumehood.store.clock import SystemClock
 from fumehood.store.engine import connect
 from fumehood.store.migrate import downgrade, upgrade
 from fumehood.store.sql import SqlStore, open_store
@@ -53,8 +56,10 @@ def query(path: Path, sql: str) -> list[str]:
         connection.close()
 
 
-def schema_of(path: Path) -> list[str]:
-    return query(path, "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
+def schema_of(path: Path) -> list[list[str]]:
+    """Return what was created, each as a list of its lines: a table that was made anew has its rules in any order."""
+    found = query(path, "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
+    return [sorted(line.strip(" \t,") for line in one.splitlines()) for one in found]
 
 
 def test_up_down_and_up_again_ends_where_it_began(url: str, path: Path) -> None:
@@ -227,3 +232,68 @@ def test_a_broken_table_is_one_sentence(path: Path) -> None:
         broken.execute("DROP TABLE alembic_version")
     with pytest.raises(MachineUnfitError, match="cannot be used"):
         upgrade(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_what_was_spent_before_there_were_balances_is_summed_up(
+    url: str, database: str, postgres: PostgresServer
+) -> None:
+    url = url if database == "sqlite" else postgres.empty()
+    upgrade(url, "0002")
+    engine = connect(url)
+    columns = "id, call_id, direction_id, kind, role, model, usd, input_tokens, cached_tokens, output_tokens, at"
+    with engine.begin() as connection:
+        connection.execution_options(fumehood_write=True)
+        for number, (kind, usd) in enumerate((("reserved", 2.0), ("settled", -0.5), ("reserved", 1.0))):
+            direction = "dir_1" if number < 2 else "dir_2"
+            connection.exec_driver_sql(
+                f"INSERT INTO ledger ({columns}) VALUES"  # noqa: S608 - the test's own words
+                f" ('evt_{number}', 'call', '{direction}', '{kind}', 'idea', 'm', {usd}, 1, 2, 3, 5.0)"
+            )
+    engine.dispose()
+    upgrade(url)
+    store = SqlStore(url)
+    with store.begin(write=False) as tx:
+        assert tx.ledger.spent_usd(DirectionId("dir_1")) == 1.5
+        assert tx.ledger.balance("ten_00000000000000000000000000").usd == 2.5
+        assert tx.ledger.balance("dir_2").tokens == 6
+    store.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM audit", "UPDATE audit SET actor = 'me'", "UPDATE audit SET seal = 'other' WHERE seal <> ''"],
+)
+def test_the_database_itself_keeps_the_audit(url: str, database: str, change: str, postgres: PostgresServer) -> None:
+    url = url if database == "sqlite" else postgres.empty()
+    store = open_store(url)
+    for _ in range(2):
+        with store.begin() as tx:
+            audit.note(tx, SystemClock(), "key_1", "quota.set", tenant="ten_1", runs=4)
+        audit.seal(store)
+    assert audit.verify(store) == 2
+    store.close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        connection.execution_options(fumehood_write=True)
+        with pytest.raises(DBAPIError, match="never changed"):
+            connection.exec_driver_sql(change)
+    engine.dispose()
+
+
+def test_a_changed_audit_is_seen(url: str, path: Path) -> None:
+    store = open_store(url)
+    for _ in range(3):
+        with store.begin() as tx:
+            audit.note(tx, SystemClock(), "key_1", "quota.set", runs=4)
+    assert audit.seal(store) == 3
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TRIGGER audit_is_as_it_was")
+        connection.execute("UPDATE audit SET actor = 'me' WHERE seq = 2")
+    connection.close()
+    store = SqlStore(url)
+    with pytest.raises(TamperedError, match="entry 2"):
+        audit.verify(store)
+    store.close()
