@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problem import problem
 
-OPEN = frozenset({"/healthz", "/v1/signing-keys", "/docs", "/openapi.json"})
+OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/v1/signing-keys", "/docs", "/openapi.json"})
 """What answers without the key; every other path, known or not, asks for it."""
 LONGEST_BODY = 1024 * 1024
 

@@ -22,6 +22,7 @@ from celery.platforms import SecurityWarning
 
 from fumehood.domain.step import Side
 from fumehood.errors import FumehoodError
+from fumehood.observe.start import start
 from fumehood.queue.celery import TASK, CeleryQueue, create_app, queue_name
 from fumehood.services import steps
 from fumehood.services.world import RunWorld, WriteWorld
@@ -53,6 +54,7 @@ def main() -> int:
     queue = CeleryQueue(app)
     world: WriteWorld | RunWorld
     try:
+        start("worker", settings)
         worlds.prepare_state(settings)
         atexit.register(Scratch(settings.state_dir).drop)
         if side is Side.WRITE:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.context import GUARDED, OPEN, AskedPage, Context, errors
-from api.schemas import Health
 from api.views import (
     ModelRead,
     ModelsRead,
@@ -24,11 +23,6 @@ def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["catalogue"])
     prices = Prices.shipped().known()
-
-    @routes.get("/healthz", summary="Ask whether the process answers", dependencies=OPEN, responses=errors(422))
-    def healthz() -> Health:
-        """Say that the process answers."""
-        return Health()
 
     @routes.get("/v1/signing-keys", summary="Read the public signing keys", dependencies=OPEN, responses=errors(422))
     def list_signing_keys() -> SigningKeysRead:

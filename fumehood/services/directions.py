@@ -12,6 +12,7 @@ from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event, Step
 from fumehood.errors import BadInputError
+from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store
 from fumehood.services import templates
 from fumehood.services.change import Change, Next, happened
@@ -65,7 +66,7 @@ def submit(
         direction = dataclasses.replace(direction, ideas=0)
     with store.begin() as tx:
         tx.directions.save(direction)
-        enqueue(tx, clock, (Next(name="begin", key=f"begin:{direction.id}", direction_id=direction.id),))
+        enqueue(tx, clock, (first_step(direction.id),))
         tx.events.append(
             Event(
                 direction_id=direction.id,
@@ -75,6 +76,11 @@ def submit(
             )
         )
     return direction
+
+
+def first_step(direction_id: DirectionId) -> Next:
+    """Return the step that a direction begins with; it carries the trace that all others join."""
+    return Next(name="begin", key=f"begin:{direction_id}", direction_id=direction_id, payload=traces.carried())
 
 
 def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) -> Direction:

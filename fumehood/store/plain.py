@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from fumehood.domain.direction import Direction
+from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ledger import LedgerEntry, ModelCall
 from fumehood.domain.step import Event, Step
+from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError
 
 T = TypeVar("T")
+STOPPED: Final = (DirectionState.FAILED.value, DirectionState.CANCELLED.value)
+"""Of a direction in such a state only the engine's steps are still done."""
 
 
 def plain(value: Any) -> Any:
@@ -46,8 +49,10 @@ def plain(value: Any) -> Any:
 class Shape(Generic[T]):
     """One kind of domain value and its columns."""
 
-    def __init__(self, kind: type[T], noun: str) -> None:
+    def __init__(self, kind: type[T], noun: str, **derived: Callable[[T], object]) -> None:
         self.noun = noun
+        self.derived = derived
+        """Columns that say in the open what lies inside another, so that the database can count by it."""
         self.columns = tuple(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
         self._adapter = TypeAdapter(kind)
 
@@ -58,7 +63,7 @@ class Shape(Generic[T]):
             item = getattr(value, name)
             # A number in a column of its own is compared there, so it stays one even when it is infinite.
             row[name] = item if isinstance(item, float) else plain(item)
-        return row
+        return row | {name: plain(found(value)) for name, found in self.derived.items()}
 
     def value(self, row: Mapping[str, Any]) -> T:
         """Return the value that these columns hold."""
@@ -77,11 +82,12 @@ DIRECTION: Final = Shape(Direction, "direction")
 IDEA: Final = Shape(Idea, "idea")
 EXPERIMENT: Final = Shape(Experiment, "experiment")
 RUN: Final = Shape(Run, "run")
-EXECUTION: Final = Shape(Execution, "execution")
+EXECUTION: Final = Shape(Execution, "execution", verdict=lambda one: one.outcome and one.outcome.verdict)
 CALL: Final = Shape(ModelCall, "call")
 STEP: Final = Shape(Step, "step")
 EVENT: Final = Shape(Event, "event")
 ENTRY: Final = Shape(LedgerEntry, "ledger entry")
+WORKER: Final = Shape(Worker, "worker")
 
 
 class Alone:

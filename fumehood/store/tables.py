@@ -108,6 +108,7 @@ class ExperimentRow(Base):
     """One idea being carried out."""
 
     __tablename__ = "experiments"
+    __table_args__ = (Index(None, "state", "hold"),)
 
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
@@ -158,6 +159,7 @@ class ExecutionRow(Base):
     """One container job."""
 
     __tablename__ = "executions"
+    __table_args__ = (Index(None, "kind", "state", "verdict"),)
 
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
@@ -177,6 +179,8 @@ class ExecutionRow(Base):
     fence: Mapped[int]
     losses: Mapped[int]
     outcome: Mapped[dict[str, Any] | None]
+    verdict: Mapped[str | None]
+    """The outcome's, where it can be counted."""
     created_at: Mapped[float]
     launched_at: Mapped[float | None]
 
@@ -262,6 +266,17 @@ class LedgerRow(Base):
     at: Mapped[float]
 
 
+class WorkerRow(Base):
+    """A worker process that was seen at work."""
+
+    __tablename__ = "workers"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    part: Mapped[str]
+    seen_at: Mapped[float]
+
+
 class ChangeRow(Base):
     """The one row that each commit on PostgreSQL raises; SQLite counts by itself."""
 
@@ -284,3 +299,4 @@ CALLS: Final = _table(ModelCallRow)
 STEPS: Final = _table(StepRow)
 EVENTS: Final = _table(EventRow)
 LEDGER: Final = _table(LedgerRow)
+WORKERS: Final = _table(WorkerRow)
