@@ -12,9 +12,7 @@ import pytest
 from api.readiness import Answer, NotReadyError, Readiness, checks_of
 from fumehood.domain.worker import Part, Worker
 from fumehood.errors import ArtifactsUnavailableError
-from fumehood.services.presence import FRESH_S, SEEN_EVERY_S, Presence, fresh
-from fumehood.services.steps import BEATS, LEASE_S
-from fumehood.store.memory import FixedClock, MemoryStore
+from fumehood.services.presence import FRESH_S
 from tests.api.test_api import Served
 
 WORKERS = ("write worker", "run worker", "watcher")
@@ -108,26 +106,3 @@ def test_an_answer_holds_for_a_moment() -> None:
 def test_more_can_be_needed(served: Served) -> None:
     checks = checks_of(served.lab.store, served.lab.artifacts, served.lab.clock, {"broker": lambda: None})
     assert list(checks) == ["database", "artifacts", "broker", *WORKERS]
-
-
-class TestPresence:
-    def test_a_process_shows_itself_now_and_then_and_forgets_the_dead(self) -> None:
-        store, clock = MemoryStore(), FixedClock()
-        dead, living = Presence(Part.RUN, clock), Presence(Part.RUN, clock)
-        with store.begin() as tx:
-            dead.show(tx)
-        clock.advance(10_000.0)
-        for _ in range(3):
-            assert living.is_due
-            with store.begin() as tx:
-                living.show(tx)
-            version = store.version()
-            with store.begin() as tx:
-                living.show(tx)
-                assert fresh(tx, clock.now()) == {Part.WRITE: 0, Part.RUN: 1, Part.WATCH: 0}
-                assert len(tx.workers.find()) == 1
-            assert store.version() == version
-            clock.advance(SEEN_EVERY_S)
-
-    def test_whoever_renews_a_lease_is_always_fresh(self) -> None:
-        assert max(LEASE_S.values()) / BEATS + SEEN_EVERY_S < FRESH_S
