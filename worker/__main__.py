@@ -83,21 +83,25 @@ def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQ
     signals.worker_ready.connect(_hang_up_as_told_to_stop)
     # Volumes, cgroups and the pool of uids need root, and messages are JSON, so nothing of one is ever executed.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    app.worker_main(
-        [
-            "--quiet",
-            "worker",
-            f"--queues={queue_name(side)}",
-            # One step at a time, in this process and its main thread: no connection is carried over a fork.
-            "--pool=solo",
-            f"--hostname={side.value}@%h",
-            "--loglevel=WARNING",
-            # Workers need not know of each other; the table of steps divides the work.
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-        ]
-    )
+    try:
+        app.worker_main(
+            [
+                "--quiet",
+                "worker",
+                f"--queues={queue_name(side)}",
+                # One step at a time, in this process and its main thread: no connection is carried over a fork.
+                "--pool=solo",
+                f"--hostname={side.value}@%h",
+                "--loglevel=WARNING",
+                # Workers need not know of each other; the table of steps divides the work.
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+            ]
+        )
+    finally:
+        # It has stopped by itself; an alarm that came while the interpreter ends would kill it.
+        signal.alarm(0)
 
 
 def _hang_up_as_told_to_stop(**_: object) -> None:
