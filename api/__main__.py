@@ -13,6 +13,7 @@ from api.rates import Rates
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import cursor_secret, public_pem, trusted_keys
 from fumehood.errors import FumehoodError, MachineUnfitError
+from fumehood.observe.start import start
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
 from fumehood.services import keys
@@ -34,6 +35,7 @@ def main() -> int:
     asked = parser.parse_args()
     settings = Settings()
     try:
+        start("api", settings)
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         migrate.upgrade(settings.resolved_database_url)
         cursor_key = cursor_secret(settings.state_dir)
@@ -48,17 +50,21 @@ def main() -> int:
     except FumehoodError as error:
         sys.stderr.write(f"api: {error}\n")
         return error.exit_status
+    queue = CeleryQueue(create_celery(settings.redis_url))
     app = create_app(
         store,
         artifacts,
         clock,
-        CeleryQueue(create_celery(settings.redis_url)),
+        queue,
         shipped=SHIPPED,
         rates=rates,
         cursor_key=cursor_key,
         public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
+        needs={"broker": queue.check},
     )
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=LAST_WORDS_S)
+    uvicorn.run(
+        app, host=asked.host, port=asked.port, log_config=None, access_log=False, timeout_graceful_shutdown=LAST_WORDS_S
+    )
     return 0
 
 

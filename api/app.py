@@ -9,12 +9,17 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api import problem
+from api.access import Access
 from api.context import Context
 from api.cursors import Cursors
 from api.door import Door
 from api.feed import Feed
+from api.figures import StoreFigures
+from api.meters import Meters
 from api.rates import Rates
-from api.routes import admin, catalogue, directions, experiments, moves
+from api.readiness import Check, Readiness, checks_of
+from api.routes import admin, catalogue, directions, experiments, health, moves
+from fumehood.gateway.prices import Prices
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import keys
 
@@ -30,11 +35,12 @@ def create_app(
     cursor_key: bytes,
     public_keys: Callable[[], Mapping[str, bytes]],
     feed: Feed | None = None,
+    needs: Mapping[str, Check] | None = None,
 ) -> FastAPI:
     """Return the application; every route but the open ones of the door asks for a key.
 
     `cursor_key` signs cursors, the same in every process of an installation; `public_keys` returns the signing keys
-    as PEM, by fingerprint.
+    as PEM, by fingerprint. `needs` are further checks of `/readyz`, such as the broker's.
     """
     app = FastAPI(
         title="Fumehood",
@@ -45,7 +51,11 @@ def create_app(
         generate_unique_id_function=_operation_id,
     )
     problem.install(app)
+    feed = feed or Feed(store)
+    meters = Meters(StoreFigures(store, clock, {*Prices.shipped().known(), "offline"}), lambda: feed.streams)
+    # What is added last stands outermost: whoever is turned away at the door is seen too.
     app.add_middleware(Door, authenticate=lambda text: keys.authenticate(store, clock, text), rates=rates)
+    app.add_middleware(Access, meters=meters, new_id=lambda: clock.new_id("req"))
     context = Context(
         store=store,
         artifacts=artifacts,
@@ -53,11 +63,13 @@ def create_app(
         queue=queue,
         shipped=shipped,
         cursors=Cursors(cursor_key),
-        feed=feed or Feed(store),
+        feed=feed,
         public_keys=public_keys,
     )
     for room in (directions, experiments, moves, catalogue, admin):
         app.include_router(room.router(context))
+    readiness = Readiness(checks_of(store, artifacts, clock, needs or {}))
+    app.include_router(health.router(meters, readiness))
     return app
 
 

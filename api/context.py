@@ -34,6 +34,7 @@ PROBLEM = {
             "title": "not found",
             "status": 404,
             "detail": "There is no direction with this id.",
+            "request_id": "req_01kxq3v5m8w2c9f4h7j6n0p1rs",
         },
     }
 }

@@ -16,7 +16,7 @@ from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
 from fumehood.services.keys import Caller
 
-OPEN = frozenset({"/healthz", "/v1/signing-keys", "/docs", "/openapi.json"})
+OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/v1/signing-keys", "/docs", "/openapi.json"})
 """What answers without a key; every other path, known or not, asks for one."""
 ADMIN = "/v1/admin"
 LONGEST_BODY = 1024 * 1024

@@ -18,6 +18,7 @@ from fumehood.errors import (
     NotFoundError,
     OverBudgetError,
 )
+from fumehood.observe import context
 
 STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     BadInputError: (422, "bad-input"),
@@ -30,11 +31,19 @@ SOON = {"Retry-After": "5"}
 NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 429: "too-many-requests"}
 
 
-def problem(status: int, name: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return one problem document."""
-    document = Problem(type=f"urn:fumehood:problem:{name}", title=name.replace("-", " "), status=status, detail=detail)
+def problem(
+    status: int, name: str, detail: str, headers: Mapping[str, str] | None = None, **more: object
+) -> JSONResponse:
+    """Return one problem document, with what else a program may want to know."""
+    document = Problem(
+        type=f"urn:fumehood:problem:{name}",
+        title=name.replace("-", " "),
+        status=status,
+        detail=detail,
+        request_id=context.ids().get("request_id", ""),
+    )
     return JSONResponse(
-        document.model_dump(),
+        document.model_dump() | more,
         status_code=status,
         media_type="application/problem+json",
         headers=headers,
@@ -42,7 +51,7 @@ def problem(status: int, name: str, detail: str, headers: Mapping[str, str] | No
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of the application answered as a problem document."""
+    """Have every expected error answered as a problem document; `api.access` answers for the others."""
 
     def expected(_: Request, error: Exception) -> JSONResponse:
         for kind in type(error).__mro__:
@@ -62,10 +71,6 @@ def install(app: FastAPI) -> None:
         headers = error.headers if isinstance(error, HTTPException) else None
         return problem(status, NAMES.get(status, "http"), detail, headers)
 
-    def unexpected(_: Request, __: Exception) -> JSONResponse:
-        return problem(500, "internal", "Something is broken on our side.")
-
     app.add_exception_handler(FumehoodError, expected)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)

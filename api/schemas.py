@@ -169,6 +169,28 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class CheckRead(BaseModel):
+    """What one thing says that the work needs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "database", "ok": True, "why": ""}]})
+    name: str
+    ok: bool
+    why: str
+    """One sentence where it is not ok."""
+
+
+class Ready(BaseModel):
+    """All that the work needs answers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"status": "ready", "checks": [{"name": "database", "ok": True, "why": ""}]}],
+        }
+    )
+    status: Literal["ready"] = "ready"
+    checks: list[CheckRead]
+
+
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 
@@ -178,3 +200,11 @@ class Problem(BaseModel):
     status: int
     detail: str
     """One sentence for a person."""
+    request_id: str
+    """What the logs call this request; also in the answer's `X-Request-Id`."""
+
+
+class NotReady(Problem):
+    """Something that the work needs is away."""
+
+    checks: list[CheckRead]

@@ -15,6 +15,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Capability, Ended, Outcome, Running, Spec
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
+from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
@@ -23,6 +24,7 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step
 from fumehood.domain.tenant import Key, Switch, Tenant
+from fumehood.domain.worker import Worker
 
 T = TypeVar("T")
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -94,6 +96,9 @@ class Artifacts(Protocol):
 
     def path(self, sha256: str) -> Path:
         """Return a readable local file with these bytes; `NotFoundError` when absent. Never write to it."""
+
+    def probe(self) -> None:
+        """Return when it answers now, without writing anything; else raise `ArtifactsUnavailableError`."""
 
 
 class Collection(Protocol[T]):
@@ -197,6 +202,13 @@ class Ledger(Protocol):
         """Return the lines of a direction, oldest first."""
 
 
+class Workers(Collection[Worker], Protocol):
+    """The worker processes, each as it was last seen."""
+
+    def forget(self, *, before: float) -> None:
+        """Remove those that were last seen before that time."""
+
+
 class Transaction(Protocol):
     """All collections, in one transaction."""
 
@@ -216,6 +228,13 @@ class Transaction(Protocol):
     events: Events
     ledger: Ledger
     audit: Audit
+    workers: Workers
+
+    def figures(self, now: float) -> Figures:
+        """Count everything that there is; without ids, and in the order of what is counted.
+
+        Takes longer the more was ever paid for: whoever is asked often keeps the answer for a while.
+        """
 
 
 class Store(Protocol):

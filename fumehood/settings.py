@@ -81,6 +81,14 @@ class Settings(BaseSettings):
     """How often one API key may change something."""
     gpus: tuple[str, ...] = ()
     """The GPUs that the run workers of this machine may pass in, as Docker names them; a JSON list."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or JSON lines."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is told of what the platform does."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Where a worker or the gateway tells its own figures, on this machine only; 0 is nowhere."""
+    otel_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """Where traces go, over OTLP/HTTP; empty is nowhere."""
 
     s3_endpoint: str = ""
     """Host, or host:port, of the S3 service that keeps artifacts; empty means a folder below `state_dir`."""

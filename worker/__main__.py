@@ -22,6 +22,7 @@ from celery.platforms import SecurityWarning
 
 from fumehood.domain.step import Side
 from fumehood.errors import FumehoodError
+from fumehood.observe.start import start
 from fumehood.queue.celery import TASK, CeleryQueue, create_app, queue_name
 from fumehood.services import steps
 from fumehood.services.world import RunWorld, WriteWorld
@@ -53,6 +54,7 @@ def main() -> int:
     queue = CeleryQueue(app)
     world: WriteWorld | RunWorld
     try:
+        start("worker", settings)
         worlds.prepare_state(settings)
         atexit.register(Scratch(settings.state_dir).drop)
         if side is Side.WRITE:
@@ -81,21 +83,25 @@ def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQ
     signals.worker_ready.connect(_hang_up_as_told_to_stop)
     # Volumes, cgroups and the pool of uids need root, and messages are JSON, so nothing of one is ever executed.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    app.worker_main(
-        [
-            "--quiet",
-            "worker",
-            f"--queues={queue_name(side)}",
-            # One step at a time, in this process and its main thread: no connection is carried over a fork.
-            "--pool=solo",
-            f"--hostname={side.value}@%h",
-            "--loglevel=WARNING",
-            # Workers need not know of each other; the table of steps divides the work.
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-        ]
-    )
+    try:
+        app.worker_main(
+            [
+                "--quiet",
+                "worker",
+                f"--queues={queue_name(side)}",
+                # One step at a time, in this process and its main thread: no connection is carried over a fork.
+                "--pool=solo",
+                f"--hostname={side.value}@%h",
+                "--loglevel=WARNING",
+                # Workers need not know of each other; the table of steps divides the work.
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+            ]
+        )
+    finally:
+        # It has stopped by itself; an alarm that came while the interpreter ends would kill it.
+        signal.alarm(0)
 
 
 def _hang_up_as_told_to_stop(**_: object) -> None:

@@ -20,6 +20,8 @@ from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, container_name
 from fumehood.domain.step import StepState
 from fumehood.errors import NotFoundError, StoreUnavailableError
+from fumehood.observe import traces
+from fumehood.observe.start import start
 from fumehood.queue.local import LocalQueue
 from fumehood.services import steps
 from fumehood.services.change import Change
@@ -51,6 +53,7 @@ def main() -> int:
     if asked.side == "halt":
         halt(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
         return 0
+    start("worker", settings)
     scratch = Scratch(settings.state_dir)
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     if asked.side == "write":
@@ -66,6 +69,7 @@ def _end_with_parent(scratch: Scratch) -> None:
     while sys.stdin.buffer.read(4096):
         pass
     scratch.drop()
+    traces.flush()
     os._exit(0)
 
 

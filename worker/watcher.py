@@ -9,9 +9,12 @@ from pathlib import Path
 
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
+from fumehood.domain.worker import Part
 from fumehood.errors import FumehoodError
+from fumehood.observe import metrics
 from fumehood.ports import Store
 from fumehood.services import audit, executions, quotas
+from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
 from worker import scratch, worlds
@@ -52,12 +55,19 @@ def _lock(settings: Settings) -> Path:
 def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] | None) -> None:
     # The first thing is to repair what whoever watched before left.
     reaped, kept, running = 0.0, 0.0, 0
+    presence = Presence(Part.WATCH, world.clock)
+    looked = time.monotonic()
+    metrics.WATCHER_LAG.set_function(lambda: time.monotonic() - looked)
     while True:
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
+        looked = time.monotonic()
         if world.clock.now() - kept > KEEP_EVERY_S:
             quotas.beat(world.store, world.clock)
             audit.seal(world.store)
             kept = world.clock.now()
+        if presence.is_due:
+            with world.store.begin() as tx:
+                presence.show(tx)
         if ended and running < before:
             ended()
         if world.clock.now() - reaped > REAP_EVERY_S:
@@ -70,6 +80,7 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] 
 def _reap_or_say_why(world: RunWorld) -> None:
     try:
         if removed := reap(world):
+            metrics.REAPED.inc(len(removed))
             LOG.warning("removed what nobody spoke of: %s", ", ".join(removed))
     except FumehoodError as error:
         # An engine that is away now is asked again next time; what runs is watched meanwhile.

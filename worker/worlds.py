@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
+from fumehood.domain.worker import Part
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
 from fumehood.latex.typesetter import Latex
@@ -19,6 +20,7 @@ from fumehood.llm.client import GatewayModel
 from fumehood.llm.prompts import PackagedPrompts
 from fumehood.llm.search_replace import SearchReplaceCoder
 from fumehood.ports import Artifacts, Coder
+from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from fumehood.store import migrate
@@ -68,6 +70,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         prompts=PackagedPrompts(),
         typesetter=Latex(),
         model_tries=settings.model_tries,
+        presence=Presence(Part.WRITE, clock),
     )
 
 
@@ -87,15 +90,16 @@ def coder_python(settings: Settings) -> Path | None:
 
 def run_world(settings: Settings, adapter: str) -> RunWorld:
     """Build what a run worker holds."""
-    secret = installation_secret(settings.state_dir)
+    secret, clock = installation_secret(settings.state_dir), SystemClock()
     return RunWorld(
         gpus=settings.gpus,
         store=store_of(settings),
         artifacts=artifacts_of(settings),
-        clock=SystemClock(),
+        clock=clock,
         sandbox=choose(adapter, settings),
         signer=Ed25519Signer(settings.state_dir),
         derive_key=lambda context: derive_key(secret, context),
+        presence=Presence(Part.RUN, clock),
     )
 
 

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from api.admin_views import UsageRead
 from api.context import GUARDED, OPEN, AskedBy, AskedPage, Context, errors
-from api.schemas import Health
 from api.views import (
     ModelRead,
     ModelsRead,
@@ -25,13 +24,6 @@ def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["catalogue"])
     prices = Prices.shipped().known()
-
-    @routes.get(
-        "/healthz", summary="Ask whether the process answers", dependencies=OPEN, responses=errors(422, guarded=False)
-    )
-    def healthz() -> Health:
-        """Say that the process answers."""
-        return Health()
 
     @routes.get(
         "/v1/signing-keys",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fumehood.artifacts.files import make_folder, new_file, sync_folder, write_all
-from fumehood.errors import BadInputError, NotFoundError, TamperedError
+from fumehood.errors import ArtifactsUnavailableError, BadInputError, NotFoundError, TamperedError
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1024 * 1024
@@ -61,6 +61,13 @@ class LocalArtifacts:
         if not path.is_file():
             raise NotFoundError(f"There is no artifact {sha256}.")
         return path
+
+    def probe(self) -> None:
+        """Return when the folder is there and may be used; else raise `ArtifactsUnavailableError`."""
+        if not os.access(self._root if self._root.exists() else self._root.parent, os.R_OK | os.W_OK | os.X_OK):
+            raise ArtifactsUnavailableError(
+                f"The folder of artifacts {self._root} cannot be used.", remedy="Look at its disk and its owner."
+            )
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256

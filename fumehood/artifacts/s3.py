@@ -95,6 +95,10 @@ class S3Artifacts:
         key = self._key(sha256)
         return self._cache.path(sha256, lambda: self._chunks(key))
 
+    def probe(self) -> None:
+        """Return when the service answers for our keys; else raise `ArtifactsUnavailableError`."""
+        self._size(self._key("0" * 64))
+
     def link(self, sha256: str, filename: str, *, seconds: int = LINK_S) -> str:
         """Return an address that gives these bytes to whoever holds it, as a download; it is secret: never log it.
 

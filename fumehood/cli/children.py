@@ -23,6 +23,8 @@ from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
 GATEWAY_START_S = 60.0
+METRICS_PORTS = {"gateway": 0, "write": 1, "run": 2, "watch": 3}
+"""Each child's place after the port that is set: of several on one machine only one could have that."""
 _NOT_HANDED_ON = {"api_key", "gateway_url", "redis_url", "s3_secret_key"}
 """Of other processes than those started here, or told to each child apart."""
 PYTHON = (sys.executable, "-P")
@@ -107,7 +109,7 @@ class Children:
             stdout=subprocess.PIPE,
             stderr=log,
             pass_fds=() if keys is None else (keys,),
-            env=_clean(self._settings),
+            env=_clean(self._settings_of("gateway")),
         )
         os.close(log)
         self._running["gateway"] = child
@@ -129,13 +131,18 @@ class Children:
         if side == "write":
             command += ["--gateway", self.gateway_url]
         else:
-            command = as_root(command, self._settings)
+            command = as_root(command, self._settings_of(side))
         log = self._log(side)
         self._running[side] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_clean(self._settings)
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_clean(self._settings_of(side))
         )
         self._begun[side] = time.monotonic()
         os.close(log)
+
+    def _settings_of(self, name: str) -> Settings:
+        if not (port := self._settings.metrics_port):
+            return self._settings
+        return self._settings.model_copy(update={"metrics_port": port + METRICS_PORTS[name]})
 
     def _log(self, name: str) -> int:
         folder = self._settings.state_dir / "logs"

@@ -75,11 +75,13 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     from fumehood.gateway.prices import Prices
     from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
     from fumehood.gateway.upstreams.offline import OfflineModel
+    from fumehood.observe.start import start
     from fumehood.settings import Settings
     from fumehood.store.clock import SystemClock
     from fumehood.store.sql import open_store
 
     settings = Settings()
+    start("gateway", settings)
     keys, given = Keys(settings.state_dir), ProviderSettings().anthropic
     named = {} if options.keys_fd is None else handed(options.keys_fd)
     given_key = named.get("anthropic") or (given.get_secret_value() if given else None)
@@ -98,7 +100,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         },
         prices=Prices.shipped(allow_unknown=options.allow_unpriced),
     )
-    config = uvicorn.Config(create_app(desk), log_level="warning", access_log=False, lifespan="off", ws="none")
+    config = uvicorn.Config(create_app(desk), log_config=None, access_log=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     if options.with_parent:
         threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()

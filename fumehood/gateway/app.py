@@ -21,6 +21,7 @@ from fumehood.errors import BadInputError, OverBudgetError
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
 from fumehood.gateway.request import MAX_BYTES
 from fumehood.gateway.upstream import UpstreamError
+from fumehood.observe import traces
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class _Doors:
     async def _messages(self, request: Request) -> Response:
         claims = self._desk.claims(_token(request))
         raw = await _body(request)
-        exchange = await self._in_thread(lambda: self._desk.open(claims, raw))
+        exchange = await self._in_thread(lambda: self._desk.open(claims, raw, traces.carried_by(request.headers)))
         if not exchange.wants_stream:
             return JSONResponse(await self._in_thread(exchange.send))
         relay = await self._in_thread(exchange.stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,10 +19,12 @@ from fumehood.gateway.prices import ModelFacts, Prices, Rates, Tokens
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, Tally
 from fumehood.gateway.upstream import Message, Upstream, UpstreamError
+from fumehood.observe import context, metrics, traces
 from fumehood.ports import Artifacts, Clock, Store
 
 _SECRETS = re.compile(r"fhg_[\w.\-]{20,}|sk-[\w\-]{16,}")
 _OK, _DISCONNECTED, _BROKEN = 200, 499, 502
+_LOG = logging.getLogger("fumehood.gateway")
 _FREE = ModelFacts(rates=Rates())
 
 
@@ -63,8 +66,8 @@ class Desk:
         body = request.parse(raw, counting=True)
         return self.upstream(claims, body).count(claims, body)
 
-    def open(self, claims: Claims, raw: bytes) -> Exchange:
-        """Check a call and reserve its worst case."""
+    def open(self, claims: Claims, raw: bytes, parent: str = "") -> Exchange:
+        """Check a call and reserve its worst case; `parent` is the `traceparent` of whoever asks."""
         body = request.parse(raw)
         upstream = self.upstream(claims, body)
         facts = _FREE if upstream.is_free else self.prices.of(claims.model)
@@ -73,14 +76,21 @@ class Desk:
         worst = facts.at_worst(most_input, most_output, cached=request.uses_cache(adapted))
         call_id = self.clock.new_id("call")
         reservation = self.accounts.reserve(call_id, claims, worst, most_input + most_output)
-        return Exchange(self, upstream, facts, reservation, body, adapted)
+        return Exchange(self, upstream, facts, reservation, body, adapted, parent)
 
 
 class Exchange:
     """One call under way; it is closed exactly once, whatever happens."""
 
     def __init__(
-        self, desk: Desk, upstream: Upstream, facts: ModelFacts, reservation: Reservation, asked: Body, body: Body
+        self,
+        desk: Desk,
+        upstream: Upstream,
+        facts: ModelFacts,
+        reservation: Reservation,
+        asked: Body,
+        body: Body,
+        parent: str = "",
     ) -> None:
         self._desk = desk
         self._upstream = upstream
@@ -88,6 +98,7 @@ class Exchange:
         self._reservation = reservation
         self._asked = asked
         self._body = body
+        self._parent = parent
         self._started = desk.clock.now()
         self._closing = threading.Lock()
         self._is_closed = False
@@ -128,11 +139,31 @@ class Exchange:
                 return
             self._is_closed = True
         if usage is None:
-            self._desk.accounts.release(self._reservation, self._record(status, reply, ModelUsage()))
-            return
-        spent = Tokens.of(usage)
-        usage_kept = spent.usage(self._facts.cost(spent))
-        self._desk.accounts.settle(self._reservation, usage_kept, self._record(status, reply, usage_kept))
+            call = self._record(status, reply, ModelUsage())
+            self._desk.accounts.release(self._reservation, call)
+        else:
+            spent = Tokens.of(usage)
+            call = self._record(status, reply, spent.usage(self._facts.cost(spent)))
+            self._desk.accounts.settle(self._reservation, call.usage, call)
+        self._tell(call)
+
+    def _tell(self, call: ModelCall) -> None:
+        metrics.MODEL_CALL_SECONDS.labels(call.upstream, call.role, str(call.status)).observe(call.duration_s)
+        told = {name: getattr(call, name) for name in ("role", "model", "upstream", "status")}
+        told |= {"call": call.id, "duration_s": round(call.duration_s, 6), **dataclasses.asdict(call.usage)}
+        claims = self._reservation.claims
+        with context.working_on(tenant=claims.tenant, direction=claims.direction_id, experiment=claims.experiment_id):
+            if traces.is_on():
+                ends = call.at + call.duration_s
+                named = {name: value for name, value in told.items() if name != "duration_s"}
+                traces.ended("model call", self._parent or self._origin(), call.at, ends, **context.ids(), **named)
+            _LOG.info("%s for %s: %d in %.3f s", call.model, call.role, call.status, call.duration_s, extra=told)
+
+    def _origin(self) -> str:
+        """Return the trace of the direction, for callers that carry none, as a coder's program."""
+        with self._desk.store.begin(write=False) as tx:
+            first = tx.steps.find(direction_id=self._reservation.claims.direction_id, name="begin")
+        return "".join(traces.carried_by(step.payload) for step in first)
 
     def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage) -> ModelCall:
         claims = self._reservation.claims

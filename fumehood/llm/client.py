@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from fumehood.domain.token import mint
 from fumehood.errors import ModelUnavailableError, OverBudgetError
+from fumehood.observe import traces
 from fumehood.ports import Call, Clock, Shape
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class GatewayModel:
             fields["system"] = call.system
         # The newest models take no temperature, so the library does not know it; the gateway sorts that out.
         fields["extra_body"] = {"temperature": call.temperature}
+        fields["extra_headers"] = traces.carried()
         try:
             reply: Message = client.messages.create(**fields)
         except anthropic.APIStatusError as error:

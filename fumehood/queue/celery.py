@@ -67,6 +67,12 @@ class CeleryQueue:
         with suppress(queue.Full):
             self._waiting.put_nowait(side)
 
+    def check(self) -> None:
+        """Return when the broker answers now; else raise what its client says."""
+        with self._app.connection_for_write() as connection:
+            # Opening a channel asks the broker something; a connection alone may be to one that hangs.
+            connection.connect()
+
     def _send_all(self) -> None:
         failing = False
         while True:

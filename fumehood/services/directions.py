@@ -14,6 +14,7 @@ from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError, ConflictError
+from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store, Transaction
 from fumehood.services import audit, templates, tenants
 from fumehood.services.change import Change, Next, happened
@@ -78,7 +79,7 @@ def submit(
         tx.directions.save(direction)
         keep(tx, clock, once, direction.id)
         audit.note(tx, clock, asked.actor, "direction.submitted", tenant=direction.tenant, subject=direction.id)
-        enqueue(tx, clock, (Next(name="begin", key=f"begin:{direction.id}", direction_id=direction.id),))
+        enqueue(tx, clock, (first_step(direction.id),))
         tx.events.append(
             Event(
                 direction_id=direction.id,
@@ -88,6 +89,11 @@ def submit(
             )
         )
     return direction
+
+
+def first_step(direction_id: DirectionId) -> Next:
+    """Return the step that a direction begins with; it carries the trace that all others join."""
+    return Next(name="begin", key=f"begin:{direction_id}", direction_id=direction_id, payload=traces.carried())
 
 
 def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) -> Direction:

@@ -15,6 +15,7 @@ from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import Event, Step
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
+from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store
 from fumehood.services import quotas, switches
 from fumehood.services.change import Change, Next, happened
@@ -99,6 +100,7 @@ def collect(world: RunWorld, step: Step) -> Change:
                     raise ConflictError(f"The artifact {item.path} of {name} changed while it was collected.")
         except NotFoundError:
             outcome = _never_ran(execution, Verdict.LOST, "its container is gone")
+    _trace(world.store, execution, outcome)
     if outcome.verdict is Verdict.LOST and execution.losses + 1 < LOSSES:
         world.sandbox.remove(name)
         # What an admin's switch stopped was not lost by any fault, and is tried again however often.
@@ -106,6 +108,20 @@ def collect(world: RunWorld, step: Step) -> Change:
         again = execution.to(ExecutionState.WANTED, losses=losses, fence=execution.fence + 1)
         return Change(executions=(again,))
     return _collected(world, execution, outcome)
+
+
+def _trace(store: Store, execution: Execution, outcome: Outcome) -> None:
+    """Tell of the container's life, below the step that launched it."""
+    if not traces.is_on() or execution.launched_at is None:
+        return
+    with store.begin(write=False) as tx:
+        launched = tx.steps.find(key=launch_next(execution).key)
+    parent = "".join(traces.carried_by(step.payload) for step in launched)
+    ends = execution.launched_at + outcome.usage.wall_s
+    told = {"execution": execution.id, "direction": execution.direction_id, "experiment": execution.experiment_id}
+    traces.ended(
+        f"execution {execution.kind}", parent, execution.launched_at, ends, **told, verdict=outcome.verdict.value
+    )
 
 
 def remove(world: RunWorld, step: Step) -> Change:

@@ -7,10 +7,13 @@ anywhere it is done again with the same outcome; claimed twice, only the newest 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 
 from fumehood.domain.direction import Approve, Direction, Hold
 from fumehood.domain.execution import ExecutionState
@@ -24,6 +27,7 @@ from fumehood.errors import (
     OverBudgetError,
     StoreUnavailableError,
 )
+from fumehood.observe import context, metrics, traces
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import (
     directions,
@@ -41,6 +45,7 @@ from fumehood.services import (
     writeup,
 )
 from fumehood.services.change import Change, happened
+from fumehood.services.presence import Presence
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import MODEL_TRIES, RunWorld, WriteWorld
 
@@ -89,6 +94,26 @@ ARTIFACTS_WAIT_S = 3.0
 LOG = logging.getLogger("fumehood.steps")
 
 
+class Ending(StrEnum):
+    """What became of a claim, for the log."""
+
+    DONE = "done"
+    AGAIN = "again"
+    """It is due once more."""
+    HELD = "held"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """Somebody else claimed it meanwhile; nothing of this claim is kept."""
+    LET_GO = "let_go"
+    """The database went away; whether the commit came through is not known."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Ended:
+    ending: Ending
+    reason: str = ""
+
+
 class _SupersededError(Exception):
     """Somebody else claimed the step; nothing of ours is committed."""
 
@@ -96,22 +121,75 @@ class _SupersededError(Exception):
 def advance(world: WriteWorld | RunWorld, direction_id: DirectionId | None = None) -> bool:
     """Do one due step of this worker's side, of one direction where it is given; False when nothing was due."""
     side = Side.WRITE if isinstance(world, WriteWorld) else Side.RUN
+    # A worker of one direction alone is no worker that anybody else may count on.
+    presence = world.presence if direction_id is None else None
     with world.store.begin() as tx:
         step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S[side], direction_id=direction_id)
+        if presence is not None:
+            presence.show(tx)
+        tenant = tx.directions.get(step.direction_id).tenant if step else None
+        parent = _origin(tx, step) if step else ""
     if step is None:
         return False
-    with _heartbeat(world.store, world.clock, step), contextlib.suppress(_SupersededError):
+    named = {
+        "tenant": tenant,
+        "direction": step.direction_id,
+        "experiment": step.experiment_id,
+        "step": step.id,
+        "execution": str(step.payload.get("execution", "")) or None,
+    }
+    with context.working_on(**named), traces.span(f"step {step.name}", parent, **named) as span:
+        ended = _carry_out(world, step, presence)
+        span.set_attribute("fumehood.outcome", ended.ending.value)
+    return True
+
+
+def _origin(tx: Transaction, step: Step) -> str:
+    """Return what a direction's first step carries, so that all of its steps join one trace."""
+    if not traces.is_on():
+        return ""
+    return "".join(traces.carried_by(one.payload) for one in tx.steps.find(key=f"begin:{step.direction_id}"))
+
+
+def _carry_out(world: WriteWorld | RunWorld, step: Step, presence: Presence | None) -> _Ended:
+    began, ended = time.perf_counter(), _Ended(Ending.LET_GO)
+    try:
+        with _heartbeat(world.store, world.clock, step, presence):
+            ended = _try(world, step)
+    finally:
+        _tell(step, ended, time.perf_counter() - began)
+    return ended
+
+
+def _try(world: WriteWorld | RunWorld, step: Step) -> _Ended:
+    try:
         try:
             commit(world.store, world.clock, step, _do(world, step), StepState.DONE)
-        except _SupersededError:
-            raise
-        except StoreUnavailableError:
-            _let_go(world.store, world.clock, step)
+            return _Ended(Ending.DONE)
+        except (_SupersededError, StoreUnavailableError):
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
             tries = world.model_tries if isinstance(world, WriteWorld) else TRIES
-            _after_error(world.store, world.clock, step, error, tries)
-    return True
+            return _after_error(world.store, world.clock, step, error, tries)
+    except _SupersededError:
+        return _Ended(Ending.SUPERSEDED)
+    except StoreUnavailableError:
+        _let_go(world.store, world.clock, step)
+        raise
+
+
+def _tell(step: Step, ended: _Ended, duration_s: float) -> None:
+    told = {
+        "name_of_step": step.name,
+        "side": step.side.value,
+        "outcome": ended.ending.value,
+        "tries": step.tries,
+        "duration_s": round(duration_s, 6),
+    }
+    metrics.STEP_SECONDS.labels(step.name, ended.ending.value).observe(duration_s)
+    why = f": {ended.reason}" if ended.reason else ""
+    level = logging.INFO if ended.ending is Ending.DONE else logging.WARNING
+    LOG.log(level, "%s: %s in %.3f s%s", step.name, ended.ending.value, duration_s, why, extra=told)
 
 
 def _let_go(store: Store, clock: Clock, step: Step) -> None:
@@ -120,28 +198,29 @@ def _let_go(store: Store, clock: Clock, step: Step) -> None:
         tx.steps.renew(step, until=clock.now())
 
 
-def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries: int = TRIES) -> None:
+def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries: int = TRIES) -> _Ended:
     """Put the step back, hold what it belongs to, or fail it, by what went wrong."""
     reason = str(error)
     if isinstance(error, ArtifactsUnavailableError):
         # Nothing was kept by half; what waits for its store waits as long as that takes, and loses no try by it.
         waiting = dataclasses.replace(step, tries=step.tries - 1)
         commit(store, clock, waiting, Change(), StepState.DUE, reason, delay_s=ARTIFACTS_WAIT_S)
-        return
+        return _Ended(Ending.AGAIN, reason)
     again = isinstance(error, ModelUnavailableError) and error.retryable
     hold = _hold_for(error, is_last=step.tries >= tries)
     if hold is not Hold.NONE:
         # What is held has not failed: it waits for the hold to be lifted, then has all its tries again.
         held = dataclasses.replace(step, tries=0)
         commit(store, clock, held, _held(store, clock, step, hold, reason), StepState.DUE, reason)
-        return
+        return _Ended(Ending.HELD, reason)
     if not isinstance(error, FumehoodError):
         LOG.error("the step %s (%s) broke, try %d", step.name, step.id, step.tries, exc_info=error)
         again, tries, reason = True, BUG_TRIES, f"a fault in Fumehood: {type(error).__name__}: {error}"
     if again and step.tries < tries:
         commit(store, clock, step, Change(), StepState.DUE, reason)
-    else:
-        commit(store, clock, step, _failed(store, clock, step, reason), StepState.FAILED, reason)
+        return _Ended(Ending.AGAIN, reason)
+    commit(store, clock, step, _failed(store, clock, step, reason), StepState.FAILED, reason)
+    return _Ended(Ending.FAILED, reason)
 
 
 def _hold_for(error: Exception, *, is_last: bool) -> Hold:
@@ -174,6 +253,9 @@ def commit(
     if delay_s is None:
         delay_s = MODEL_WAIT_S * step.tries if state is StepState.DUE and error else 0.0
     finished = dataclasses.replace(step, state=state, error=error[:2000], due_at=now + delay_s, lease_until=0.0)
+    if traces.is_on():
+        # What came first stays: the request that a direction began with, else its first step.
+        finished = dataclasses.replace(finished, payload={**traces.carried(), **step.payload})
     with store.begin() as tx:
         if not tx.steps.finish(finished):
             raise _SupersededError
@@ -253,7 +335,7 @@ def _failed(store: Store, clock: Clock, step: Step, reason: str) -> Change:
 
 
 @contextlib.contextmanager
-def _heartbeat(store: Store, clock: Clock, step: Step) -> Iterator[None]:
+def _heartbeat(store: Store, clock: Clock, step: Step, presence: Presence | None = None) -> Iterator[None]:
     """Keep the lease while a long model call or edit is under way; a renewal that fails is said, and tried again."""
     done = threading.Event()
 
@@ -262,6 +344,8 @@ def _heartbeat(store: Store, clock: Clock, step: Step) -> Iterator[None]:
             try:
                 with store.begin() as tx:
                     is_ours = tx.steps.renew(step, until=clock.now() + LEASE_S[step.side])
+                    if presence is not None:
+                        presence.show(tx)
             except Exception as error:  # noqa: BLE001 - a thread that ended here would let the lease run out unseen
                 LOG.warning("the lease of %s (%s) could not be renewed: %s", step.name, step.id, error)
                 continue
@@ -269,7 +353,8 @@ def _heartbeat(store: Store, clock: Clock, step: Step) -> Iterator[None]:
                 LOG.warning("another worker has %s (%s) now; what this one does is dropped", step.name, step.id)
                 return
 
-    thread = threading.Thread(target=beat, daemon=True)
+    # In a copy of the context, so that its lines carry the step's ids too.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(beat,), daemon=True)
     thread.start()
     try:
         yield

@@ -17,6 +17,7 @@ from fumehood.ports import (
     Store,
     Typesetter,
 )
+from fumehood.services.presence import Presence
 
 MODEL_TRIES = 5
 """How often a step asks for a model that is away before its work is held."""
@@ -35,6 +36,8 @@ class WriteWorld:
     prompts: Prompts
     typesetter: Typesetter
     model_tries: int = MODEL_TRIES
+    presence: Presence | None = None
+    """Shows that this process is at work, where somebody asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,3 +53,4 @@ class RunWorld:
     """The installation secret's HMAC of a text, 32 bytes."""
     gpus: tuple[str, ...] = ()
     """The devices that this worker may pass in, as the engine names them."""
+    presence: Presence | None = None

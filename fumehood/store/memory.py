@@ -14,10 +14,11 @@ from ulid import ULID
 
 from fumehood.domain import ledger
 from fumehood.domain.audit import AuditEntry
-from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
+from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
@@ -25,9 +26,10 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
+from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Steps
-from fumehood.store import plain
+from fumehood.ports import Audit, Collection, Events, Ledger, Steps, Workers
+from fumehood.store import memory_figures, plain
 from fumehood.store.plain import Shape
 
 T = TypeVar("T")
@@ -54,6 +56,7 @@ class _Tables:
     events: list[Event] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
+    workers: Rows = field(default_factory=dict)
 
     def copy(self) -> _Tables:
         """Return tables that can be changed apart from these."""
@@ -106,10 +109,23 @@ class MemoryTransaction:
         self.replies: Collection[Reply] = MemoryCollection(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
         self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
-        self.steps: Steps = MemorySteps(work)
+        self.audit: Audit = MemoryAudit(work.audit)
+        self.steps: Steps = (steps := MemorySteps(work))
         self.events: Events = MemoryEvents(work.events)
         self.ledger: Ledger = MemoryLedger(work.ledger, work.balances)
-        self.audit: Audit = MemoryAudit(work.audit)
+        self.workers: Workers = MemoryWorkers(work.workers, plain.WORKER, None)
+        self._work, self._steps = work, steps
+
+    def figures(self, now: float) -> Figures:
+        """Count everything that there is."""
+        work = self._work
+        return Figures(
+            steps=memory_figures.steps(work.steps.values(), now, self._steps.is_allowed),
+            directions=memory_figures.states(work.directions.values()),
+            experiments=memory_figures.states(work.experiments.values()),
+            executions=memory_figures.executions(work.executions.values()),
+            spending=memory_figures.spending(work.ledger),
+        )
 
 
 class _Reading(Generic[T]):
@@ -169,6 +185,15 @@ class MemoryCollection(_Reading[T]):
         self._keep(value)
 
 
+class MemoryWorkers(MemoryCollection[Worker]):
+    """The worker processes."""
+
+    def forget(self, *, before: float) -> None:
+        """Remove those that were last seen before that time."""
+        for key in [key for key, row in self._rows.items() if row["seen_at"] < before]:
+            del self._rows[key]
+
+
 class MemorySteps(_Reading[Step]):
     """The steps."""
 
@@ -189,7 +214,7 @@ class MemorySteps(_Reading[Step]):
         """Take the oldest due step of a side whose direction and experiment are not held."""
         due = [row for row in self._rows.values() if row["side"] == side and self._is_due(row, now)]
         ours = [row for row in due if direction_id in {None, row["direction_id"]} or row["name"] in CLEARING]
-        allowed = [row for row in ours if self._is_allowed(row, side)]
+        allowed = [row for row in ours if self.is_allowed(row, side)]
         if not allowed:
             return None
         row = min(allowed, key=lambda row: row["due_at"])
@@ -203,10 +228,11 @@ class MemorySteps(_Reading[Step]):
             return bool(row["due_at"] <= now)
         return bool(row["state"] == StepState.CLAIMED and row["lease_until"] <= now)
 
-    def _is_allowed(self, row: Mapping[str, Any], side: Side) -> bool:
+    def is_allowed(self, row: Mapping[str, Any], side: Side) -> bool:
+        """Tell whether a step may be done at all, by what it belongs to."""
         direction = self._work.directions[row["direction_id"]]
         experiment = self._work.experiments.get(row["experiment_id"], {})
-        if direction["state"] in {DirectionState.FAILED, DirectionState.CANCELLED}:
+        if direction["state"] in plain.STOPPED:
             # What a stopped direction left in the engine is still cleared away, held or not.
             return side is Side.RUN
         if row["name"] not in CLEARING and any(

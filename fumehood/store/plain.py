@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from fumehood.domain.audit import AuditEntry
-from fumehood.domain.direction import Direction
+from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
@@ -22,9 +22,12 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import Key, Switch, Tenant
+from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError
 
 T = TypeVar("T")
+STOPPED: Final = (DirectionState.FAILED.value, DirectionState.CANCELLED.value)
+"""Of a direction in such a state only the engine's steps are still done."""
 
 
 def plain(value: Any) -> Any:
@@ -51,8 +54,10 @@ def plain(value: Any) -> Any:
 class Shape(Generic[T]):
     """One kind of domain value and its columns."""
 
-    def __init__(self, kind: type[T], noun: str) -> None:
+    def __init__(self, kind: type[T], noun: str, **derived: Callable[[T], object]) -> None:
         self.noun = noun
+        self.derived = derived
+        """Columns that say in the open what lies inside another, so that the database can count by it."""
         self.columns = tuple(field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
         self._adapter = TypeAdapter(kind)
 
@@ -63,7 +68,7 @@ class Shape(Generic[T]):
             item = getattr(value, name)
             # A number in a column of its own is compared there, so it stays one even when it is infinite.
             row[name] = item if isinstance(item, float) else plain(item)
-        return row
+        return row | {name: plain(found(value)) for name, found in self.derived.items()}
 
     def value(self, row: Mapping[str, Any]) -> T:
         """Return the value that these columns hold."""
@@ -82,7 +87,7 @@ DIRECTION: Final = Shape(Direction, "direction")
 IDEA: Final = Shape(Idea, "idea")
 EXPERIMENT: Final = Shape(Experiment, "experiment")
 RUN: Final = Shape(Run, "run")
-EXECUTION: Final = Shape(Execution, "execution")
+EXECUTION: Final = Shape(Execution, "execution", verdict=lambda one: one.outcome and one.outcome.verdict)
 CALL: Final = Shape(ModelCall, "call")
 STEP: Final = Shape(Step, "step")
 EVENT: Final = Shape(Event, "event")
@@ -95,6 +100,7 @@ SWITCH: Final = Shape(Switch, "switch")
 REPLY: Final = Shape(Reply, "reply")
 FEEDBACK: Final = Shape(Feedback, "comment")
 AUDIT: Final = Shape(AuditEntry, "audit entry")
+WORKER: Final = Shape(Worker, "worker")
 
 
 class Alone:

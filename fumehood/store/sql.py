@@ -12,6 +12,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     and_,
+    delete,
     exists,
     func,
     or_,
@@ -25,10 +26,11 @@ from sqlalchemy.exc import IntegrityError
 
 from fumehood.domain import ledger
 from fumehood.domain.audit import AuditEntry
-from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
+from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
@@ -36,9 +38,10 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
+from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Steps
-from fumehood.store import plain, tables
+from fumehood.ports import Audit, Collection, Events, Ledger, Steps, Workers
+from fumehood.store import plain, sql_figures, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
 from fumehood.store.migrate import upgrade
@@ -106,6 +109,12 @@ class SqlTransaction:
         self.events: Events = SqlEvents(connection)
         self.ledger: Ledger = SqlLedger(connection, tables.LEDGER, plain.ENTRY)
         self.audit: Audit = SqlAudit(connection)
+        self.workers: Workers = SqlWorkers(connection, tables.WORKERS, plain.WORKER)
+        self._connection = connection
+
+    def figures(self, now: float) -> Figures:
+        """Count everything that there is."""
+        return sql_figures.read(self._connection, now)
 
 
 class _Reading(Generic[T]):
@@ -221,9 +230,9 @@ class SqlSteps(_Reading[Step]):
             directions.hold == Hold.NONE.value,
             or_(experiments.hold.is_(None), experiments.hold == Hold.NONE.value),
         )
-        stopped = directions.state.in_([DirectionState.FAILED.value, DirectionState.CANCELLED.value])
         paused = exists().where(tables.SWITCHES.c.is_paused, tables.SWITCHES.c.id.in_([PLATFORM, directions.tenant]))
         free = and_(free, or_(steps.name.in_(CLEARING), ~paused))
+        stopped = directions.state.in_(plain.STOPPED)
         # What a stopped direction left in the engine is still cleared away, held or not; nothing more is written.
         allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)
         ours = true() if direction_id is None else or_(steps.direction_id == direction_id, steps.name.in_(CLEARING))
@@ -350,3 +359,11 @@ class SqlLedger(_Reading[LedgerEntry]):
     def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
         """Return the lines of a direction, oldest first."""
         return self.find(direction_id=direction_id)
+
+
+class SqlWorkers(SqlCollection[Worker]):
+    """The table of worker processes."""
+
+    def forget(self, *, before: float) -> None:
+        """Remove those that were last seen before that time."""
+        self._connection.execute(delete(self._table).where(self._table.c.seen_at < before))

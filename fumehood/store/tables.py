@@ -112,6 +112,7 @@ class ExperimentRow(Base):
     """One idea being carried out."""
 
     __tablename__ = "experiments"
+    __table_args__ = (Index(None, "state", "hold"),)
 
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
@@ -162,6 +163,7 @@ class ExecutionRow(Base):
     """One container job."""
 
     __tablename__ = "executions"
+    __table_args__ = (Index(None, "kind", "state", "verdict"),)
 
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
@@ -182,6 +184,8 @@ class ExecutionRow(Base):
     fence: Mapped[int]
     losses: Mapped[int]
     outcome: Mapped[dict[str, Any] | None]
+    verdict: Mapped[str | None]
+    """The outcome's, where it can be counted."""
     created_at: Mapped[float]
     launched_at: Mapped[float | None]
 
@@ -389,6 +393,17 @@ class AuditRow(Base):
     seal: Mapped[str] = mapped_column(index=True)
 
 
+class WorkerRow(Base):
+    """A worker process that was seen at work."""
+
+    __tablename__ = "workers"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    part: Mapped[str]
+    seen_at: Mapped[float]
+
+
 class ChangeRow(Base):
     """The one row that each commit on PostgreSQL raises; SQLite counts by itself."""
 
@@ -419,3 +434,4 @@ SWITCHES: Final = _table(SwitchRow)
 REPLIES: Final = _table(ReplyRow)
 FEEDBACK: Final = _table(FeedbackRow)
 AUDIT: Final = _table(AuditRow)
+WORKERS: Final = _table(WorkerRow)

@@ -79,9 +79,10 @@ def problem(answer: httpx.Response, status: int, name: str) -> dict[str, Any]:
     """Return the problem document of an answer, which must be exactly one."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     told: dict[str, Any] = answer.json()
-    assert set(told) == {"type", "title", "status", "detail"}
+    assert set(told) == {"type", "title", "status", "detail", "request_id"}
     assert (told["type"], told["status"]) == (f"urn:fumehood:problem:{name}", status)
     assert told["detail"]
+    assert told["request_id"] == answer.headers["x-request-id"]
     return told
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.memory import MemoryArtifacts
-from fumehood.errors import BadInputError, NotFoundError, TamperedError
+from fumehood.errors import ArtifactsUnavailableError, BadInputError, NotFoundError, TamperedError
 from fumehood.ports import Artifacts
 from tests.object_stores import KINDS, ObjectStore
 
@@ -58,6 +58,14 @@ class TestEach:
         assert artifacts.put(b"hello") == artifacts.put(b"hello") == HELLO
         assert artifacts.get(HELLO) == b"hello"
         assert artifacts.path(HELLO) == artifacts.path(HELLO)
+
+    def test_one_that_answers_says_nothing_and_keeps_nothing(self, artifacts: Artifacts, tmp_path: Path) -> None:
+        (tmp_path / "state").mkdir()
+        before = names_below(tmp_path)
+        artifacts.probe()
+        artifacts.put(b"hello")
+        artifacts.probe()
+        assert [name for name in set(names_below(tmp_path)) - set(before) if HELLO not in name] == []
 
     def test_nothing_at_all_can_be_put(self, artifacts: Artifacts) -> None:
         assert artifacts.put(b"") == NOTHING
@@ -149,3 +157,8 @@ class TestLocal:
             made = list(state.rglob("*"))
             assert len(made) == 3
             assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(54321, 54322)}
+
+
+def test_a_folder_whose_disk_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactsUnavailableError, match="cannot be used"):
+        LocalArtifacts(tmp_path / "unmounted" / "artifacts").probe()

@@ -208,7 +208,7 @@ class TestRefused:
         caplog.set_level(logging.DEBUG)
         wrong = store.place(secret_key=SecretStr("a-wrong-secret-of-these"))
         refused = S3Artifacts(wrong, Cache(tmp_path, MIB))
-        for call in (refused.check, lambda: refused.put(b"hello"), lambda: refused.get(HELLO)):
+        for call in (refused.check, refused.probe, lambda: refused.put(b"hello"), lambda: refused.get(HELLO)):
             with pytest.raises(ArtifactsUnavailableError, match="refuses us") as told:
                 call()
             assert told.value.exit_status == 3
@@ -250,7 +250,7 @@ class TestAway:
             secure=False,
         )
         artifacts = S3Artifacts(place, Cache(tmp_path, MIB))
-        for call in (artifacts.check, lambda: artifacts.put(b"hello"), lambda: artifacts.path(HELLO)):
+        for call in (artifacts.check, artifacts.probe, lambda: artifacts.put(b"hello"), lambda: artifacts.path(HELLO)):
             with pytest.raises(ArtifactsUnavailableError, match="does not answer"):
                 call()
 

@@ -41,6 +41,7 @@ from fumehood.domain.experiment import (
     RunResult,
 )
 from fumehood.domain.feedback import Feedback
+from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount
 from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
@@ -48,6 +49,7 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
+from fumehood.domain.worker import Part, Worker
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
 from fumehood.ports import Store
 from fumehood.queue.local import LocalQueue, wait_for_change
@@ -888,6 +890,174 @@ class TestCounts:
                 transaction.tenants.save(dataclasses.replace(TENANT, id=TenantId("ten_2")))
 
 
+class TestWorkers:
+    def test_a_worker_is_one_however_often_it_is_seen(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number, at in ((1, 10.0), (2, 11.0), (1, 12.0)):
+                transaction.workers.save(Worker(id=f"worker_{number}", part=Part.RUN, seen_at=at))
+            transaction.workers.save(Worker(id="worker_3", part=Part.WATCH, seen_at=5.0))
+        with store.begin(write=False) as transaction:
+            seen = {worker.id: worker.seen_at for worker in transaction.workers.find()}
+            assert seen == {"worker_1": 12.0, "worker_2": 11.0, "worker_3": 5.0}
+            assert [worker.id for worker in transaction.workers.find(part=Part.WATCH)] == ["worker_3"]
+
+    def test_who_was_not_seen_for_long_is_forgotten(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(4):
+                transaction.workers.save(Worker(id=f"worker_{number}", part=Part.RUN, seen_at=float(number)))
+            transaction.workers.forget(before=2.0)
+            assert [worker.id for worker in transaction.workers.find()] == ["worker_2", "worker_3"]
+
+
+class TestFigures:
+    def test_an_empty_store_has_none(self) -> None:
+        with MemoryStore().begin(write=False) as transaction:
+            figures = transaction.figures(0.0)
+        assert [getattr(figures, field.name) for field in dataclasses.fields(figures)] == [()] * 5
+
+    def test_a_live_step_stands_as_a_claim_sees_it(self, store: AnyStore) -> None:
+        now = 100.0
+        held = make_direction(id=OTHER, hold=Hold.PAUSED)
+        stopped = make_direction(id=DirectionId("dir_3"), state=DirectionState.CANCELLED, hold=Hold.PAUSED)
+        changes: tuple[dict[str, Any], ...] = (
+            {"due_at": 70.0},
+            {"due_at": 60.0, "state": StepState.CLAIMED, "lease_until": 99.0},
+            {"due_at": 101.0},
+            {"state": StepState.CLAIMED, "lease_until": 101.0, "due_at": 3.0},
+            {"state": StepState.WAITING, "waits_for": (EXEC,)},
+            {"direction_id": OTHER, "due_at": 1.0},
+            {"direction_id": OTHER, "due_at": 1.0, "experiment_id": EXP, "side": Side.RUN},
+            {"direction_id": stopped.id, "due_at": 50.0, "side": Side.RUN},
+            {"direction_id": stopped.id, "due_at": 50.0},
+            {"state": StepState.DONE},
+            {"state": StepState.FAILED},
+        )
+        with store.begin() as transaction:
+            transaction.directions.save(held)
+            transaction.directions.save(stopped)
+            for number, change in enumerate(changes):
+                transaction.steps.add(make_step(number, **change))
+        with store.begin(write=False) as transaction:
+            steps = transaction.figures(now).steps
+        assert [(one.side, one.standing, one.number) for one in steps] == [
+            (Side.RUN, Standing.DUE, 1),
+            (Side.RUN, Standing.HELD, 1),
+            (Side.WRITE, Standing.CLAIMED, 1),
+            (Side.WRITE, Standing.DUE, 2),
+            (Side.WRITE, Standing.HELD, 2),
+            (Side.WRITE, Standing.LATER, 1),
+            (Side.WRITE, Standing.WAITING, 1),
+        ]
+        assert {one.side: one.oldest_due_at for one in steps if one.standing is Standing.DUE} == {
+            Side.RUN: 50.0,
+            Side.WRITE: 60.0,
+        }
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        steps=st.lists(
+            st.tuples(
+                st.sampled_from([StepState.DUE, StepState.CLAIMED, StepState.DONE]),
+                st.sampled_from(list(Side)),
+                st.sampled_from([DIR, OTHER]),
+                st.integers(0, 4),
+            ),
+            max_size=8,
+        ),
+        hold=st.sampled_from(list(Hold)),
+        state=st.sampled_from(list(DirectionState)),
+    )
+    def test_what_is_counted_as_due_is_what_can_be_claimed(
+        self, steps: list[tuple[StepState, Side, DirectionId, int]], hold: Hold, state: DirectionState
+    ) -> None:
+        store = MemoryStore()
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction())
+            transaction.directions.save(make_direction(id=OTHER, hold=hold, state=state))
+            for number, (stands, side, owner, at) in enumerate(steps):
+                changes = {"state": stands, "side": side, "direction_id": owner, "due_at": at, "lease_until": at}
+                transaction.steps.add(make_step(number, **changes))
+        with store.begin() as transaction:
+            due = {one.side: one.number for one in transaction.figures(2.0).steps if one.standing is Standing.DUE}
+            for side in Side:
+                claimed = 0
+                while transaction.steps.claim(side, now=2.0, lease_s=60.0):
+                    claimed += 1
+                assert claimed == due.get(side, 0)
+
+    def test_directions_experiments_and_executions_are_counted_by_where_they_stand(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(id=OTHER, state=DirectionState.DONE))
+            for number, hold in enumerate((Hold.NONE, Hold.PAUSED, Hold.PAUSED)):
+                identity = ExperimentId(f"exp_{number}")
+                transaction.experiments.save(dataclasses.replace(EXPERIMENT, id=identity, hold=hold))
+            for number, verdict in enumerate((Verdict.FAILED, Verdict.FAILED, None, Verdict.LOST)):
+                outcome = dataclasses.replace(EXECUTION.outcome, verdict=verdict) if verdict else None
+                state = ExecutionState.REMOVED if verdict else ExecutionState.LAUNCHED
+                identity = ExecutionId(f"exec_{number}")
+                changed = dataclasses.replace(EXECUTION, id=identity, kind=Kind.RUN, outcome=outcome, state=state)
+                transaction.executions.save(changed)
+        with store.begin(write=False) as transaction:
+            figures = transaction.figures(1.0)
+        assert figures.directions == (
+            StateCount(state="done", hold="none", number=1),
+            StateCount(state="running", hold="none", number=1),
+        )
+        assert figures.experiments == (
+            StateCount(state="writing", hold="none", number=1),
+            StateCount(state="writing", hold="paused", number=2),
+        )
+        launched, removed = ExecutionState.LAUNCHED, ExecutionState.REMOVED
+        assert figures.executions == (
+            ExecutionCount(kind=Kind.RUN, state=launched, verdict=None, number=1),
+            ExecutionCount(kind=Kind.RUN, state=removed, verdict=Verdict.FAILED, number=2),
+            ExecutionCount(kind=Kind.RUN, state=removed, verdict=Verdict.LOST, number=1),
+        )
+
+    def test_a_verdict_is_counted_when_it_comes(self, store: AnyStore) -> None:
+        waiting = dataclasses.replace(EXECUTION, outcome=None, state=ExecutionState.LAUNCHED)
+        with store.begin() as transaction:
+            transaction.executions.save(waiting)
+            assert [one.verdict for one in transaction.figures(1.0).executions] == [None]
+            transaction.executions.save(waiting.to(ExecutionState.COLLECTED, outcome=EXECUTION.outcome))
+            assert [one.verdict for one in transaction.figures(1.0).executions] == [EXECUTION.outcome.verdict]
+
+    def test_what_was_paid_is_apart_from_what_is_set_aside(self, store: AnyStore) -> None:
+        settled = dataclasses.replace(ENTRY, id="evt_2", kind="settled", usd=-0.375)
+        lines = (
+            dataclasses.replace(ENTRY, input_tokens=0, cached_tokens=0, output_tokens=0),
+            settled,
+            dataclasses.replace(ENTRY, id="evt_3", call_id="call_2", usd=2.0, input_tokens=0, output_tokens=0),
+            dataclasses.replace(ENTRY, id="evt_4", call_id="call_3", usd=8.0, role="review", direction_id=OTHER),
+            dataclasses.replace(ENTRY, id="evt_5", call_id="call_3", kind="released", usd=-8.0, role="review"),
+        )
+        with store.begin() as transaction:
+            for line in lines:
+                transaction.ledger.add(line)
+        with store.begin(write=False) as transaction:
+            spending = transaction.figures(1.0).spending
+        assert spending == (
+            Spending(
+                model="offline",
+                role="idea",
+                usd=0.125,
+                reserved_usd=2.0,
+                input_tokens=10,
+                cached_tokens=4,
+                output_tokens=5,
+            ),
+            Spending(
+                model="offline",
+                role="review",
+                usd=0.0,
+                reserved_usd=0.0,
+                input_tokens=20,
+                cached_tokens=4,
+                output_tokens=10,
+            ),
+        )
+
+
 class TestQueue:
     def test_a_commit_wakes_who_waits(self, store: AnyStore) -> None:
         def commit() -> None:
@@ -983,6 +1153,13 @@ class TestSql:
         searches = [row[-1] for row in plan if "steps" in row[-1]]
         assert len(searches) == 2, plan
         assert all("INDEX ix_steps_side_state_" in one for one in searches), plan
+
+    def test_executions_are_counted_without_reading_them(self, sql: SqlStore) -> None:
+        with sql.begin() as transaction:
+            connection = transaction.events._connection  # type: ignore[attr-defined]
+            query = "SELECT kind, state, verdict, count(*) FROM executions GROUP BY kind, state, verdict"
+            plan = [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()]
+        assert plan == ["SCAN executions USING COVERING INDEX ix_executions_kind_state_verdict"]
 
     @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:"])
     def test_an_unusable_address_is_refused_in_one_sentence(self, url: str) -> None:

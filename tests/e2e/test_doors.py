@@ -233,8 +233,7 @@ def test_the_doors_refuse_what_is_not_allowed(doors: Doors) -> None:
 @pytest.mark.parametrize(
     ("command", "changes", "status", "said"),
     [
-        (("api",), {"FUMEHOOD_API_KEY": ""}, 2, "api: FUMEHOOD_API_KEY must be set"),
-        (("api",), {"FUMEHOOD_API_KEY": "short"}, 2, "api: FUMEHOOD_API_KEY must be set"),
+        (("api",), {"FUMEHOOD_API_KEY": "short"}, 2, "api: FUMEHOOD_API_KEY must be a key of at least 16 characters"),
         (("api",), {"FUMEHOOD_STATE_DIR": "/dev/null/state"}, 3, "api: The state folder /dev/null/state cannot"),
         (("api",), {"FUMEHOOD_DATABASE_URL": "mysql://x/y"}, 2, "api: The database must be one of"),
         (("worker", "--side", "write"), {}, 2, "worker: a write worker needs --gateway"),

@@ -11,6 +11,8 @@ from fumehood.domain.execution import Capability, Ended, Outcome, Running, Spec,
 from fumehood.errors import ConflictError, NotFoundError
 from sandbox import intake, records
 
+USAGE = Usage(wall_s=1.0, cpu_s=1.0, peak_memory_mib=10.0, peak_storage_mib=1.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Did:
@@ -19,7 +21,7 @@ class Did:
     verdict: Verdict = Verdict.SUCCEEDED
     files: Mapping[str, bytes] = field(default_factory=dict)
     output: str = ""
-    usage: Usage = Usage(wall_s=1.0, cpu_s=1.0, peak_memory_mib=10.0, peak_storage_mib=1.0)
+    usage: Usage = USAGE
 
 
 Act = Callable[[Spec], Did | None]

@@ -30,6 +30,7 @@ from fumehood.gateway.upstream import UpstreamError
 from fumehood.gateway.upstreams.anthropic import AnthropicUpstream, Retries
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.client import GatewayModel
+from fumehood.observe import metrics
 from fumehood.ports import Call
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
@@ -550,3 +551,24 @@ def test_the_offline_model_is_counted_and_costs_nothing(room: Room) -> None:
     assert call.upstream == "offline"
     assert call.usage.usd == 0
     assert call.usage.output_tokens > 0
+
+
+def figure(name: str, **labels: str) -> float:
+    return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_what_a_provider_did_is_counted_and_told(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    names = {
+        "fumehood_upstream_errors_total": {"upstream": "anthropic", "kind": "overloaded_error"},
+        "fumehood_upstream_retries_total": {"upstream": "anthropic"},
+        "fumehood_model_call_seconds_count": {"upstream": "anthropic", "role": "idea", "status": "200"},
+    }
+    before = {name: figure(name, **labels) for name, labels in names.items()}
+    room.provider.script = in_turn(Failure(529, "overloaded_error"), Failure(529, "overloaded_error"), fake.text())
+    with caplog.at_level("INFO", "fumehood.gateway"):
+        say(room.client())
+    assert [figure(name, **labels) - before[name] for name, labels in names.items()] == [2.0, 2.0, 1.0]
+    [line] = [one for one in caplog.records if one.name == "fumehood.gateway"]
+    [call] = room.calls()
+    assert (line.call, line.status, line.usd) == (call.id, 200, call.usage.usd)  # type: ignore[attr-defined]
+    assert not [one for one in vars(line).values() if KEY in str(one) or "Hello" in str(one)]

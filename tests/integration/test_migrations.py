@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
 from fumehood.domain.direction import Direction
+from fumehood.domain.execution import Verdict
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.errors import MachineUnfitError, TamperedError
 from fumehood.services import audit
@@ -135,12 +137,13 @@ def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: st
         (tables.REPLIES, plain.REPLY),
         (tables.FEEDBACK, plain.FEEDBACK),
         (tables.AUDIT, plain.AUDIT),
+        (tables.WORKERS, plain.WORKER),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_table_has_a_column_for_each_field(table: object, shape: object) -> None:
     columns = set(table.columns.keys()) - {"row"}  # type: ignore[attr-defined]
-    assert columns == set(shape.columns)  # type: ignore[attr-defined]
+    assert columns == set(shape.columns) | set(shape.derived)  # type: ignore[attr-defined]
 
 
 def test_going_up_again_keeps_what_is_there(url: str) -> None:
@@ -175,7 +178,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0003"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0004"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
@@ -297,3 +300,33 @@ def test_a_changed_audit_is_seen(url: str, path: Path) -> None:
     with pytest.raises(TamperedError, match="entry 2"):
         audit.verify(store)
     store.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_verdicts_that_were_there_before_are_counted_too(url: str, database: str, postgres: PostgresServer) -> None:
+    url = url if database == "sqlite" else postgres.empty()
+    upgrade(url, "0003")
+    engine = connect(url)
+    columns = {column.name: column.type for column in tables.EXECUTIONS.columns}
+    rows = [
+        {name: f"exec_{number}" if name == "id" else _nothing(kind) for name, kind in columns.items()}
+        | {"row": number, "direction_id": DIRECTION.id, "kind": "run", "state": "removed", "outcome": outcome}
+        for number, outcome in enumerate([{"verdict": "timed_out"}, {"verdict": "lost"}, None], 1)
+    ]
+    older = sa.table("executions", *(sa.column(name, kind) for name, kind in columns.items() if name != "verdict"))
+    with engine.begin() as connection:
+        connection.execute(tables.DIRECTIONS.insert().values(plain.DIRECTION.row(DIRECTION)))
+        for row in rows:
+            del row["verdict"]
+            connection.execute(older.insert().values(row))
+    engine.dispose()
+    upgrade(url)
+    store = SqlStore(url)
+    with store.begin(write=False) as transaction:
+        found = {one.verdict: one.number for one in transaction.figures(0.0).executions}
+    store.close()
+    assert found == {Verdict.TIMED_OUT: 1, Verdict.LOST: 1, None: 1}
+
+
+def _nothing(kind: sa.types.TypeEngine[object]) -> object:
+    return {} if isinstance(kind, sa.JSON) else 0 if isinstance(kind, (sa.BigInteger, sa.Double)) else ""

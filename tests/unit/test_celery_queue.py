@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from typing import Any, cast
 
 import pytest
 from celery import Celery
+from redis.exceptions import RedisError
 
 from fumehood.domain.step import Side
 from fumehood.queue.celery import MOST_WAITING, CeleryQueue, create_app, queue_name
+from tests.conftest import free_port
 
 PATIENCE_S = 5.0
 
@@ -96,3 +99,21 @@ def test_nothing_but_json_and_no_command_is_taken_from_the_broker() -> None:
     assert settings.worker_enable_remote_control is False
     assert settings.broker_connection_max_retries is None
     assert {queue_name(side) for side in Side} == {"fumehood.write", "fumehood.run"}
+
+
+@pytest.mark.redis
+def test_a_broker_that_answers_is_there(redis_url: str) -> None:
+    CeleryQueue(create_app(redis_url)).check()
+
+
+def test_a_broker_that_is_away_is_an_error() -> None:
+    with pytest.raises(RedisError):
+        CeleryQueue(create_app(f"redis://127.0.0.1:{free_port()}/0")).check()
+
+
+def test_a_broker_that_takes_connections_and_says_nothing_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app = create_app(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        cast("Any", app).conf.broker_transport_options |= {"socket_timeout": 0.2}
+        with pytest.raises(RedisError):
+            CeleryQueue(app).check()

@@ -80,3 +80,14 @@ def test_one_that_lived_well_has_all_its_tries_again(kept: Simple) -> None:
     for _ in range(3 * children.RESTARTS):
         kept._begun["watch"] -= children.LIVED_WELL_S + 1
         assert kept._pause("watch", -9) == children.FIRST_PAUSE_S
+
+
+def test_each_child_tells_its_figures_on_a_port_of_its_own(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, metrics_port=9100)
+    kept = Children(settings, "local", DirectionId("dir_00000000000000000000000000"))
+    told = [children.environment(kept._settings_of(name))["FUMEHOOD_METRICS_PORT"] for name in children.METRICS_PORTS]
+    assert told == ["9100", "9101", "9102", "9103"]
+
+
+def test_without_a_port_none_has_one(kept: Simple) -> None:
+    assert "FUMEHOOD_METRICS_PORT" not in children.environment(kept._settings_of("run"))

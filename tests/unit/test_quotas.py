@@ -97,7 +97,7 @@ class TestExecutions:
     def test_what_could_not_be_launched_takes_nothing(self, make_lab: Make) -> None:
         class Refuses(InstantSandbox):
             def launch(self, spec: Spec) -> None:
-                raise SandboxUnavailableError("No.", reason="unfit")
+                raise SandboxUnavailableError(f"No {spec.name}.", reason="unfit")
 
         lab = make_lab(sandbox=Refuses(lambda _: Did()))
         want(lab)

@@ -13,7 +13,13 @@ import pytest
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.step import Side, Step, StepState
-from fumehood.errors import ArtifactsUnavailableError, BadInputError, ModelUnavailableError, OverBudgetError
+from fumehood.errors import (
+    ArtifactsUnavailableError,
+    BadInputError,
+    ModelUnavailableError,
+    OverBudgetError,
+    StoreUnavailableError,
+)
 from fumehood.ports import Call
 from fumehood.services import directions, steps
 from fumehood.services.change import Change
@@ -349,6 +355,73 @@ class TestNothingLeft:
     def test_a_direction_that_is_held_waits_for_a_person(self, lab: Laboratory) -> None:
         lab.save(dataclasses.replace(lab.submit(), hold=Hold.PAUSED))
         assert steps.nothing_left(lab.store, lab.direction())
+
+
+class TestTold:
+    def lines(self, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, str]]:
+        told = [one for one in caplog.records if hasattr(one, "outcome")]
+        return [(one.levelname, one.name_of_step, one.outcome) for one in told]  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("error", "outcome"),
+        [
+            (DOWN, "again"),
+            (ArtifactsUnavailableError("away"), "again"),
+            (OverBudgetError("too dear"), "held"),
+            (ModelUnavailableError("refused", mendable=True), "held"),
+            (BadInputError("no"), "failed"),
+        ],
+    )
+    def test_a_claim_is_one_line_whatever_comes_of_it(
+        self, make_lab: Callable[..., Laboratory], caplog: pytest.LogCaptureFixture, error: Exception, outcome: str
+    ) -> None:
+        lab = make_lab(model=script(idea=error))
+        lab.submit()
+        lab.go_on_to("propose")
+        with caplog.at_level("INFO", "fumehood.steps"):
+            caplog.clear()
+            steps.advance(lab.write)
+        assert self.lines(caplog) == [("WARNING", "propose", outcome)]
+        assert caplog.records[-1].getMessage().endswith(f" s: {error}")
+
+    def test_what_was_done_is_no_warning(self, lab: Laboratory, caplog: pytest.LogCaptureFixture) -> None:
+        lab.submit()
+        with caplog.at_level("INFO", "fumehood.steps"):
+            steps.advance(lab.write)
+        assert self.lines(caplog) == [("INFO", "begin", "done")]
+
+    def test_a_claim_that_somebody_else_has_now(
+        self, make_lab: Callable[..., Laboratory], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def stolen(_: Call) -> dict[str, Any]:
+            lab.clock.advance(steps.LEASE_S[Side.WRITE] + 1)
+            with lab.store.begin() as tx:
+                assert tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=1) is not None
+            return {"exhausted": True}
+
+        lab = make_lab(model=script(idea=stolen))
+        lab.submit()
+        lab.go_on_to("propose")
+        steps.advance(lab.write)
+        assert self.lines(caplog)[-1] == ("WARNING", "propose", "superseded")
+
+    def test_a_database_that_goes_away_lets_the_step_go(
+        self, make_lab: Callable[..., Laboratory], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = MortalStore()
+        lab = make_lab(store=store)
+        lab.submit()
+        at = store.commits + 2
+
+        def fate(_: MemoryTransaction) -> None:
+            if store.commits == at:
+                raise StoreUnavailableError("away")
+
+        store.fate = fate
+        with pytest.raises(StoreUnavailableError):
+            steps.advance(lab.write)
+        assert self.lines(caplog) == [("WARNING", "begin", "let_go")]
+        assert steps.advance(lab.write) is True
 
 
 def test_every_step_that_is_asked_for_has_a_worker() -> None:

@@ -13,6 +13,7 @@ from fumehood.domain.ledger import Claims
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, decode
 from fumehood.gateway.upstream import Message, UpstreamError
+from fumehood.observe import metrics
 
 if TYPE_CHECKING:
     import httpx
@@ -132,10 +133,12 @@ class AnthropicUpstream:
             if not isinstance(outcome, _Failure):
                 return outcome
             failures += 1
+            metrics.UPSTREAM_ERRORS.labels(self.name, outcome.error.kind).inc()
             wait_s = self._retries.wait_s(failures, outcome.retry_after_s)
             is_late = self._retries.now() + wait_s > ends_at
             if not outcome.error.retryable or failures >= self._retries.attempts or is_late:
                 raise outcome.error
+            metrics.UPSTREAM_RETRIES.labels(self.name).inc()
             self._retries.sleep(wait_s)
 
     def _try(self, path: str, body: Body, key: str, left_s: float, *, stream: bool) -> httpx.Response | _Failure:
