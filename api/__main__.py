@@ -38,7 +38,8 @@ def main() -> int:
     try:
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         migrate.upgrade(settings.resolved_database_url)
-        cursor_key = cursor_secret(settings.state_dir)
+        given = bytes.fromhex(settings.cursor_secret.get_secret_value())
+        cursor_key = given or cursor_secret(settings.state_dir)
         artifacts = open_artifacts(settings)
     except OSError as error:
         sys.stderr.write(f"api: The state folder {settings.state_dir} cannot be used: {error.strerror}.\n")

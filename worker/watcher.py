@@ -24,17 +24,24 @@ SPARED_S = 60.0
 _ON_MACHINE = (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED)
 
 
-def watch(world: RunWorld, settings: Settings, *, ended: Callable[[], None] | None = None) -> None:
+def watch(
+    world: RunWorld,
+    settings: Settings,
+    *,
+    ended: Callable[[], None] = lambda: None,
+    looked: Callable[[], None] = lambda: None,
+) -> None:
     """Follow the containers for ever, or return at once where another process of this state folder does.
 
     Args:
         world: The engine and the database.
         settings: Where the state folder is.
         ended: Called when fewer run than before, so that what is due now need not be looked for.
+        looked: Called after each look.
     """
     with worlds.only_one(_lock(settings)) as mine:
         if mine:
-            _watch_alone(world, settings, ended)
+            _watch_alone(world, settings, ended, looked)
 
 
 def is_watched(settings: Settings) -> bool:
@@ -47,12 +54,13 @@ def _lock(settings: Settings) -> Path:
     return settings.state_dir / "watcher.lock"
 
 
-def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] | None) -> None:
+def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None], looked: Callable[[], None]) -> None:
     # The first thing is to repair what whoever watched before left.
     reaped, running = 0.0, 0
     while True:
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
-        if ended and running < before:
+        looked()
+        if running < before:
             ended()
         if world.clock.now() - reaped > REAP_EVERY_S:
             _reap_or_say_why(world)
