@@ -18,12 +18,7 @@ from common import CANNOT, ROOT, as_root, give_up, run, say
 
 COMPOSE = ROOT / "compose.yaml"
 ENV = ROOT / ".env"
-DEFAULTS = {
-    "FUMEHOOD_SECRETS": "./secrets",
-    "FUMEHOOD_STATE_DIR": "/var/lib/fumehood",
-    "FUMEHOOD_RUN_DIR": "/run/fumehood",
-    "FUMEHOOD_PUBLISH": "127.0.0.1:8000",
-}
+ALSO_TOLD = ("COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "DOCKER_HOST", "MINIO_IMAGE")
 PINNED = ("POSTGRES_IMAGE", "REDIS_IMAGE", "S3_IMAGE", "FUMEHOOD_BASE")
 """Images that others make."""
 
@@ -34,16 +29,23 @@ def main(words: list[str]) -> int:
     if not words or words[0] not in commands:
         say(f"the stack: {' or '.join(commands)}?")
         return 2
-    if os.geteuid() != 0:
-        line = [sys.executable, "-B", *sys.argv]
-        command = as_root(line)
-        if command is None:
-            give_up(
-                "the stack needs root, and there is no password-free sudo here; please run:",
-                f"  sudo {shlex.join(line)}",
-            )
-        return run(command)
+    if words[0] != "pin" and os.geteuid() != 0:
+        return run(_with_sudo(words))
+    os.chdir(ROOT)
     return commands[words[0]](*words[1:])
+
+
+def _with_sudo(words: list[str]) -> list[str | Path]:
+    """Return this command for root, with the variables that say what is meant: sudo hands on none."""
+    names = [*re.findall(r"\$\{(\w+)", COMPOSE.read_text(encoding="utf-8")), *ALSO_TOLD]
+    told = [f"{name}={os.environ[name]}" for name in dict.fromkeys(names) if name in os.environ]
+    line = ["env", *told, sys.executable, "-B", str(ROOT / "scripts/stack.py"), *words]
+    command = as_root(line)
+    if command is None:
+        give_up(
+            "the stack needs root, and there is no password-free sudo here; please run:", f"  sudo {shlex.join(line)}"
+        )
+    return list(command)
 
 
 def up(*options: str) -> int:
@@ -102,6 +104,10 @@ def share(folder: Path) -> None:
     asked = ["findmnt", "--noheadings", "--output", "PROPAGATION", "--target", str(folder)]
     if "shared" in subprocess.run(asked, capture_output=True, text=True, check=True).stdout:
         return
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    if below := [place for place in mounted if place.startswith(f"{folder}/")]:
+        # The new mount would hide them from those who use them.
+        give_up(f"{folder} is to become a shared mount, and {below[0]} is mounted in it; stop what uses that first")
     say(f"{folder} becomes a shared mount until the next boot, so that volumes mounted in it reach the engine")
     subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
     subprocess.run(["mount", "--make-shared", str(folder)], check=True)
@@ -109,7 +115,7 @@ def share(folder: Path) -> None:
 
 def compose(*words: str) -> int:
     """Run Docker Compose on this project."""
-    return run([newer_debian.compose(), "--project-directory", ROOT, *words], env={**os.environ, "PWD": str(ROOT)})
+    return run([newer_debian.compose(), *words])
 
 
 def _digest(image: str) -> str:
