@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from fumehood.settings import Settings
 from sandbox import cgroups, kernel
+from sandbox.choose import choose
 from tests.conftest import free_port
 from tests.stack import images
 
@@ -89,7 +91,7 @@ class Stack:
             if time.monotonic() > deadline:
                 pytest.fail(f"it is {found['state']} after {DONE_WITHIN_S} s\n{self.logs()}")
             time.sleep(1)
-        assert (found["state"], found["error"]) == ("done", ""), self.logs()
+        assert (found["state"], found["error"]) == ("done", ""), f"{found['error']}\n{self.logs()}"
 
     def logs(self) -> str:
         """Return the last words of every service."""
@@ -124,6 +126,10 @@ class Stack:
     def end(self) -> None:
         """Take down what a failed test left, and the two mounts that only the next boot would take away."""
         self.do("down", "--volumes", "--timeout", "5")
+        if (self.state / "installation").exists():
+            # Executions outlive who started them, and nobody is left to end them.
+            settings = Settings(state_dir=self.state, run_dir=self.run_dir, lab_dir=self._lab)
+            choose("docker", settings).reap(older_than_s=0)
         for folder in (self.run_dir, self.state):
             for mount in reversed(kernel.mounts(folder)):
                 kernel.unmount(mount.target, lazily=True)
@@ -172,6 +178,7 @@ def what_each_may_do(stack: Stack) -> None:
     for service, host, port, reached in (
         ("write-worker", "gateway", "8010", True),
         ("write-worker", "minio", "9000", True),
+        ("write-worker", "minio", "8888", False),
         ("write-worker", "minio", "9333", False),
         ("write-worker", "192.0.2.1", "443", False),
         ("write-worker", "api", "8010", False),
