@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the only command ever typed in a fresh clone; `make` alone lists all there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-rest escape test-all soak bench images check fix lock clean
+.PHONY: help setup demo smoke test test-rest escape test-all soak bench images up down pin-images check fix lock clean
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
@@ -44,6 +44,15 @@ bench: setup ## Measure what a sandbox costs beside bare `docker run`.
 
 images: setup ## Build the Docker images of executions, from debootstrap or from BASE=image; needs root and Docker.
 	.venv/bin/python -m sandbox.image $(if $(BASE),--base $(BASE))
+
+up: setup images ## Start the whole platform with Docker Compose, and wait until it is well; needs root.
+	@python3 -B scripts/stack.py up
+
+down: ## Stop it; VOLUMES=1 removes database and artifacts too.
+	@python3 -B scripts/stack.py down $(if $(VOLUMES),--volumes)
+
+pin-images: ## Write the digests of other people's images into .env, where a registry answers.
+	@python3 -B scripts/stack.py pin
 
 check: ## Check format, style, types, layers and dependencies.
 	@scripts/setup check

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+SECRETS_DIR = Path("/run/secrets")
+"""Where container engines lay secrets; FUMEHOOD_SECRETS_DIR names another folder."""
 
 
 def default_state_dir() -> Path:
@@ -15,6 +19,27 @@ def default_state_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/fumehood")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "fumehood"  # noqa: TID251 - settings
+
+
+class FileSettings(BaseSettings):
+    """Settings that may also stand in a file each, named like the variable in lower case; a variable wins."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, then the folder of secrets where there is one."""
+        folder = Path(os.environ.get("FUMEHOOD_SECRETS_DIR") or SECRETS_DIR)  # noqa: TID251 - settings
+        if not folder.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=folder)
 
 
 class CeilingSettings(BaseModel):
@@ -34,10 +59,10 @@ class CeilingSettings(BaseModel):
     """Their bytes together."""
 
 
-class Settings(BaseSettings):
+class Settings(FileSettings):
     """Every setting of the platform."""
 
-    model_config = SettingsConfigDict(env_prefix="FUMEHOOD_", env_nested_delimiter="__", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="FUMEHOOD_", env_nested_delimiter="__")
 
     state_dir: Path = Field(default_factory=default_state_dir)
     """Holds database, keys, volumes, logs and the lab."""
@@ -89,6 +114,12 @@ class Settings(BaseSettings):
     """Where a worker or the gateway tells its own figures, on this machine only; 0 is nowhere."""
     otel_endpoint: str = Field(default="", pattern=r"^(https?://\S+)?$")
     """Where traces go, over OTLP/HTTP; empty is nowhere."""
+    gateway_secret: SecretStr = SecretStr("")
+    """What signs the tokens that write workers show the gateway, in 64 hex digits; empty: a file in `state_dir`."""
+    cursor_secret: SecretStr = SecretStr("")
+    """What signs the API's cursors, in 64 hex digits; empty: a file in `state_dir`."""
+    secrets_dir: Path = SECRETS_DIR
+    """Where settings may stand in files instead."""
 
     s3_endpoint: str = ""
     """Host, or host:port, of the S3 service that keeps artifacts; empty means a folder below `state_dir`."""
@@ -108,6 +139,14 @@ class Settings(BaseSettings):
     """What every key begins with."""
     s3_cache_mib: int = Field(default=10240, ge=1, le=64 * 1024 * 1024)
     """The size that the local copies of artifacts are cut back to."""
+
+    @field_validator("gateway_secret", "cursor_secret")
+    @classmethod
+    def _is_secret(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and not re.fullmatch("[0-9a-f]{64}", text):
+            raise ValueError("a secret is 64 hex digits, as `openssl rand -hex 32` prints them")
+        return value
 
     @property
     def resolved_database_url(self) -> str:

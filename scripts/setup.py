@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import coder_env
 import common
 import lab
+import newer_debian
 import object_stores
 import platform_env
 import python_packages
@@ -35,6 +36,7 @@ def main(target: str) -> int:
             lab.ensure()
         if target == "test":
             object_stores.ensure()
+            newer_debian.ensure()
         apt.result()
     return 0
 

@@ -29,17 +29,24 @@ SPARED_S = 60.0
 _ON_MACHINE = (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED)
 
 
-def watch(world: RunWorld, settings: Settings, *, ended: Callable[[], None] | None = None) -> None:
+def watch(
+    world: RunWorld,
+    settings: Settings,
+    *,
+    ended: Callable[[], None] = lambda: None,
+    looked: Callable[[], None] = lambda: None,
+) -> None:
     """Follow the containers for ever, or return at once where another process of this state folder does.
 
     Args:
         world: The engine and the database.
         settings: Where the state folder is.
         ended: Called when fewer run than before, so that what is due now need not be looked for.
+        looked: Called after each look.
     """
     with worlds.only_one(_lock(settings)) as mine:
         if mine:
-            _watch_alone(world, settings, ended)
+            _watch_alone(world, settings, ended, looked)
 
 
 def is_watched(settings: Settings) -> bool:
@@ -52,15 +59,16 @@ def _lock(settings: Settings) -> Path:
     return settings.state_dir / "watcher.lock"
 
 
-def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] | None) -> None:
+def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None], looked: Callable[[], None]) -> None:
     # The first thing is to repair what whoever watched before left.
     reaped, kept, running = 0.0, 0.0, 0
     presence = Presence(Part.WATCH, world.clock)
-    looked = time.monotonic()
-    metrics.WATCHER_LAG.set_function(lambda: time.monotonic() - looked)
+    looked_at = time.monotonic()
+    metrics.WATCHER_LAG.set_function(lambda: time.monotonic() - looked_at)
     while True:
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
-        looked = time.monotonic()
+        looked_at = time.monotonic()
+        looked()
         if world.clock.now() - kept > KEEP_EVERY_S:
             quotas.beat(world.store, world.clock)
             audit.seal(world.store)
@@ -68,7 +76,7 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None] 
         if presence.is_due:
             with world.store.begin() as tx:
                 presence.show(tx)
-        if ended and running < before:
+        if running < before:
             ended()
         if world.clock.now() - reaped > REAP_EVERY_S:
             _reap_or_say_why(world)

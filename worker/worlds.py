@@ -59,7 +59,7 @@ def artifacts_of(settings: Settings) -> Artifacts:
 def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
     """Build what a write worker holds."""
     clock = SystemClock()
-    model = GatewayModel(gateway_url, tokens.secret(settings.state_dir), clock)
+    model = GatewayModel(gateway_url, tokens.secret_of(settings), clock)
     return WriteWorld(
         store=store_of(settings),
         artifacts=artifacts_of(settings),
@@ -79,7 +79,7 @@ def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder
     python = coder_python(settings)
     if python is None:
         return SearchReplaceCoder(model)
-    return AiderCoder(python, gateway_url, tokens.secret(settings.state_dir), SystemClock())
+    return AiderCoder(python, gateway_url, tokens.secret_of(settings), SystemClock())
 
 
 def coder_python(settings: Settings) -> Path | None:

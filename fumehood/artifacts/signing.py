@@ -24,6 +24,8 @@ from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, Tam
 KEY_FILE = Path("keys/signing.key")
 SECRET_FILE = Path("keys/installation.secret")
 CURSOR_FILE = Path("keys/cursor.secret")
+PUBLIC_DIR = Path("public")
+"""Public keys, one PEM file each, for processes that may not read the signing key."""
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -98,11 +100,19 @@ def signers_of(envelope: bytes) -> tuple[str, ...]:
     return tuple(key_id for key_id, _ in _parse(envelope)[2])
 
 
+def publish(signer: Ed25519Signer, state_dir: Path) -> None:
+    """Lay the public key where processes find it that may not read the signing key."""
+    folder = state_dir / PUBLIC_DIR
+    folder.mkdir(mode=0o755, exist_ok=True)
+    write_once(folder / f"{signer.key_id.removeprefix('sha256:')}.pem", signer.public_pem(), 0o644)
+
+
 def trusted_keys(state_dir: Path) -> dict[str, bytes]:
-    """Return this installation's own public key by its fingerprint; nothing when it has none that may be read."""
+    """Return this installation's own public key by its fingerprint, or those that its run side published."""
     path = state_dir / KEY_FILE
     if not os.access(path, os.R_OK):
-        return {}
+        published = sorted((state_dir / PUBLIC_DIR).glob("*.pem"))
+        return {key: raw for one in published for key, raw in load_key(str(one)).items()}
     public_key = _raw(_read_private(path).public_key())
     return {key_id_of(public_key): public_key}
 

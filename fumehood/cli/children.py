@@ -25,7 +25,7 @@ from fumehood.settings import Settings
 GATEWAY_START_S = 60.0
 METRICS_PORTS = {"gateway": 0, "write": 1, "run": 2, "watch": 3}
 """Each child's place after the port that is set: of several on one machine only one could have that."""
-_NOT_HANDED_ON = {"api_key", "gateway_url", "redis_url", "s3_secret_key"}
+_NOT_HANDED_ON = {"api_key", "cursor_secret", "gateway_secret", "gateway_url", "redis_url", "s3_secret_key"}
 """Of other processes than those started here, or told to each child apart."""
 PYTHON = (sys.executable, "-P")
 """Without the folder one stands in, where a `worker` or a `sandbox` of somebody else's may lie."""

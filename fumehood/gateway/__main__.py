@@ -14,15 +14,13 @@ import threading
 from collections.abc import Sequence
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fumehood.errors import FumehoodError
+from fumehood.settings import FileSettings
 
 
-class ProviderSettings(BaseSettings):
-    """Provider keys in this process's own environment; they win over the stored ones."""
-
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+class ProviderSettings(FileSettings):
+    """Provider keys given to this process alone, in its environment or a secret's file; they win over stored ones."""
 
     anthropic: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
 
@@ -90,7 +88,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         store=open_store(settings.resolved_database_url),
         artifacts=artifacts,
         clock=SystemClock(),
-        secret=tokens.secret(settings.state_dir),
+        secret=tokens.secret_of(settings),
         upstreams={
             "offline": OfflineModel(artifacts),
             "claude": AnthropicUpstream(

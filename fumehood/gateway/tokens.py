@@ -10,10 +10,17 @@ from pathlib import Path
 
 from fumehood.domain.token import TokenError, mint, read
 from fumehood.errors import MachineUnfitError
+from fumehood.settings import Settings
 
-__all__ = ["TokenError", "mint", "read", "secret"]
+__all__ = ["TokenError", "mint", "read", "secret", "secret_of"]
 
 _LENGTH = 32
+
+
+def secret_of(settings: Settings) -> bytes:
+    """Return the gateway secret that was given, for gateways and workers on different machines, else this folder's."""
+    given = bytes.fromhex(settings.gateway_secret.get_secret_value())
+    return given or secret(settings.state_dir)
 
 
 def secret(state_dir: Path) -> bytes:

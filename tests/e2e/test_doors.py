@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex, pytest.mar
 KEY = "a key for the doors"
 UNKNOWN = "dir_" + "0" * 26
 ASKED = {"template": "2d_diffusion", "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
-WORKERS = ("write", "run")
+WORKERS = ("write", "run", "watch")
 ANSWERS_WITHIN_S = 2.0
 REDIS_AWAY_S = 3.0
 STOPS_WITHIN_S = 8.0
@@ -74,6 +74,7 @@ class Doors:
             "api": [*module, "api", "--port", port],
             "write": [*module, "worker", "--side", "write", "--gateway", gateway],
             "run": [*module, "worker", "--side", "run", "--sandbox", "local"],
+            "watch": [*module, "worker", "--side", "watch", "--sandbox", "local"],
         }[name]
 
     def start(self, *names: str) -> None:
@@ -193,13 +194,15 @@ def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> Non
     assert doors.read(direction)["state"] == "queued"
     doors.start("redis")
     doors.until(lambda: doors.executions(direction, state=ExecutionState.LAUNCHED))
-    assert doors.stop("run") == {"run": 0}
+    assert doors.stop("run", "watch") == {"run": 0, "watch": 0}
     assert doors.stop("write", by=signal.SIGINT) == {"write": 0}
     assert doors.left(), "a worker that was told to stop leaves alone what runs"
-    doors.start(*WORKERS)
+    doors.start("run", "write")
     time.sleep(random.Random(5).uniform(6.0, 20.0))
     assert not doors.is_over(direction)
-    assert doors.stop(*WORKERS, "api", by=signal.SIGKILL) == {"write": -9, "run": -9, "api": -9}
+    # Without a watcher of its own, the run worker follows the containers.
+    doors.start("watch")
+    assert doors.stop(*WORKERS, "api", by=signal.SIGKILL) == dict.fromkeys((*WORKERS, "api"), -9)
     doors.start(*WORKERS, "api")
     doors.until(doors.is_up, within_s=30)
     doors.carried_out(direction)

@@ -28,6 +28,7 @@ from fumehood.artifacts.signing import (
     open_envelope,
     pae,
     public_pem,
+    publish,
     signers_of,
     trusted_keys,
 )
@@ -170,6 +171,16 @@ class TestEnvelope:
 
 
 class TestKeys:
+    def test_who_may_not_read_the_key_trusts_what_was_published(self, tmp_path: Path) -> None:
+        mine, others = tmp_path / "run", tmp_path / "api"
+        mine.mkdir()
+        others.mkdir()
+        signer = Ed25519Signer(mine)
+        publish(signer, mine)
+        publish(signer, mine)
+        (mine / "public").rename(others / "public")
+        assert trusted_keys(others) == {signer.key_id: signer.public_key_bytes()}
+
     def test_the_key_is_made_once_and_closed_to_others(self, tmp_path: Path) -> None:
         assert trusted_keys(tmp_path) == {}
         first, second = Ed25519Signer(tmp_path), Ed25519Signer(tmp_path)
