@@ -1,12 +1,19 @@
-"""Serves the API: `FUMEHOOD_API_KEY=... python -m api --host 127.0.0.1 --port 8000`."""
+"""Serves the API: `FUMEHOOD_API_KEY=... python -m api --host 127.0.0.1 --port 8000`.
+
+With `--embedded`, as `fumehood serve` starts it, it needs no Redis and ends when its standard input closes.
+"""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import socket
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from fumehood.artifacts.choose import open_artifacts
@@ -14,6 +21,7 @@ from fumehood.artifacts.signing import cursor_secret, public_pem, trusted_keys
 from fumehood.errors import FumehoodError, MachineUnfitError
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
+from fumehood.queue.local import CommitQueue
 from fumehood.settings import Settings
 from fumehood.store import migrate
 from fumehood.store.clock import SystemClock
@@ -23,16 +31,15 @@ SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 SHORTEST_KEY = 16
 LAST_WORDS_S = 5
 """How long requests under way may take once the process is told to stop; a stream never ends by itself."""
+EMBEDDED_LAST_WORDS_S = 2
 
 
 def main() -> int:
     """Serve until told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m api")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    asked = parser.parse_args()
+    asked = _parser().parse_args()
     settings = Settings()
-    if len(settings.api_key) < SHORTEST_KEY:
+    api_key = asked.key_file.read_text(encoding="ascii") if asked.key_file else settings.api_key
+    if len(api_key) < SHORTEST_KEY:
         sys.stderr.write(f"api: FUMEHOOD_API_KEY must be set to a key of at least {SHORTEST_KEY} characters.\n")
         return 2
     try:
@@ -50,14 +57,44 @@ def main() -> int:
         SqlStore(settings.resolved_database_url),
         artifacts,
         SystemClock(),
-        CeleryQueue(create_celery(settings.redis_url)),
+        CommitQueue() if asked.embedded else CeleryQueue(create_celery(settings.redis_url)),
         shipped=SHIPPED,
-        api_key=settings.api_key,
+        api_key=api_key,
         cursor_key=cursor_key,
         public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
     )
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=LAST_WORDS_S)
+    if asked.embedded:
+        _serve_embedded(app, asked.listener)
+    else:
+        uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=LAST_WORDS_S)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m api")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--embedded", action="store_true", help="no Redis; stop when standard input closes")
+    parser.add_argument("--listener", type=int, help="with --embedded: the open file that is the listening socket")
+    parser.add_argument("--key-file", type=Path, help="the file that holds the key, in the place of the variable")
+    return parser
+
+
+def _serve_embedded(app: FastAPI, listener: int) -> None:
+    """Serve on a socket that is its parent's, where calls wait while this process is started again."""
+    # Ctrl-C comes to all processes of a terminal; uvicorn passes it on once it has stopped.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=EMBEDDED_LAST_WORDS_S)
+    server = uvicorn.Server(config)
+    threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+    with socket.socket(fileno=listener) as listening:
+        server.run(sockets=[listening])
+
+
+def _stop_with_parent(server: uvicorn.Server) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    server.should_exit = True
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     storage_pool_mib: int = Field(default=0, ge=0, le=64 * 1024 * 1024)
     """The pool of the driver btrfs, taken from the disk at once; 0 is a quarter of what is free."""
     api_key: str = ""
-    """The key that the API asks for."""
+    """The key that the API asks for, and that the commands which ask a server send."""
+    url: str = ""
+    """The server that commands such as `fumehood submit` ask; empty means the one that `fumehood serve` starts here."""
 
     s3_endpoint: str = ""
     """Host, or host:port, of the S3 service that keeps artifacts; empty means a folder below `state_dir`."""

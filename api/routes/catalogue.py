@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.context import GUARDED, OPEN, AskedPage, Context, errors
 from api.schemas import Health
@@ -67,11 +69,14 @@ def router(context: Context) -> APIRouter:
     @routes.get(
         "/v1/reports/summary", summary="Read the results table", dependencies=GUARDED, responses=errors(401, 422)
     )
-    def read_summary(asked: AskedPage) -> Page[SummaryRead]:
+    def read_summary(
+        asked: AskedPage,
+        direction: Annotated[str | None, Query(description="Only this direction's row.")] = None,
+    ) -> Page[SummaryRead]:
         """Return a row for each direction, oldest first, with failed and negative results."""
         return asked.page(
             context,
-            lambda after, limit: browsing.summaries(context.store, context.artifacts, after, limit),
+            lambda after, limit: browsing.summaries(context.store, context.artifacts, after, limit, direction),
             lambda one: one[0],
             lambda one: SummaryRead.model_validate(one[1]),
         )

@@ -197,10 +197,14 @@ def events(store: Store, key: str, seq: int, limit: int) -> tuple[Sequence[Event
 
 
 def summaries(
-    store: Store, artifacts: Artifacts, after: str | None, limit: int
+    store: Store, artifacts: Artifacts, after: str | None, limit: int, only: str | None = None
 ) -> list[tuple[str, Mapping[str, object]]]:
-    """Return a page of the results table: a direction's id and its row."""
+    """Return a page of the results table, or one direction's row: a direction's id and its row."""
+    if only is not None:
+        _check("direction", "dir", only)
     with store.begin(write=False) as tx:
+        if only is not None:
+            return [(only, results.summary(tx, artifacts, tx.directions.get(only)))]
         return [(one.id, results.summary(tx, artifacts, one)) for one in tx.directions.page(after, limit)]
 
 
