@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 import fumehood
-from fumehood.cli import bench, client, handover, machine, options, output, report, template
+from fumehood.cli import admin, bench, client, handover, machine, options, output, report, template
 from fumehood.cli.keys import app as keys_app
 from fumehood.cli.options import AsJson, SandboxOption
 from fumehood.cli.run import Finished
@@ -40,6 +40,7 @@ app.add_typer(template.app, name="template")
 app.add_typer(bench.app, name="bench")
 app.add_typer(client.app)
 app.add_typer(report.app)
+app.add_typer(admin.app, name="admin")
 
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
