@@ -135,10 +135,19 @@ class Steps(Protocol):
     def add(self, step: Step) -> bool:
         """Insert a step; False, and nothing changed, when one with its `key` exists."""
 
-    def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
+    def claim(
+        self,
+        side: Side,
+        *,
+        now: float,
+        lease_s: float,
+        direction_id: DirectionId | None = None,
+        apart_from: frozenset[DirectionId] = frozenset(),
+    ) -> Step | None:
         """Take the oldest due step of a side whose direction and experiment are not held, nor their tenant paused.
 
-        With `direction_id`, only of that direction, besides the steps that clear the machine (`CLEARING`).
+        With `direction_id`, only of that direction, and with `apart_from`, of none of those; the steps that clear the
+        machine (`CLEARING`) are taken of any.
 
         A claimed step whose lease ran out is due again. The claim raises `fence` and `tries` in one conditional
         update, so that two workers never hold the same step.

@@ -99,7 +99,10 @@ class Settings(FileSettings):
     storage_pool_mib: int = Field(default=0, ge=0, le=64 * 1024 * 1024)
     """The pool of the driver btrfs, taken from the disk at once; 0 is a quarter of what is free."""
     api_key: str = ""
-    """An admin key that the API takes from its first start on; empty has it make one, and print it once."""
+    """An admin key that the API takes from its first start on; empty has it make one, and print it once.
+
+    The commands that ask a server send it.
+    """
     reads_per_key: str = "1200/minute"
     """How often one API key may read."""
     writes_per_key: str = "300/minute"
@@ -120,6 +123,8 @@ class Settings(FileSettings):
     """What signs the API's cursors, in 64 hex digits; empty: a file in `state_dir`."""
     secrets_dir: Path = SECRETS_DIR
     """Where settings may stand in files instead."""
+    url: str = ""
+    """The server that commands such as `fumehood submit` ask; empty means the one that `fumehood serve` starts here."""
 
     s3_endpoint: str = ""
     """Host, or host:port, of the S3 service that keeps artifacts; empty means a folder below `state_dir`."""

@@ -1,6 +1,7 @@
-"""The worker processes that `fumehood run` starts: `python -m worker.local --side write --gateway URL`.
+"""The worker processes that `fumehood run` and `fumehood serve` start: `python -m worker.local --side run`.
 
-Each ends by itself when its standard input closes, so none outlives the command that started it.
+With `--direction` they work for one direction, without for all but those of other commands. Each ends by itself when
+its standard input closes, so none outlives the command that started it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, container_name
-from fumehood.domain.step import StepState
+from fumehood.domain.step import Side, StepState
 from fumehood.errors import NotFoundError, StoreUnavailableError
 from fumehood.observe import traces
 from fumehood.observe.start import start
@@ -35,6 +36,7 @@ from worker.watcher import watch
 LOG = logging.getLogger("fumehood.worker")
 STORE_AWAY_S = 1.0
 """How long a loop rests before it asks again for a database that is away."""
+_RUNNING = (ExecutionState.WANTED, ExecutionState.LAUNCHED)
 
 
 def main() -> int:
@@ -47,19 +49,20 @@ def main() -> int:
     asked = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = Settings()
+    only = DirectionId(asked.direction) if asked.direction else None
     if asked.side == "check":
         sys.stdout.write(json.dumps(probe(settings, asked.sandbox)))
         return 0
     if asked.side == "halt":
-        halt(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
+        halt_all(worlds.run_world(settings, asked.sandbox), settings, only)
         return 0
     start("worker", settings)
     scratch = Scratch(settings.state_dir)
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     if asked.side == "write":
-        _loop(worlds.write_world(settings, asked.gateway), DirectionId(asked.direction))
+        _loop(worlds.write_world(settings, asked.gateway), settings, only)
     elif asked.side == "run":
-        _loop(worlds.run_world(settings, asked.sandbox), DirectionId(asked.direction))
+        _loop(worlds.run_world(settings, asked.sandbox), settings, only)
     else:
         _watch(worlds.run_world(settings, asked.sandbox), settings)
     return 0
@@ -73,15 +76,29 @@ def _end_with_parent(scratch: Scratch) -> None:
     os._exit(0)
 
 
-def _loop(world: WriteWorld | RunWorld, direction_id: DirectionId) -> None:
+def _loop(world: WriteWorld | RunWorld, settings: Settings, only: DirectionId | None) -> None:
     queue = LocalQueue(world.store)
+    is_new = True
     while True:
+        others = frozenset[DirectionId]() if only else worlds.of_commands(settings)
         try:
-            if not steps.advance(world, direction_id):
+            if is_new:
+                take_over(world, only, others)
+                is_new = False
+            if not steps.advance(world, only, others):
                 queue.wait()
         except StoreUnavailableError as error:
             LOG.warning("will try again: %s", error)
             time.sleep(STORE_AWAY_S)
+
+
+def take_over(world: WriteWorld | RunWorld, only: DirectionId | None, others: frozenset[DirectionId]) -> None:
+    """Let steps be claimed at once that a worker before this one died with: of each side there is one at a time."""
+    side = Side.WRITE if isinstance(world, WriteWorld) else Side.RUN
+    with world.store.begin() as tx:
+        for step in tx.steps.find(side=side, state=StepState.CLAIMED):
+            if step.direction_id == only or (only is None and step.direction_id not in others):
+                tx.steps.renew(step, until=world.clock.now())
 
 
 def _watch(world: RunWorld, settings: Settings) -> None:
@@ -89,6 +106,17 @@ def _watch(world: RunWorld, settings: Settings) -> None:
     while True:
         watch(world, settings)
         time.sleep(1.0)
+
+
+def halt_all(world: RunWorld, settings: Settings, only: DirectionId | None) -> None:
+    """Halt one direction, or all but those of other commands."""
+    if only:
+        halt(world, only)
+        return
+    with world.store.begin(write=False) as tx:
+        found = [one.direction_id for state in _RUNNING for one in tx.executions.find(state=state)]
+    for direction_id in sorted(set(found) - worlds.of_commands(settings)):
+        halt(world, direction_id)
 
 
 def halt(world: RunWorld, direction_id: DirectionId) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
+from fumehood.domain.ids import DirectionId
 from fumehood.domain.worker import Part
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
@@ -30,6 +31,7 @@ from sandbox.choose import choose
 
 SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 """The templates that come with Fumehood."""
+_LOCK = ".lock"
 
 
 def prepare_state(settings: Settings) -> None:
@@ -114,6 +116,23 @@ def only_one(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def command_lock(settings: Settings, direction_id: DirectionId) -> Path:
+    """Return the lock of the command that carries a direction out."""
+    return _commands(settings) / f"{direction_id}{_LOCK}"
+
+
+def of_commands(settings: Settings) -> frozenset[DirectionId]:
+    """Return the directions that a command began or went on with; a server leaves them to it, also afterwards.
+
+    Its command may have a provider's key that the server lacks, and what a person interrupted stays so.
+    """
+    return frozenset(DirectionId(path.name.removesuffix(_LOCK)) for path in _commands(settings).glob(f"*{_LOCK}"))
+
+
+def _commands(settings: Settings) -> Path:
+    return settings.state_dir / "directions"
 
 
 def lab_folder(settings: Settings) -> Path:

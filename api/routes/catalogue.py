@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from api.admin_views import UsageRead
 from api.context import GUARDED, OPEN, AskedBy, AskedPage, Context, errors
@@ -64,12 +66,16 @@ def router(context: Context) -> APIRouter:
             ]
         )
 
-    @routes.get("/v1/reports/summary", summary="Read the results table", dependencies=GUARDED, responses=errors())
-    def read_summary(asked: AskedPage, by: AskedBy) -> Page[SummaryRead]:
+    @routes.get("/v1/reports/summary", summary="Read the results table", dependencies=GUARDED, responses=errors(404))
+    def read_summary(
+        asked: AskedPage,
+        by: AskedBy,
+        direction: Annotated[str | None, Query(description="Only this direction's row.")] = None,
+    ) -> Page[SummaryRead]:
         """Return a row for each direction, oldest first, with failed and negative results."""
         return asked.page(
             context,
-            lambda after, limit: context.shelf(by).summaries(context.artifacts, after, limit),
+            lambda after, limit: context.shelf(by).summaries(context.artifacts, after, limit, direction),
             lambda one: one[0],
             lambda one: SummaryRead.model_validate(one[1]),
         )

@@ -1,4 +1,4 @@
-"""The processes that a command starts: gateway, write worker, run worker and watcher.
+"""The processes that a command starts: gateway, write worker, run worker and watcher, and the api of `fumehood serve`.
 
 Each child's standard input is a pipe from here: when this process is gone, however it went, they end.
 """
@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,9 +24,9 @@ from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
 GATEWAY_START_S = 60.0
-METRICS_PORTS = {"gateway": 0, "write": 1, "run": 2, "watch": 3}
+METRICS_PORTS = {"gateway": 0, "write": 1, "run": 2, "watch": 3, "api": 4}
 """Each child's place after the port that is set: of several on one machine only one could have that."""
-_NOT_HANDED_ON = {"api_key", "cursor_secret", "gateway_secret", "gateway_url", "redis_url", "s3_secret_key"}
+_NOT_HANDED_ON = {"api_key", "url", "cursor_secret", "gateway_secret", "gateway_url", "redis_url", "s3_secret_key"}
 """Of other processes than those started here, or told to each child apart."""
 PYTHON = (sys.executable, "-P")
 """Without the folder one stands in, where a `worker` or a `sandbox` of somebody else's may lie."""
@@ -51,7 +52,7 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
     if settings.s3_endpoint:
         # Its secret would stand in the list of processes.
         raise MachineUnfitError(
-            "Artifacts in S3 need `fumehood run` to be started by root, since sudo is not given their secret key.",
+            "Artifacts in S3 need this command to be started by root, since sudo is not given their secret key.",
             remedy="Start it as root, or leave FUMEHOOD_S3_ENDPOINT out.",
         )
     told = [f"{name}={value}" for name, value in environment(settings).items() if value]
@@ -66,13 +67,57 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
     return ["sudo", "-n", *told, *command]
 
 
-class Children:
-    """Starts the workers, keeps them alive, and ends them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One process that is kept alive."""
 
-    def __init__(self, settings: Settings, sandbox: str, direction_id: DirectionId) -> None:
+    name: str
+    module: str
+    words: tuple[str, ...] = ()
+    files: tuple[int, ...] = ()
+    """Open files that it takes over."""
+    needs_root: bool = False
+    tells_gateway: bool = False
+    """Whether it is the gateway, whose first line says where it is."""
+    needs_gateway: bool = False
+    """Whether it is told where the gateway is; it is started again when that changes."""
+
+
+def gateway() -> Part:
+    """Return the gateway; it is handed the providers' keys that were in the environment."""
+    keys = handover.handed_file()
+    handed = () if keys is None else ("--keys-fd", str(keys))
+    return Part(
+        name="gateway",
+        module="fumehood.gateway",
+        words=("--port", "0", "--with-parent", *handed),
+        files=() if keys is None else (keys,),
+        tells_gateway=True,
+    )
+
+
+def workers(sandbox: str, direction_id: DirectionId | None = None) -> tuple[Part, ...]:
+    """Return write worker, run worker and watcher: for one direction, or for all that are no other command's."""
+    only = ("--direction", direction_id) if direction_id else ()
+    return tuple(
+        Part(
+            name=side,
+            module="worker.local",
+            words=("--side", side, "--sandbox", sandbox, *only),
+            needs_root=side != "write",
+            needs_gateway=side == "write",
+        )
+        for side in ("write", "run", "watch")
+    )
+
+
+class Children:
+    """Starts processes in the order given, keeps them alive, and ends them."""
+
+    def __init__(self, settings: Settings, parts: Iterable[Part], say: Callable[[str], None] = lambda _: None) -> None:
         self._settings = settings
-        self._direction_id = direction_id
-        self._sandbox = sandbox
+        self._parts = {part.name: part for part in parts}
+        self._say = say
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._begun: dict[str, float] = {}
         self._restarts: dict[str, int] = {}
@@ -83,9 +128,8 @@ class Children:
     def __enter__(self) -> Self:
         """Start them all."""
         try:
-            self._start_gateway()
-            for side in ("write", "run", "watch"):
-                self._start(side)
+            for name in self._parts:
+                self._start(name)
         except BaseException:
             self.stop()
             raise
@@ -97,23 +141,32 @@ class Children:
         """End them all."""
         self.stop()
 
-    def _start_gateway(self) -> None:
-        command = [*PYTHON, "-m", "fumehood.gateway", "--port", "0", "--with-parent"]
-        keys = handover.handed_file()
-        if keys is not None:
-            command += ["--keys-fd", str(keys)]
-        log = self._log("gateway")
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            pass_fds=() if keys is None else (keys,),
-            env=_clean(self._settings_of("gateway")),
-        )
-        os.close(log)
-        self._running["gateway"] = child
-        self._begun["gateway"] = time.monotonic()
+    def _start(self, name: str) -> None:
+        part = self._parts[name]
+        log = self._log(name)
+        try:
+            child = subprocess.Popen(
+                self._command(part),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if part.tells_gateway else log,
+                stderr=log,
+                pass_fds=part.files,
+                env=_clean(self._settings_of(name)),
+            )
+        finally:
+            os.close(log)
+        self._running[name] = child
+        self._begun[name] = time.monotonic()
+        if part.tells_gateway:
+            self._hear_gateway(child)
+
+    def _command(self, part: Part) -> list[str]:
+        command = [*PYTHON, "-m", part.module, *part.words]
+        if part.needs_gateway:
+            command += ["--gateway", self.gateway_url]
+        return as_root(command, self._settings_of(part.name)) if part.needs_root else command
+
+    def _hear_gateway(self, child: subprocess.Popen[bytes]) -> None:
         if child.stdout is None:
             raise MachineUnfitError("The gateway has no output.")
         ready, _, _ = select.select([child.stdout], [], [], GATEWAY_START_S)
@@ -124,20 +177,6 @@ class Children:
             raise MachineUnfitError(
                 "The gateway did not start.", remedy=f"Its log is {self._settings.state_dir}/logs/gateway.log."
             ) from error
-
-    def _start(self, side: str) -> None:
-        command = [*PYTHON, "-m", "worker.local", "--side", side, "--sandbox", self._sandbox]
-        command += ["--direction", self._direction_id]
-        if side == "write":
-            command += ["--gateway", self.gateway_url]
-        else:
-            command = as_root(command, self._settings_of(side))
-        log = self._log(side)
-        self._running[side] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_clean(self._settings_of(side))
-        )
-        self._begun[side] = time.monotonic()
-        os.close(log)
 
     def _settings_of(self, name: str) -> Settings:
         if not (port := self._settings.metrics_port):
@@ -157,6 +196,7 @@ class Children:
                 continue
             if name not in self._due:
                 self._due[name] = now + self._pause(name, child.returncode)
+                self._say(f"the {name} process ended (exit status {child.returncode}) and is started again")
             if now >= self._due[name]:
                 del self._due[name]
                 self._start_again(name)
@@ -175,24 +215,24 @@ class Children:
 
     def _start_again(self, name: str) -> None:
         self._end(name)
-        if name != "gateway":
-            self._start(name)
-            return
-        self._start_gateway()
-        # Only who is started again learns the new gateway's place.
-        self._end("write")
-        self._due.pop("write", None)
-        self._start("write")
+        self._start(name)
+        if self._parts[name].tells_gateway:
+            # Only who is started again learns the new gateway's place.
+            for other in [part.name for part in self._parts.values() if part.needs_gateway]:
+                self._end(other)
+                self._due.pop(other, None)
+                self._start(other)
 
     def stop(self) -> None:
         """Close their standard inputs and wait; whatever stays is killed."""
+        for child in self._running.values():
+            _hang_up(child)
         for name in list(self._running):
             self._end(name)
 
     def _end(self, name: str) -> None:
         child = self._running.pop(name)
-        if child.stdin:
-            child.stdin.close()
+        _hang_up(child)
         try:
             child.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -202,10 +242,16 @@ class Children:
             child.stdout.close()
 
 
-def halt(settings: Settings, sandbox: str, direction_id: str) -> None:
-    """Stop and remove a direction's containers, so that an interrupted command leaves nothing running."""
+def _hang_up(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin:
+        child.stdin.close()
+
+
+def halt(settings: Settings, sandbox: str, direction_id: DirectionId | None = None) -> None:
+    """Stop and remove containers, of one direction or of all that are no other command's; none is left running."""
     command = [*PYTHON, "-m", "worker.local", "--side", "halt", "--sandbox", sandbox]
-    command = as_root([*command, "--direction", direction_id], settings)
+    only = ["--direction", direction_id] if direction_id else []
+    command = as_root([*command, *only], settings)
     subprocess.run(command, stdin=subprocess.DEVNULL, env=_clean(settings), timeout=60)
 
 

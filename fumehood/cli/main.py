@@ -10,16 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 import fumehood
-from fumehood.cli import bench, handover, machine, options, output, template
+from fumehood.cli import admin, bench, client, handover, machine, options, output, report, template
 from fumehood.cli.keys import app as keys_app
-from fumehood.cli.options import SandboxOption
+from fumehood.cli.options import AsJson, SandboxOption
 from fumehood.cli.run import Finished
 from fumehood.cli.run import run as carry_out
 from fumehood.cli.sandbox import INTERRUPTED
@@ -38,14 +38,14 @@ app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(keys_app, name="keys")
 app.add_typer(template.app, name="template")
 app.add_typer(bench.app, name="bench")
+app.add_typer(client.app)
+app.add_typer(report.app)
+app.add_typer(admin.app, name="admin")
 
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
 )
 """What the system says to a path that a person gave; any other error of it is a fault of ours."""
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
-]
 TemplateOption = Annotated[str, typer.Option(help="A shipped template's name, or a folder.")]
 
 
@@ -73,20 +73,16 @@ def run(
     out: Annotated[
         Path, typer.Option(help="Where the finished folder goes.", parser=options.folder, metavar="PATH")
     ] = Path("out/run"),
-    text: Annotated[
-        str | None, typer.Option(help="The research direction; the template's own task when left out.")
-    ] = None,
-    ideas: Annotated[int, typer.Option(help="How many ideas to propose.")] = 50,
-    runs: Annotated[int, typer.Option(help="Runs an idea may have, the baseline not counted.")] = 5,
-    model: Annotated[str, typer.Option(help="A model's name, or `offline`.")] = "offline",
-    review_model: Annotated[str | None, typer.Option(help="The reviewer's model; the same when left out.")] = None,
-    profile: Annotated[str, typer.Option(help="The size, such as tiny or cpu; a GPU is not passed in yet.")] = "cpu",
+    text: options.Text = None,
+    ideas: options.Ideas = 50,
+    runs: options.Runs = 5,
+    model: options.Model = "offline",
+    review_model: options.ReviewModel = None,
+    profile: options.Profile = "cpu",
     sandbox: SandboxOption = "auto",
-    novelty: Annotated[
-        Literal["on", "off"], typer.Option(help="Whether ideas are checked against the literature.")
-    ] = "on",
-    budget_usd: Annotated[float | None, typer.Option(help="The most that models may cost.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Moves every seed of this direction.")] = 0,
+    novelty: options.NoveltyCheck = "on",
+    budget_usd: options.Budget = None,
+    seed: options.Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the folder at --out, or show it when it is finished.")
     ] = False,
@@ -119,6 +115,19 @@ _FIELDS = {"template_name": "template"}
 def _is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 8000,
+    sandbox: SandboxOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Serve the API on this machine, and carry out what is submitted there, with no other services."""
+    from fumehood.cli.serve import serve as keep_serving
+
+    keep_serving(Settings(), host, port, sandbox, output.Progress(as_json=as_json), as_json=as_json)
 
 
 @app.command()

@@ -12,6 +12,19 @@ from fumehood.errors import BadInputError
 
 Adapter = Literal["auto", "docker", "local"]
 SandboxOption = Annotated[Adapter, typer.Option(help="Which sandbox.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output, all else on standard error.")
+]
+Url = Annotated[str, typer.Option("--url", help="The server's address; FUMEHOOD_URL when left out.")]
+Text = Annotated[str | None, typer.Option(help="The research direction; the template's own task when left out.")]
+Ideas = Annotated[int, typer.Option(help="How many ideas to propose.")]
+Runs = Annotated[int, typer.Option(help="Runs an idea may have, the baseline not counted.")]
+Model = Annotated[str, typer.Option(help="A model's name, or `offline`.")]
+ReviewModel = Annotated[str | None, typer.Option(help="The reviewer's model; the same when left out.")]
+Profile = Annotated[str, typer.Option(help="The size, such as tiny or cpu; a GPU is not passed in yet.")]
+NoveltyCheck = Annotated[Literal["on", "off"], typer.Option(help="Whether ideas are checked against the literature.")]
+Budget = Annotated[float | None, typer.Option(help="The most that models may cost.")]
+Seed = Annotated[int, typer.Option(min=0, help="Moves every seed of this direction.")]
 
 
 def folder(text: str | Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
 from fumehood.cli import checks
-from fumehood.cli.children import Children, check_machine, halt
+from fumehood.cli.children import Children, check_machine, gateway, halt, workers
 from fumehood.cli.options import Adapter
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction, DirectionState, Hold
@@ -135,7 +135,7 @@ def follow(settings: Settings, store: Store, direction: Direction, sandbox: str,
 
     Raises `ConflictError` when another command is carrying the direction out.
     """
-    with worlds.only_one(settings.state_dir / "directions" / f"{direction.id}.lock") as mine:
+    with worlds.only_one(worlds.command_lock(settings, direction.id)) as mine:
         if not mine:
             raise ConflictError(f"Another command is carrying {direction.id} out: wait for it, or stop it first.")
         _free(store, direction)
@@ -154,7 +154,7 @@ def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str
         past = tx.events.since(direction.id, 0, 1_000_000)
     seen = past[-1].seq if past else 0
     try:
-        with Children(settings, sandbox, direction.id) as children:
+        with Children(settings, (gateway(), *workers(sandbox, direction.id))) as children:
             while True:
                 with store.begin(write=False) as tx:
                     events = tx.events.since(direction.id, seen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import signal
 import socket
 import sys
 import threading
@@ -101,6 +102,8 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     config = uvicorn.Config(create_app(desk), log_config=None, access_log=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     if options.with_parent:
+        # Ctrl-C comes to all processes of a terminal; when this one stops is its parent's to say.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
     # The socket already listens, so a call that comes from now on waits until it is taken.
     sys.stdout.write(json.dumps({"url": url}) + "\n")

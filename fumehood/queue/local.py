@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from fumehood.domain.step import Side
 from fumehood.ports import Store
 
 POLL_S = 0.03
@@ -36,3 +37,10 @@ class LocalQueue:
     def wait(self, timeout_s: float = 1.0, stop: threading.Event | None = None) -> None:
         """Return when anything was committed since the last wait ended, `stop` is set, or the time is over."""
         self._seen = wait_for_change(self._store, self._seen, timeout_s, stop)
+
+
+class CommitQueue:
+    """Sends no hints: the commit that made work due has woken the workers' loops already."""
+
+    def hint(self, side: Side) -> None:
+        """Do nothing."""

@@ -158,9 +158,13 @@ class Shelf:
             if before.get(path) != after.get(path)
         ]
 
-    def summaries(self, artifacts: Artifacts, after: str | None, limit: int) -> list[tuple[str, Mapping[str, object]]]:
-        """Return a page of the results table: a direction's id and its row."""
+    def summaries(
+        self, artifacts: Artifacts, after: str | None, limit: int, only: str | None = None
+    ) -> list[tuple[str, Mapping[str, object]]]:
+        """Return a page of the results table, or one direction's row: a direction's id and its row."""
         with self.store.begin(write=False) as tx:
+            if only is not None:
+                return [(only, results.summary(tx, artifacts, self._direction(tx, only)))]
             page = tx.directions.page(after, limit, tenant=self.tenant)
             return [(one.id, results.summary(tx, artifacts, one)) for one in page]
 

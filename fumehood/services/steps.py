@@ -118,13 +118,22 @@ class _SupersededError(Exception):
     """Somebody else claimed the step; nothing of ours is committed."""
 
 
-def advance(world: WriteWorld | RunWorld, direction_id: DirectionId | None = None) -> bool:
-    """Do one due step of this worker's side, of one direction where it is given; False when nothing was due."""
+def advance(
+    world: WriteWorld | RunWorld,
+    direction_id: DirectionId | None = None,
+    apart_from: frozenset[DirectionId] = frozenset(),
+) -> bool:
+    """Do one due step of this worker's side, of one direction where it is given; False when nothing was due.
+
+    Directions in `apart_from` are left to whoever carries them out.
+    """
     side = Side.WRITE if isinstance(world, WriteWorld) else Side.RUN
     # A worker of one direction alone is no worker that anybody else may count on.
     presence = world.presence if direction_id is None else None
     with world.store.begin() as tx:
-        step = tx.steps.claim(side, now=world.clock.now(), lease_s=LEASE_S[side], direction_id=direction_id)
+        step = tx.steps.claim(
+            side, now=world.clock.now(), lease_s=LEASE_S[side], direction_id=direction_id, apart_from=apart_from
+        )
         if presence is not None:
             presence.show(tx)
         tenant = tx.directions.get(step.direction_id).tenant if step else None

@@ -210,10 +210,23 @@ class MemorySteps(_Reading[Step]):
         self._keep(step)
         return True
 
-    def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
+    def claim(
+        self,
+        side: Side,
+        *,
+        now: float,
+        lease_s: float,
+        direction_id: DirectionId | None = None,
+        apart_from: frozenset[DirectionId] = frozenset(),
+    ) -> Step | None:
         """Take the oldest due step of a side whose direction and experiment are not held."""
         due = [row for row in self._rows.values() if row["side"] == side and self._is_due(row, now)]
-        ours = [row for row in due if direction_id in {None, row["direction_id"]} or row["name"] in CLEARING]
+        ours = [
+            row
+            for row in due
+            if (direction_id in {None, row["direction_id"]} and row["direction_id"] not in apart_from)
+            or row["name"] in CLEARING
+        ]
         allowed = [row for row in ours if self.is_allowed(row, side)]
         if not allowed:
             return None

@@ -194,13 +194,22 @@ class SqlSteps(_Reading[Step]):
         with _kept(self._connection, "step", step.id):
             return self._connection.execute(insert).one_or_none() is not None
 
-    def claim(self, side: Side, *, now: float, lease_s: float, direction_id: DirectionId | None = None) -> Step | None:
+    def claim(
+        self,
+        side: Side,
+        *,
+        now: float,
+        lease_s: float,
+        direction_id: DirectionId | None = None,
+        apart_from: frozenset[DirectionId] = frozenset(),
+    ) -> Step | None:
         """Take the oldest due step of a side whose direction and experiment are not held."""
         steps = self._table.c
+        ours = self._ours(direction_id, apart_from)
         row = self._connection.execute(
             update(self._table)
             # Asked of the row itself once more, so that of two claims at once the later finds it taken.
-            .where(steps.id == self._oldest(side, now, direction_id), or_(self._is_due(now), self._is_overdue(now)))
+            .where(steps.id == self._oldest(side, now, ours), or_(self._is_due(now), self._is_overdue(now)))
             .values(
                 state=StepState.CLAIMED.value,
                 fence=steps.fence + 1,
@@ -218,13 +227,21 @@ class SqlSteps(_Reading[Step]):
     def _is_overdue(self, now: float) -> ColumnElement[bool]:
         return and_(self._table.c.state == StepState.CLAIMED.value, self._table.c.lease_until <= now)
 
-    def _oldest(self, side: Side, now: float, direction_id: DirectionId | None) -> Any:
+    def _ours(self, direction_id: DirectionId | None, apart_from: frozenset[DirectionId]) -> ColumnElement[bool]:
+        """Return which directions' steps may be taken; those that clear the machine always may."""
+        steps = self._table.c
+        asked = true() if direction_id is None else steps.direction_id == direction_id
+        if apart_from:
+            asked = and_(asked, steps.direction_id.not_in(sorted(apart_from)))
+        return or_(asked, steps.name.in_(CLEARING))
+
+    def _oldest(self, side: Side, now: float, ours: ColumnElement[bool]) -> Any:
         # Two questions, each with an index in the order of its answer, so that a long queue is not read to its end.
-        first = [self._first(side, condition, direction_id) for condition in (self._is_due(now), self._is_overdue(now))]
+        first = [self._first(side, condition, ours) for condition in (self._is_due(now), self._is_overdue(now))]
         both = union_all(*(select(one) for one in first)).subquery()
         return select(both.c.id).order_by(both.c.due_at, both.c.row).limit(1).scalar_subquery()
 
-    def _first(self, side: Side, condition: ColumnElement[bool], direction_id: DirectionId | None) -> Subquery:
+    def _first(self, side: Side, condition: ColumnElement[bool], ours: ColumnElement[bool]) -> Subquery:
         steps, directions, experiments = self._table.c, tables.DIRECTIONS.c, tables.EXPERIMENTS.c
         free = and_(
             directions.hold == Hold.NONE.value,
@@ -235,7 +252,6 @@ class SqlSteps(_Reading[Step]):
         stopped = directions.state.in_(plain.STOPPED)
         # What a stopped direction left in the engine is still cleared away, held or not; nothing more is written.
         allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)
-        ours = true() if direction_id is None else or_(steps.direction_id == direction_id, steps.name.in_(CLEARING))
         return (
             select(steps.id, steps.due_at, steps.row)
             .join_from(self._table, tables.DIRECTIONS, directions.id == steps.direction_id)

@@ -683,6 +683,19 @@ class TestSteps:
             assert left
             assert left.id == "step_1"
 
+    def test_a_worker_of_all_directions_leaves_alone_those_of_others_but_for_clearing(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction())
+            transaction.directions.save(make_direction(id=OTHER))
+            transaction.steps.add(make_step(1, side=Side.RUN, name="launch", direction_id=OTHER))
+            transaction.steps.add(make_step(2, side=Side.RUN, name="remove", direction_id=OTHER, due_at=3.0))
+            transaction.steps.add(make_step(3, side=Side.RUN, name="launch", due_at=5.0))
+            claims = [
+                transaction.steps.claim(Side.RUN, now=10.0, lease_s=60.0, apart_from=frozenset({OTHER}))
+                for _ in range(3)
+            ]
+        assert [step.id if step else None for step in claims] == ["step_2", "step_3", None]
+
     @pytest.mark.parametrize("state", list(DirectionState))
     @pytest.mark.parametrize("hold", [Hold.NONE, Hold.PAUSED])
     def test_of_a_stopped_direction_only_the_run_side_goes_on(

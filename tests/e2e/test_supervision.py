@@ -14,11 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from fumehood.cli.children import Children
+from fumehood.cli.children import Children, workers
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.execution import ExecutionState, Kind, Limits, Verdict
 from fumehood.domain.experiment import Execution
@@ -87,11 +86,6 @@ def points(adapter: str) -> list[Point]:
 class RunSide(Children):
     """What `fumehood run` starts and keeps, without gateway and write worker."""
 
-    def __enter__(self) -> Self:
-        for side in ("run", "watch"):
-            self._start(side)
-        return self
-
     def pid(self, side: str) -> int:
         """Return the process of a side, as long as it lives."""
         child = self._running[side]
@@ -134,7 +128,7 @@ class Site:
         )  # fmt: skip
 
     def keep(self) -> RunSide:
-        return RunSide(self.settings, self.adapter, self.direction)
+        return RunSide(self.settings, workers(self.adapter, self.direction)[1:])
 
     def rows(self) -> list[Execution]:
         with self.store.begin(write=False) as tx:

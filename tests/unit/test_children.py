@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from fumehood.cli import children
-from fumehood.cli.children import Children
-from fumehood.domain.ids import DirectionId
+from fumehood.cli.children import Children, Part
 from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
@@ -27,13 +24,8 @@ class Simple(Children):
 
     code = WAITING
 
-    def __enter__(self) -> Self:
-        self._start("watch")
-        return self
-
-    def _start(self, side: str) -> None:
-        self._running[side] = subprocess.Popen([sys.executable, "-c", self.code], stdin=subprocess.PIPE)
-        self._begun[side] = time.monotonic()
+    def _command(self, part: Part) -> list[str]:
+        return [sys.executable, "-c", self.code, part.name]
 
     @property
     def pid(self) -> int:
@@ -42,7 +34,7 @@ class Simple(Children):
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Simple]:
-    with Simple(Settings(state_dir=tmp_path), "local", DirectionId("dir_00000000000000000000000000")) as found:
+    with Simple(Settings(state_dir=tmp_path), [Part(name="watch", module="none")]) as found:
         yield found
 
 
@@ -84,9 +76,9 @@ def test_one_that_lived_well_has_all_its_tries_again(kept: Simple) -> None:
 
 def test_each_child_tells_its_figures_on_a_port_of_its_own(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, metrics_port=9100)
-    kept = Children(settings, "local", DirectionId("dir_00000000000000000000000000"))
+    kept = Children(settings, ())
     told = [children.environment(kept._settings_of(name))["FUMEHOOD_METRICS_PORT"] for name in children.METRICS_PORTS]
-    assert told == ["9100", "9101", "9102", "9103"]
+    assert told == ["9100", "9101", "9102", "9103", "9104"]
 
 
 def test_without_a_port_none_has_one(kept: Simple) -> None:

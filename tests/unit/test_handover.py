@@ -12,7 +12,6 @@ import pytest
 
 from fumehood.cli import children, handover
 from fumehood.cli.children import Children
-from fumehood.domain.ids import DirectionId
 from fumehood.gateway.keys import handed
 from fumehood.settings import Settings
 
@@ -71,9 +70,9 @@ def test_the_gateway_alone_gets_the_file(hand_over: Callable[[], int], tmp_path:
     assert not os.get_inheritable(file)
     assert handover.names() == {"anthropic"}
     assert handed(file) == handed(file) == {"anthropic": KEY}
-    started = Children(Settings(state_dir=tmp_path / "state"), "local", DirectionId("dir_00000000000000000000000000"))
+    started = Children(Settings(state_dir=tmp_path / "state"), [children.gateway()])
     try:
-        started._start_gateway()
+        started._start("gateway")
         place = Path("/proc") / str(started._running["gateway"].pid)
         assert KEY.encode() not in (place / "environ").read_bytes()
         assert "fumehood-keys" in str((place / f"fd/{file}").readlink())

@@ -13,9 +13,9 @@ import pytest
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
-from fumehood.domain.step import Side, StepState
+from fumehood.domain.step import Side, Step, StepState
 from fumehood.errors import MachineUnfitError
-from fumehood.services import directions, executions
+from fumehood.services import directions, executions, steps
 from fumehood.settings import Settings
 from tests.fakes.laboratory import Laboratory, act
 from tests.fakes.sandbox import InstantSandbox
@@ -187,3 +187,45 @@ with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
                 time.sleep(0.02)
             process.communicate(timeout=30)
         assert list((tmp_path / "tmp").iterdir()) == []
+
+
+class TestAllDirections:
+    def claimed(self, lab: Laboratory) -> Step:
+        with lab.store.begin() as tx:
+            step = tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=60.0)
+        assert step is not None
+        return step
+
+    def test_a_new_worker_goes_on_with_what_the_one_before_it_died_with(self, lab: Laboratory) -> None:
+        direction = lab.submit()
+        step = self.claimed(lab)
+        assert steps.advance(lab.write) is False
+        local.take_over(lab.run, None, frozenset())
+        local.take_over(lab.write, None, frozenset({direction.id}))
+        assert steps.advance(lab.write) is False
+        local.take_over(lab.write, None, frozenset())
+        assert steps.advance(lab.write) is True
+        assert [one.fence for one in lab.steps(step.name)] == [step.fence + 1]
+
+    def test_what_a_command_carries_out_is_left_to_it(self, lab: Laboratory, tmp_path: Path) -> None:
+        settings = Settings(state_dir=tmp_path)
+        assert worlds.of_commands(settings) == frozenset()
+        mine, others = lab.submit(), lab.submit()
+        with worlds.only_one(worlds.command_lock(settings, others.id)):
+            pass
+        assert worlds.of_commands(settings) == {others.id}
+        while steps.advance(lab.write, None, worlds.of_commands(settings)):
+            pass
+        assert {step.direction_id for step in lab.steps() if step.state is not StepState.DUE} == {mine.id}
+
+    def test_a_halt_of_all_stops_what_no_command_carries_out(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: None))
+        settings = Settings(state_dir=lab.folder)
+        mine, others = lab.submit(), lab.submit()
+        lab.go_on()
+        with worlds.only_one(worlds.command_lock(settings, others.id)):
+            local.halt_all(lab.run, settings, None)
+        states = {one.id: {run.state for run in lab.executions(direction_id=one.id)} for one in (mine, others)}
+        assert states == {mine.id: {ExecutionState.WANTED}, others.id: {ExecutionState.LAUNCHED}}
+        local.halt_all(lab.run, settings, others.id)
+        assert {one.state for one in lab.executions()} == {ExecutionState.WANTED}

@@ -1,0 +1,201 @@
+"""`fumehood admin ...`: tenants, keys, quotas, budgets and switches of a server, for a key with the scope `admin`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from fumehood.cli import output
+from fumehood.cli.client import lines
+from fumehood.cli.options import AsJson, Url
+from fumehood.cli.remote import Server
+from fumehood.errors import BadInputError
+from fumehood.settings import Settings
+
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="A tenant's id.")]
+OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; all when left out.")]
+Key = Annotated[str, typer.Argument(metavar="ID", help="A key's id.")]
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+app = typer.Typer(help="Tenants, keys, quotas, budgets and switches of a server.", no_args_is_help=True)
+tenant_app = typer.Typer(help="Who uses the server.", no_args_is_help=True)
+key_app = typer.Typer(help="What lets them in.", no_args_is_help=True)
+quota_app = typer.Typer(help="How much of each thing they may have.", no_args_is_help=True)
+budget_app = typer.Typer(help="How much they may spend.", no_args_is_help=True)
+lease_app = typer.Typer(help="Who holds a GPU now.", no_args_is_help=True)
+for name, inner in (
+    ("tenant", tenant_app),
+    ("key", key_app),
+    ("quota", quota_app),
+    ("budget", budget_app),
+    ("lease", lease_app),
+):
+    app.add_typer(inner, name=name)
+
+
+@tenant_app.command("create")
+def create_tenant(name: Annotated[str, typer.Argument()], url: Url = "", as_json: AsJson = False) -> None:
+    """Make a tenant."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.post("/v1/admin/tenants", {"name": name}), as_json=as_json)
+
+
+@tenant_app.command("list")
+def list_tenants(url: Url = "", as_json: AsJson = False) -> None:
+    """List the tenants."""
+    with Server.of(Settings(), url) as server:
+        _tell_all(server.pages("/v1/admin/tenants"), as_json=as_json)
+
+
+@key_app.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose it is.")],
+    scope: Annotated[list[str], typer.Option(help="What it allows, such as read; may be given again.")],
+    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print its secret, this once."""
+    body = {"tenant": tenant, "scopes": scope} | ({"name": name} if name is not None else {})
+    with Server.of(Settings(), url) as server:
+        _tell(server.post("/v1/admin/keys", body), as_json=as_json)
+
+
+@key_app.command("list")
+def list_keys(url: Url = "", as_json: AsJson = False) -> None:
+    """List the keys, without their secrets."""
+    with Server.of(Settings(), url) as server:
+        _tell_all(server.pages("/v1/admin/keys"), as_json=as_json)
+
+
+@key_app.command("rotate")
+def rotate_key(key: Key, url: Url = "", as_json: AsJson = False) -> None:
+    """Give a key a new secret and print it, this once."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.post(f"/v1/admin/keys/{_part(key)}/rotate"), as_json=as_json)
+
+
+@key_app.command("revoke")
+def revoke_key(key: Key, url: Url = "", as_json: AsJson = False) -> None:
+    """Take a key away."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.delete(f"/v1/admin/keys/{_part(key)}") or {"revoked": key}, as_json=as_json)
+
+
+@quota_app.command("set")
+def set_quota(
+    tenant: Tenant,
+    quotas: Annotated[list[str], typer.Argument(metavar="NAME=VALUE ...", help="Such as runs=4.")],
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Set quotas of a tenant."""
+    body = dict(_quota(one) for one in quotas)
+    with Server.of(Settings(), url) as server:
+        _tell(server.put(f"/v1/admin/quotas/{_part(tenant)}", body), as_json=as_json)
+
+
+@quota_app.command("show")
+def show_quota(tenant: Tenant, url: Url = "", as_json: AsJson = False) -> None:
+    """Show a tenant's quotas, and what is used of each."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.get(f"/v1/admin/quotas/{_part(tenant)}"), as_json=as_json)
+
+
+@budget_app.command("set")
+def set_budget(
+    tenant: Tenant,
+    usd_day: Annotated[float | None, typer.Option(min=0, help="US dollars a day.")] = None,
+    usd_total: Annotated[float | None, typer.Option(min=0, help="US dollars in all.")] = None,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Set what a tenant may spend on models."""
+    body = {name: usd for name, usd in (("usd_day", usd_day), ("usd_total", usd_total)) if usd is not None}
+    if not body:
+        raise BadInputError("Nothing is to be set: give --usd-day or --usd-total.")
+    with Server.of(Settings(), url) as server:
+        _tell(server.put(f"/v1/admin/budgets/{_part(tenant)}", body), as_json=as_json)
+
+
+@budget_app.command("show")
+def show_budget(tenant: Tenant, url: Url = "", as_json: AsJson = False) -> None:
+    """Show what a tenant may spend."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.get(f"/v1/admin/budgets/{_part(tenant)}"), as_json=as_json)
+
+
+@lease_app.command("list")
+def list_leases(url: Url = "", as_json: AsJson = False) -> None:
+    """List who holds a GPU."""
+    with Server.of(Settings(), url) as server:
+        _tell_all(server.pages("/v1/admin/leases"), as_json=as_json)
+
+
+@app.command()
+def pause(
+    tenant: OneTenant = None,
+    kill: Annotated[bool, typer.Option("--kill", help="Also stop what runs.")] = False,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let nothing new begin, of one tenant or of all."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.post("/v1/admin/pause", {"tenant": tenant, "kill": kill}), as_json=as_json)
+
+
+@app.command()
+def resume(tenant: OneTenant = None, url: Url = "", as_json: AsJson = False) -> None:
+    """Let work go on, of one tenant or of all."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.post("/v1/admin/resume", {"tenant": tenant}), as_json=as_json)
+
+
+@app.command()
+def audit(
+    after: Annotated[int | None, typer.Option(min=0, help="Only what followed the entry of this number.")] = None,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """List who changed what, oldest first."""
+    query = {} if after is None else {"after": after}
+    with Server.of(Settings(), url) as server:
+        _tell_all(server.pages("/v1/admin/audit", **query), as_json=as_json)
+
+
+@app.command()
+def usage(tenant: OneTenant = None, url: Url = "", as_json: AsJson = False) -> None:
+    """Show what was used, by one tenant or by all."""
+    query = {} if tenant is None else {"tenant": tenant}
+    with Server.of(Settings(), url) as server:
+        _tell_all(server.pages("/v1/admin/usage", **query), as_json=as_json)
+
+
+def _part(given: str) -> str:
+    """Return an id as a part of an address; what could lead to another address is refused."""
+    if not NAME.fullmatch(given) or not given.strip("."):
+        raise BadInputError(f"{given!r} is no id.")
+    return given
+
+
+def _quota(given: str) -> tuple[str, int | float]:
+    """Return a quota's name and value."""
+    name, is_given, value = given.partition("=")
+    if not is_given or not name:
+        raise BadInputError(f"{given!r} is no quota: give NAME=VALUE.")
+    try:
+        return name, int(value) if value.isdecimal() else float(value)
+    except ValueError as error:
+        raise BadInputError(f"{given!r} is no quota: its value must be a number.") from error
+
+
+def _tell(found: Mapping[str, Any], *, as_json: bool) -> None:
+    output.print_json(found) if as_json else output.print_lines(lines(found))
+
+
+def _tell_all(found: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+    items = list(found)
+    output.print_json(items) if as_json else output.print_lines(line for one in items for line in (*lines(one), ""))
