@@ -124,12 +124,15 @@ def _quotas(routes: APIRouter, context: Context) -> None:
         tenants.set_quotas(store, clock, by.key, known.id, given.model_dump(exclude_unset=True), money=True)
         return UsageRead.of(*tenants.usage(store, clock, known.id))
 
-    @routes.get("/usage", summary="Read everybody's usage", responses=errors())
-    def list_usage(asked: AskedPage) -> Page[UsageRead]:
-        """Return what each tenant may take and has taken."""
+    @routes.get("/usage", summary="Read everybody's usage", responses=errors(404))
+    def list_usage(
+        asked: AskedPage, tenant: Annotated[str | None, Query(max_length=100, description="Only this one's.")] = None
+    ) -> Page[UsageRead]:
+        """Return what each tenant, or one, may take and has taken."""
+        only = None if tenant is None else administration.tenant(store, tenant)
         return asked.page(
             context,
-            lambda after, limit: administration.tenants(store, after, limit),
+            lambda after, limit: (only,) if only else administration.tenants(store, after, limit),
             lambda one: one.id,
             lambda one: UsageRead.of(*tenants.usage(store, clock, one.id)),
         )
@@ -161,8 +164,11 @@ def _work(routes: APIRouter, context: Context) -> None:
         return SwitchRead.of(switches.resume(store, clock, by.key, tenant))
 
     @routes.get("/audit", summary="Read the audit", responses=errors())
-    def read_audit(after: Seq = 0, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Page[AuditRead]:
-        """Return who changed what, oldest first; `next` is the number to ask for as `after`."""
-        found = administration.audit(store, after, limit + 1)
-        following = str(found[limit - 1].seq) if len(found) > limit else None
-        return Page(items=[AuditRead.model_validate(one) for one in found[:limit]], next=following)
+    def read_audit(asked: AskedPage, after: Seq = 0) -> Page[AuditRead]:
+        """Return who changed what, oldest first."""
+        return asked.page(
+            context,
+            lambda last, limit: administration.audit(store, int(last or after), limit),
+            lambda one: str(one.seq),
+            AuditRead.model_validate,
+        )

@@ -114,7 +114,7 @@ def set_budget(
     as_json: AsJson = False,
 ) -> None:
     """Set what a tenant may spend on models."""
-    body = {name: usd for name, usd in (("usd_day", usd_day), ("usd_total", usd_total)) if usd is not None}
+    body = {name: usd for name, usd in (("usd_day", usd_day), ("usd", usd_total)) if usd is not None}
     if not body:
         raise BadInputError("Nothing is to be set: give --usd-day or --usd-total.")
     with Server.of(Settings(), url) as server:

@@ -57,7 +57,7 @@ def say(
         (f"budget set {TENANT} --usd-day 5", ("PUT", f"/v1/admin/budgets/{TENANT}", {"usd_day": 5.0})),
         (
             f"budget set {TENANT} --usd-day 5 --usd-total 50",
-            ("PUT", f"/v1/admin/budgets/{TENANT}", {"usd_day": 5.0, "usd_total": 50.0}),
+            ("PUT", f"/v1/admin/budgets/{TENANT}", {"usd_day": 5.0, "usd": 50.0}),
         ),
         (f"budget show {TENANT}", ("GET", f"/v1/admin/budgets/{TENANT}", None)),
         ("pause", ("POST", "/v1/admin/pause", {"tenant": None, "kill": False})),

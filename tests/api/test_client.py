@@ -406,3 +406,41 @@ class TestLocalReport:
         said = report()
         assert (said.status, "There is no state folder" in said.sentence) == (2, True)
         assert not (tmp_path / "state").exists()
+
+
+def test_an_administrator_does_everything_by_commands(say: Say, port: int, served: Served) -> None:
+    """Against the routes themselves: a tenant of one key, a quota that refuses, the switch, and the audit of it all."""
+    assert say(port, "admin", "tenant", "create", "vision", "--json").status == 0
+    made = say(port, "admin", "key", "create", "--tenant", "vision", "--scope", "read", "--scope", "write", "--json")
+    key = made.document["key"]
+    assert say(port, "admin", "quota", "set", "vision", "directions=1", "runs=2").status == 0
+    assert say(port, "admin", "budget", "set", "vision", "--usd-day", "5", "--usd-total", "50").status == 0
+    told = say(port, "admin", "quota", "show", "vision", "--json").document["quotas"]
+    assert told == {"directions": 1.0, "runs": 2.0, "usd_day": 5.0, "usd": 50.0}
+    assert say(port, *SUBMIT, key=key).status == 0
+    refused = say(port, *SUBMIT, key=key)
+    assert (refused.status, "1 directions at once" in refused.sentence) == (4, True)
+    assert say(port, "admin", "pause", "--tenant", "vision", "--kill").status == 0
+    assert say(port, "admin", "resume", "--tenant", "vision").status == 0
+    rotated = say(port, "admin", "key", "rotate", made.document["id"], "--json").document
+    assert say(port, "list", key=rotated["key"]).status == 0
+    assert say(port, "admin", "key", "revoke", rotated["id"]).status == 0
+    assert say(port, "admin", "lease", "list", "--json").document == []
+    [usage] = say(port, "admin", "usage", "--tenant", "vision", "--json").document
+    assert (usage["name"], usage["directions"]) == ("vision", 1)
+    actions = [one["action"] for one in say(port, "admin", "audit", "--json").document]
+    assert actions == [
+        "tenant.created", "key.issued", "quota.set", "quota.set", "direction.submitted", "work.killed", "work.resumed",
+        "key.rotated", "key.revoked",
+    ]  # fmt: skip
+    assert say(port, "admin", "tenant", "list", key=key).status == 2
+
+
+def test_a_comment_is_kept_and_one_that_nobody_would_read_is_refused(say: Say, port: int, served: Served) -> None:
+    assert say(port, *SUBMIT).status == 0
+    direction = served.lab.direction().id
+    assert say(port, "feedback", direction, "Look closer.").status == 0
+    with served.lab.store.begin(write=False) as tx:
+        assert [one.text for one in tx.feedback.find()] == ["Look closer."]
+    assert say(port, "cancel", direction).status == 0
+    assert say(port, "feedback", direction, "Too late.").status == 2

@@ -327,6 +327,8 @@ class TestAdministration:
             problem(client.put("/v1/admin/quotas/vision", json=odd), 422, "bad-input")
         problem(client.put("/v1/admin/quotas/nobody", json={}), 404, "not-found")
         assert [one["name"] for one in client.get("/v1/admin/usage").json()["items"]] == ["local", "vision"]
+        assert [one["name"] for one in client.get("/v1/admin/usage?tenant=vision").json()["items"]] == ["vision"]
+        problem(client.get("/v1/admin/usage?tenant=nobody"), 404, "not-found")
         assert client.get("/v1/usage").json()["name"] == "local"
 
     def test_each_change_stands_in_the_audit_with_who_made_it(self, served: Served) -> None:
@@ -350,7 +352,8 @@ class TestAdministration:
         first, second = served.client.get("/v1/admin/audit?limit=2").json()["items"]
         assert first["seal"] != second["seal"] != ""
         page = served.client.get("/v1/admin/audit?limit=2").json()["next"]
-        assert served.client.get(f"/v1/admin/audit?after={page}").json()["items"][0]["action"] == "feedback.given"
+        for query in (f"limit=2&cursor={page}", f"after={second['seq']}"):
+            assert served.client.get(f"/v1/admin/audit?{query}").json()["items"][0]["action"] == "feedback.given"
 
 
 class TestDecisions:
