@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StrictBool, StrictFloat
 
 from fumehood.domain.quota import QUOTAS, Balance
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
@@ -26,7 +26,7 @@ class TenantCreate(BaseModel):
 
     model_config = _input(name="vision group", weight=1.0)
     name: str = Field(min_length=1, max_length=100, pattern=_NAME)
-    weight: float = Field(default=1.0, ge=0.01, le=100, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=0.01, le=100, allow_inf_nan=False, strict=True)
 
 
 class TenantRead(BaseModel):
@@ -48,7 +48,7 @@ class KeyCreate(BaseModel):
     """Its id or its name."""
     name: str = Field(default="", max_length=100, pattern=_NAME)
     scopes: list[Scope] = Field(min_length=1, max_length=3)
-    lives_s: float | None = Field(default=None, gt=0, le=10 * 366 * 86400, allow_inf_nan=False)
+    lives_s: float | None = Field(default=None, gt=0, le=10 * 366 * 86400, allow_inf_nan=False, strict=True)
 
 
 class KeyRead(BaseModel):
@@ -87,19 +87,19 @@ class KeyIssued(KeyRead):
         return cls(**KeyRead.model_validate(key).model_dump(), key=text)
 
 
-class QuotaChange(RootModel[dict[str, float | None]]):
+class QuotaChange(RootModel[dict[str, StrictFloat | None]]):
     """Quotas to be set, by name; null takes one away."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"directions": 5, "runs": 4, "tokens_day": None}]})
-    root: dict[str, float | None] = Field(max_length=len(QUOTAS))
+    root: dict[str, StrictFloat | None] = Field(max_length=len(QUOTAS))
 
 
 class BudgetChange(BaseModel):
     """What may be spent, in US dollars; what is left out stays, null takes a limit away."""
 
     model_config = _input(usd_day=20.0, usd=500.0)
-    usd_day: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    usd_day: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
 
 
 class Taken(BaseModel):
@@ -160,7 +160,7 @@ class WorkPause(BaseModel):
 
     model_config = _input(tenant=None, kill=False)
     tenant: str | None = Field(default=None, min_length=1, max_length=100, pattern=_NAME)
-    kill: bool = False
+    kill: StrictBool = False
     """Whether what runs is stopped too; it is begun again when the work goes on."""
 
 

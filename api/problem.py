@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -50,6 +52,17 @@ def problem(
     )
 
 
+def _methods(request: Request) -> list[str]:
+    """Return what a path takes, by the API's own description; the framework names the first route's methods alone."""
+    found = [
+        method.upper()
+        for path, operations in request.app.openapi()["paths"].items()
+        if re.fullmatch(re.sub(r"{[^}]+}", "[^/]+", path), request.url.path)
+        for method in operations
+    ]
+    return sorted(set(found)) or ["GET"]
+
+
 def install(app: FastAPI) -> None:
     """Have every expected error answered as a problem document; `api.access` answers for the others."""
 
@@ -65,10 +78,12 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str))
         return problem(422, "bad-input", f"{where}: {first['msg']}" if where else str(first["msg"]))
 
-    def http(_: Request, error: Exception) -> JSONResponse:
+    def http(request: Request, error: Exception) -> JSONResponse:
         status = error.status_code if isinstance(error, HTTPException) else 500
         detail = str(error.detail) if isinstance(error, HTTPException) else "The request failed."
         headers = error.headers if isinstance(error, HTTPException) else None
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ", ".join(_methods(request))}
         return problem(status, NAMES.get(status, "http"), detail, headers)
 
     app.add_exception_handler(FumehoodError, expected)

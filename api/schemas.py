@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from fumehood.domain.direction import Approve, Direction
 from fumehood.domain.idea import IdeaKind
@@ -17,7 +17,7 @@ class Budget(BaseModel):
     """The most that a direction may cost."""
 
     model_config = ConfigDict(extra="forbid")
-    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
 
 
 class DirectionCreate(BaseModel):
@@ -43,11 +43,11 @@ class DirectionCreate(BaseModel):
     text: str | None = Field(default=None, max_length=20_000, pattern=r"^[^\x00]*$")
     model: str = Field(default="offline", max_length=200, pattern=NAME)
     review_model: str | None = Field(default=None, max_length=200, pattern=NAME)
-    ideas: int = Field(default=50, ge=1, le=500)
-    runs: int = Field(default=5, ge=1, le=20)
+    ideas: int = Field(default=50, ge=1, le=500, strict=True)
+    runs: int = Field(default=5, ge=1, le=20, strict=True)
     profile: str = Field(default="cpu", max_length=40, pattern=NAME)
-    novelty: bool = True
-    seed: int = Field(default=0, ge=0, le=1_000_000)
+    novelty: StrictBool = True
+    seed: int = Field(default=0, ge=0, le=1_000_000, strict=True)
     sandbox: Literal["auto", "docker", "local"] = "auto"
     budget: Budget = Budget()
     approve: Approve = Approve.AUTO
