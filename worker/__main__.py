@@ -61,6 +61,7 @@ def main() -> int:
         worlds.prepare_state(settings)
         atexit.register(Scratch(settings.state_dir).drop)
         if asked.side == WATCH:
+            LOG.info("the watcher has started")
             _watch(worlds.run_world(settings, asked.sandbox), settings, queue, pulse)
         if asked.side == Side.WRITE:
             world = worlds.write_world(settings, gateway)
@@ -72,6 +73,7 @@ def main() -> int:
     except FumehoodError as error:
         sys.stderr.write(f"worker: {error}\n")
         return error.exit_status
+    LOG.info("the worker of the side %s has started", asked.side)
     _serve(world, Side(asked.side), app, queue, pulse)
     return 0
 

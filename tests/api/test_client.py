@@ -163,7 +163,7 @@ class TestSubmit:
         monkeypatch.setattr(remote, "PAUSE_S", 0.01)
         cutter.cuts = [0, 30]
         said = say(cutter.port, "cancel", UNKNOWN)
-        assert (said.status, said.sentence) == (2, f"There is no direction {UNKNOWN}.")
+        assert (said.status, said.sentence) == (2, "There is no direction with this id.")
         keys = [re.findall(rb"(?i)idempotency-key: (\S{26})\r\n", one) for one in cutter.requests]
         assert len(keys) == 3
         assert keys[0] == keys[1] == keys[2] != []

@@ -193,7 +193,7 @@ def test_stopping_needs_a_verdict_for_a_reason(bench: Bench) -> None:
 
 @pytest.mark.parametrize("parts", [1, 8])
 def test_too_much_storage_ends_it(bench: Bench, parts: int) -> None:
-    disk = os.statvfs(bench.folder)
+    # That no more of the host's disk is taken than that is measured in test_storage.py, where nobody else writes.
     code = f"""
 for part in range({parts}):
     with open(f"part{{part}}", "wb", buffering=0) as file:
@@ -202,10 +202,6 @@ for part in range({parts}):
 """
     name = bench.launch("python3", "program.py", files={"work/program.py": code}, storage_mib=32)
     assert bench.wait(name).verdict == Verdict.OUT_OF_STORAGE
-    after = os.statvfs(bench.folder)
-    if bench.adapter != "fake":
-        # Others use the disk too, so this bound is a loose one.
-        assert (disk.f_bfree - after.f_bfree) * disk.f_frsize < 64 * 1024 * 1024
     assert bench.sandbox.collect(name, bench.folder / "out").usage.peak_storage_mib > 30
 
 

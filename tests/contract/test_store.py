@@ -42,7 +42,7 @@ from fumehood.domain.experiment import (
 )
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount
-from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
+from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
 from fumehood.domain.quota import Balance, Lease
@@ -106,6 +106,7 @@ IDEA = Idea(
     reflections=2,
     created_at=3.5,
     extra={"from": "person"},
+    decision=Decision.REJECTED,
 )
 EXPERIMENT = Experiment(
     id=EXP,
@@ -300,8 +301,9 @@ def make_direction(**changes: Any) -> Direction:
 
 
 def another(sample: Any, key: str) -> Any:
-    """Return the same under another id, and another name where no two may share one."""
-    return dataclasses.replace(sample, id=key, **({"name": key} if isinstance(sample, Tenant) else {}))
+    """Return the same under another id, and with another name or digest where no two may share one."""
+    unique = {"name": key} if isinstance(sample, Tenant) else {"digest": key} if isinstance(sample, Key) else {}
+    return dataclasses.replace(sample, id=key, **unique)
 
 
 def make_step(number: int = 1, **changes: Any) -> Step:

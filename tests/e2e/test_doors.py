@@ -18,6 +18,7 @@ import pytest
 
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import open_envelope, trusted_keys
+from fumehood.domain.direction import Direction
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, ExperimentState
 from fumehood.domain.ids import DirectionId
@@ -113,13 +114,21 @@ class Doors:
         return (self._logs / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
     def post(self) -> str:
-        """Post a direction, which is answered at once whatever Redis does."""
+        """Post a direction, which is answered at once."""
         began = time.monotonic()
         answer = self.client.post("/v1/directions", json=ASKED)
         assert time.monotonic() - began < ANSWERS_WITHIN_S
         assert answer.status_code == 202, answer.text
         found: str = answer.json()["id"]
         return found
+
+    def is_refused(self) -> bool:
+        """Post a direction while Redis does not answer: the answer comes at once, and says when to ask again."""
+        began = time.monotonic()
+        answer = self.client.post("/v1/directions", json=ASKED)
+        assert time.monotonic() - began < ANSWERS_WITHIN_S
+        assert answer.status_code in {202, 503}, answer.text
+        return answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
 
     def read(self, direction: str) -> dict[str, Any]:
         answer = self.client.get(f"/v1/directions/{direction}")
@@ -143,6 +152,10 @@ class Doors:
 
     def is_over(self, direction: str) -> bool:
         return self.read(direction)["state"] in {"done", "failed"}
+
+    def directions(self) -> tuple[Direction, ...]:
+        with self.store.begin(write=False) as tx:
+            return tx.directions.find()
 
     def executions(self, direction: str, **equal: object) -> tuple[Execution, ...]:
         with self.store.begin(write=False) as tx:
@@ -188,10 +201,11 @@ def doors(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> None:
-    doors.stop("redis")
     direction = doors.post()
+    doors.stop("redis")
+    assert doors.is_refused()
+    assert doors.read(direction)["id"] == direction
     time.sleep(REDIS_AWAY_S)
-    assert doors.read(direction)["state"] == "queued"
     doors.start("redis")
     doors.until(lambda: doors.executions(direction, state=ExecutionState.LAUNCHED))
     assert doors.stop("run", "watch") == {"run": 0, "watch": 0}
@@ -210,8 +224,13 @@ def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> Non
 
 def test_a_redis_that_takes_connections_and_never_answers_holds_nobody_up(doors: Doors) -> None:
     doors.signal("redis", signal.SIGSTOP)
-    direction = doors.post()
-    doors.signal("redis", signal.SIGCONT)
+    try:
+        assert doors.is_refused()
+        assert doors.client.get("/v1/directions").status_code == 200
+    finally:
+        doors.signal("redis", signal.SIGCONT)
+    doors.until(lambda: not doors.is_refused(), within_s=10)
+    [direction] = [one.id for one in doors.directions() if not one.is_final]
     doors.until(lambda: doors.read(direction)["state"] != "queued")
     directions.cancel(doors.store, SystemClock(), DirectionId(direction))
     doors.until(lambda: not doors.left(), within_s=30)

@@ -32,7 +32,7 @@ def _verdicts(run: Run) -> str:
         "too_many_processes": "the process limit",
         "too_much_output": "the output limit",
         "no_result": "numbers that were missing or not finite",
-        "no_edit": "an edit that could not be applied",
+        "no_edit": "an answer that held no edit that applies",
         "refused": "an edit that was refused",
     }
     seen = dict.fromkeys(words.get(one["verdict"], w.tex(one["verdict"].replace("_", " "))) for one in run["attempts"])
