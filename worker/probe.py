@@ -9,7 +9,7 @@ from typing import Any
 
 from fumehood.domain.execution import Kind, Limits, Spec, Verdict
 from fumehood.domain.ids import ExecutionId, container_name
-from fumehood.errors import FumehoodError, MachineUnfitError
+from fumehood.errors import FumehoodError, MachineUnfitError, SandboxUnavailableError
 from fumehood.ports import Sandbox
 from fumehood.services.setup_facts import PROMISES
 from fumehood.settings import Settings
@@ -25,6 +25,8 @@ REMEDIES = {
         "texlive-latex-base texlive-latex-recommended texlive-fonts-recommended lmodern"
     ),
 }
+NO_VOLUME = frozenset({"no_loop", "no_storage"})
+"""Why an execution was refused, where its workspace could not be made with a hard size."""
 PROBE_LIMITS = Limits(wall_s=60, memory_mib=512, storage_mib=16, processes=64, cpus=1.0, output_bytes=64 * 1024)
 
 
@@ -43,6 +45,11 @@ def probe(settings: Settings, adapter: str) -> dict[str, object]:
             _try(sandbox, image, command)
     except FumehoodError as error:
         nothing = [{"promise": one, "held": False, "mechanism": str(error)} for one in PROMISES]
+        if isinstance(error, SandboxUnavailableError) and error.reason in NO_VOLUME:
+            # It held when it was proved, and does not hold now.
+            promises = [
+                one if one["promise"] != "S5" else one | {"held": False, "mechanism": str(error)} for one in promises
+            ]
         return {"error": str(error), "adapter": name, "promises": promises or nothing}
     held = sum(bool(one["held"]) for one in promises)
     return {
