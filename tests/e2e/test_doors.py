@@ -202,6 +202,8 @@ def doors(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> None:
     direction = doors.post()
+    # While data are drawn both sides wait, so no hint is on its way.
+    doors.until(lambda: doors.executions(direction, state=ExecutionState.LAUNCHED))
     doors.stop("redis")
     assert doors.is_refused()
     assert doors.read(direction)["id"] == direction
