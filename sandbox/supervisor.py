@@ -268,10 +268,6 @@ def open_kept(path: str) -> TextIO:
 
 def judge(*, intent: str, begun: bool, status: int, oom_kills: int, denied: int, storage_full: bool) -> tuple[str, str]:
     """Return the verdict and a sentence: our own intent first, then the kernel's events, then the exit code."""
-    if intent:
-        return intent, ""
-    if not begun:
-        return "lost", "The program was never started."
     flags = []
     if oom_kills:
         flags.append(f"{oom_kills} processes were ended for want of memory.")
@@ -280,6 +276,10 @@ def judge(*, intent: str, begun: bool, status: int, oom_kills: int, denied: int,
     if storage_full:
         flags.append("The workspace was full.")
     detail = " ".join(flags)
+    if intent:
+        return intent, detail
+    if not begun:
+        return "lost", "The program was never started."
     if status == 0:
         return "succeeded", detail
     if oom_kills:
