@@ -40,6 +40,9 @@ class Observed:
         doors.until(lambda: doors.executions(self.direction, state=ExecutionState.REMOVED))
         self.ask_a_model()
         assert doors.client.post(f"/v1/directions/{self.direction}/cancel").status_code == 200
+        # One that was only wanted when it was cancelled is closed too.
+        gone = ExecutionState.REMOVED
+        doors.until(lambda: all(one.state is gone for one in doors.executions(self.direction)))
         doors.until(lambda: not doors.left())
         self.figures = self.read(f"{doors.url}/metrics")
         self.of_process = {name: self.read(f"http://127.0.0.1:{port}/metrics") for name, port in ports.items()}
