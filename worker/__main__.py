@@ -73,7 +73,6 @@ def main() -> int:
     except FumehoodError as error:
         sys.stderr.write(f"worker: {error}\n")
         return error.exit_status
-    LOG.info("the worker of the side %s has started", asked.side)
     _serve(world, Side(asked.side), app, queue, pulse)
     return 0
 
@@ -113,6 +112,8 @@ def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQ
                 queue.hint(other)
 
     app.task(name=TASK)(advance)
+    # A hint that cannot be acknowledged, because Redis has just gone, is no loss: what it said stands in the database.
+    logging.getLogger("celery.worker.request").addFilter(lambda told: not told.getMessage().startswith("Couldn't ack"))
     _every(RECONCILE_EVERY_S, lambda: queue.hint(side))
     signals.worker_shutting_down.connect(_stop_soon)
     signals.worker_ready.connect(_hang_up_as_told_to_stop)

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import re
+import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ NOT_IN_WORKSPACE = (
     "LOG.md",
 )
 """What an experiment's container never sees: the frozen parts, and what speaks to models or people only."""
+_PARSING = threading.Lock()
 
 
 def find(name_or_folder: str, shipped: Path) -> Path:
@@ -171,9 +173,15 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
         raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
 
 
+def _parsed(source: bytes, path: str = "<unknown>") -> ast.Module:
+    # Python 3.11's parser counts its depth for all threads together, and breaks when two parse at once.
+    with _PARSING:
+        return ast.parse(source, filename=path)
+
+
 def _syntax(path: str, source: bytes) -> list[str]:
     try:
-        ast.parse(source, filename=path)
+        _parsed(source, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f" in line {line}" if line else ""
@@ -184,7 +192,7 @@ def _syntax(path: str, source: bytes) -> list[str]:
 def imports(source: bytes) -> frozenset[str]:
     """Return the top-level names that a Python source imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
