@@ -19,6 +19,7 @@ from fumehood.cli import output
 from fumehood.cli.children import Children, Part, check_machine, gateway, halt, workers
 from fumehood.cli.output import Progress
 from fumehood.cli.sandbox import INTERRUPTED
+from fumehood.domain.tenant import PLATFORM
 from fumehood.errors import BadInputError, ConflictError, MachineUnfitError, WorkFailedError
 from fumehood.services import keys
 from fumehood.settings import Settings
@@ -80,7 +81,7 @@ def _first_key(settings: Settings) -> str | None:
 def _forget(settings: Settings, key: str) -> None:
     with _store(settings) as store:
         if known := keys.authenticate(store, SystemClock(), key):
-            keys.revoke(store, SystemClock(), keys.PLATFORM, known.key)
+            keys.revoke(store, SystemClock(), PLATFORM, known.key)
 
 
 @contextmanager

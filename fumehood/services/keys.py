@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fumehood.domain.ids import TenantId
-from fumehood.domain.tenant import Key, Scope, Tenant, digest, key_text
+from fumehood.domain.tenant import PLATFORM, Key, Scope, Tenant, digest, key_text
 from fumehood.errors import BadInputError, ConflictError
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import audit, tenants
 from fumehood.services.replies import Once, keep, made_by
 
-PLATFORM = "platform"
 SHORTEST = 16
 LONGEST_NAME = 100
 OVERLAP_S = 24 * 3600.0

@@ -15,6 +15,7 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.tenant import Tenant
 from fumehood.errors import SandboxUnavailableError
 from fumehood.ports import Clock, Store, Transaction
+from fumehood.services import switches
 
 
 def tenant_of(tx: Transaction, key: TenantId) -> Tenant:
@@ -155,7 +156,7 @@ def _may_begin(tx: Transaction, execution: Execution) -> bool:
     experiment = tx.experiments.find(id=execution.experiment_id) if execution.experiment_id else ()
     if direction.is_final or direction.hold is not Hold.NONE or any(one.hold is not Hold.NONE for one in experiment):
         return False
-    return not any(switch.is_paused for key in ("platform", direction.tenant) for switch in tx.switches.find(id=key))
+    return not switches.is_paused(tx, direction.tenant)
 
 
 def _worst(clock: Clock, direction: Direction, execution: Execution) -> LedgerEntry:

@@ -8,6 +8,11 @@ from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import audit
 
 
+def is_paused(tx: Transaction, tenant: TenantId) -> bool:
+    """Whether nothing new begins for a tenant."""
+    return any(found.is_paused for key in (PLATFORM, tenant) for found in tx.switches.find(id=key))
+
+
 def is_killed(tx: Transaction, tenant: TenantId) -> bool:
     """Whether what runs for a tenant is to be stopped."""
     return any(found.is_killed for key in (PLATFORM, tenant) for found in tx.switches.find(id=key))
