@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 CHUNK = 65536
 FAST_S, SLOW_S, FAST_FOR_S = 0.02, 0.2, 2.0
-NEARLY_FULL = 2 * 1024 * 1024
-CLOSEST_S, FILL_RATE = 0.004, 4 * 1024**3
+NEARLY_FULL = 4 * 1024 * 1024
+CLOSEST_S, FILL_RATE = 0.001, 8 * 1024**3
 """A volume is looked at again before it could be full at this rate, in bytes a second, but not more often than that."""
+QUIET_S = 0.1
+"""Only after this long without a change is it looked at less often: a write that is refused changes nothing either."""
 PRIORITY = -10
 _XFSZ = 128 + signal.SIGXFSZ
 
@@ -43,12 +45,14 @@ def leave() -> tuple[str, int, int, list[str]]:
 
 def _go_first() -> None:
     """Be woken before what it watches, also on a busy machine; what it starts gets the ordinary priority again."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    except OSError:
-        # Without the right to it, it is only later.
-        pass
+    for policy, rank in ((os.SCHED_FIFO, 1), (os.SCHED_OTHER, 0)):
+        try:
+            os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(rank))
+            os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+            return
+        except OSError:
+            # Without the right to it, or in a group without real time, it is only later.
+            pass
 
 
 class Supervisor:
@@ -65,7 +69,7 @@ class Supervisor:
         """Bytes of output that are kept, and that there were."""
         self.truncated = self.storage_full = False
         self.peak_memory = self.peak_storage = self.denied = self.oom_kills = 0
-        self.left, self.look_s = -1, 0.0
+        self.left, self.left_since = -1, 0.0
         """What the volume had left, and how soon it is looked at again."""
         self.unstored = ""
         """Why it is ended, where the disk had no room for that."""
@@ -96,7 +100,7 @@ class Supervisor:
                 next_look = now + self._look_at_storage()
             self._listen()
             wait_s = max(0.0, min(self.deadline, next_sample, next_look) - now)
-            events = dict(self.waiting.poll(int(wait_s * 1000) + 1))
+            events = dict(self.waiting.poll(wait_s * 1000))
             self._hear(events)
             if self.wake in events:
                 os.read(self.wake, CHUNK)
@@ -158,12 +162,10 @@ class Supervisor:
         self.storage_full = self.storage_full or (self.plan["quota"] and is_full)
         if not self.plan["quota"] or self.storage_full:
             return SLOW_S
-        again_s = max(CLOSEST_S, min(SLOW_S, left / FILL_RATE))
-        if left == self.left:
-            # Where nobody writes, there is less to miss.
-            again_s = max(again_s, min(FAST_S, self.look_s * 1.5))
-        self.left, self.look_s = left, again_s
-        return again_s
+        again_s, now = max(CLOSEST_S, min(SLOW_S, left / FILL_RATE)), time.monotonic()
+        if left != self.left:
+            self.left, self.left_since = left, now
+        return again_s if now - self.left_since < QUIET_S else max(again_s, FAST_S)
 
     def _count(self) -> None:
         """Read how often the kernel refused something."""

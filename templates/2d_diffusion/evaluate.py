@@ -92,11 +92,11 @@ def copying(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) -> flo
 
 
 def summary(values: dict[str, list[float]]) -> dict[str, dict]:
-    """Mean, standard error over seeds, and the values themselves."""
-    spread = {name: statistics.stdev(per_seed) if len(per_seed) > 1 else 0.0 for name, per_seed in values.items()}
+    """Mean, standard error over seeds (of one seed there is none), and the values themselves."""
+    several = {name: per_seed for name, per_seed in values.items() if len(per_seed) > 1}
     return {
         "means": {name: statistics.fmean(per_seed) for name, per_seed in values.items()},
-        "stderrs": {name: spread[name] / math.sqrt(len(per_seed)) for name, per_seed in values.items()},
+        "stderrs": {name: statistics.stdev(one) / math.sqrt(len(one)) for name, one in several.items()},
         "final_info_dict": values,
     }
 

@@ -294,13 +294,13 @@ def write_results(
         save_model(out_dir / f"model_{member.name}.pt", config, {name: value[i] for name, value in state.items()})
         curves[member.name] = np.array([part.mean() for part in np.split(losses[:, i].numpy(), ends[:-1])])
         values = info.setdefault(member.dataset, {"means": {}, "stderrs": {}, "final_info_dict": {}})["final_info_dict"]
-        values.setdefault("training_time", []).append(seconds / len(members))
         values.setdefault("train_loss", []).append(losses[-smooth:, i].mean().item())
+        values["training_time"] = [seconds / len(members)]  # measured once, for the whole stack
     for entry in info.values():
         for metric, values in entry["final_info_dict"].items():
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
             entry["means"][metric] = statistics.fmean(values)
-            entry["stderrs"][metric] = spread / math.sqrt(len(values))
+            if len(values) > 1:
+                entry["stderrs"][metric] = statistics.stdev(values) / math.sqrt(len(values))
     np.savez(out_dir / "train_loss.npz", **curves)
     counts = {
         "parameters": sum(weight.numel() for weight in Denoiser(config).parameters()),

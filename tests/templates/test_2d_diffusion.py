@@ -397,6 +397,15 @@ def test_the_same_seeds_twice_give_the_same_numbers_and_samples(
 
 
 @pytest.mark.slow
+def test_only_what_differs_between_seeds_has_a_standard_error(run: Path) -> None:
+    for entry in json.loads((run / "final_info.json").read_text()).values():
+        assert len(entry["final_info_dict"]["training_time"]) == 1
+        assert set(entry["means"]) == {"train_loss", "training_time"}
+        assert set(entry["stderrs"]) == {"train_loss"}
+        assert entry["stderrs"]["train_loss"] > 0
+
+
+@pytest.mark.slow
 def test_a_seed_alone_gives_the_same_model_as_in_a_list(
     lab_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
