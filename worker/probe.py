@@ -18,6 +18,7 @@ from sandbox.choose import choose
 from sandbox.execute import execute
 
 PROBES = {"lab": ("python", "-c", "import numpy"), "latex": ("pdflatex", "--version")}
+NAMES = {"lab": "The lab", "latex": "LaTeX"}
 REMEDIES = {
     "lab": "Run `make setup`, which builds the lab.",
     "latex": (
@@ -72,5 +73,5 @@ def _try(sandbox: Sandbox, image: str, command: tuple[str, ...]) -> None:
     if outcome.verdict is not Verdict.SUCCEEDED:
         last = (outcome.output_tail.strip().splitlines() or [outcome.detail])[-1]
         raise MachineUnfitError(
-            f"The {image} does not answer in the sandbox ({outcome.verdict}: {last}).", remedy=REMEDIES[image]
+            f"{NAMES[image]} does not answer in the sandbox ({outcome.verdict}: {last}).", remedy=REMEDIES[image]
         )

@@ -182,7 +182,11 @@ def raise_for(direction: Direction, store: Store) -> None:
     if Hold.NO_MODEL in holds:
         raise ModelUnavailableError(f"{_last(past, Hold.NO_MODEL)}. Nothing is lost: give --resume to go on.")
     if direction.state is not DirectionState.DONE:
-        raise WorkFailedError(f"The direction {direction.state}: {direction.error or 'no reason was kept'}")
+        why = (direction.error or "no reason was kept").rstrip(".")
+        raise WorkFailedError(
+            f"The direction {direction.state}: {why}. This end stays: begin anew with another --out"
+            " (make demo: FRESH=1)."
+        )
 
 
 def _last(past: Sequence[Event], hold: Hold) -> str:

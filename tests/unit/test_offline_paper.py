@@ -83,6 +83,18 @@ def test_a_run_that_gave_nothing_is_told_as_a_gap() -> None:
     assert "Four attempts at \\emph{Cosine schedule} ended with an error" in written["results"]
     assert "RuntimeError" in written["results"]
     assert "Two planned variants gave no number." in written["abstract"]
+    assert "an unchanged baseline and one variant on four data sets" in written["abstract"]
+
+
+def test_the_scale_counts_what_was_measured() -> None:
+    facts = CASES["five"]
+    runs = [dict(run) for run in facts["runs"]]
+    runs[0] |= {"metrics": {}, "attempts": [{"verdict": "failed", "error": "ValueError"}]}
+    abstract = paper({**facts, "runs": runs})["abstract"]
+    assert (
+        f"We measure an unchanged baseline and {['', 'one', 'two', 'three', 'four'][len(runs) - 1]} variants"
+        in abstract
+    )
 
 
 def test_a_mended_run_is_told_with_its_failed_attempt() -> None:

@@ -62,8 +62,11 @@ def _title(facts: Facts, _: Table) -> list[str]:
 
 
 def _scale(facts: Facts) -> str:
-    datasets = len(w.metric_words(facts)["datasets"])
-    said = w.count(len(facts["runs"]), "variant")
+    """Return how much was measured; what was tried and gave no number is told beside it."""
+    datasets, measured = len(w.metric_words(facts)["datasets"]), len(facts["runs"]) - len(w.failed(facts))
+    said = w.count(measured, "variant") if measured else "no variant"
+    if not measured:
+        return said
     if datasets > 1:
         said += f" on {w.count(datasets)} data sets"
     return f"{said} with {w.count(w.seeds_of(facts), 'seed')} each" if w.seeds_of(facts) else said
@@ -165,8 +168,13 @@ def _introduction(facts: Facts, playbook: Table) -> list[str]:
                 f" {w.tex(idea['expected'])}."
             )
     evaluator = w.metric_words(facts)["source"] == "evaluator"
+    compared = (
+        f"a comparison of {_scale(facts)} against a shared baseline"
+        if len(facts["runs"]) > len(w.failed(facts))
+        else "a baseline to compare with"
+    )
     items = [
-        f"a comparison of {_scale(facts)} against a shared baseline, with the rule for reading it fixed beforehand;",
+        f"{compared}, with the rule for reading it fixed beforehand;",
         (
             "numbers that an evaluator outside the experiment measured and the platform signed, one record a run;"
             if evaluator
@@ -318,7 +326,7 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
     runs, good = w.by_contrast(facts), w.promising(facts)
     metric = w.metric_name(facts)
     if not runs:
-        found = f"We measured {_scale(facts)} and described what came out; a registered comparison could not be formed."
+        found = f"We measured {_scale(facts)}; a registered comparison could not be formed."
     elif good:
         found = (
             (
