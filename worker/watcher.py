@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fumehood.domain import ledger
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import container_name
 from fumehood.domain.worker import Part
 from fumehood.errors import FumehoodError
 from fumehood.observe import metrics
 from fumehood.ports import Store
-from fumehood.services import audit, executions, quotas
+from fumehood.services import audit, executions, quotas, tenants
 from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
@@ -61,7 +62,7 @@ def _lock(settings: Settings) -> Path:
 
 def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None], looked: Callable[[], None]) -> None:
     # The first thing is to repair what whoever watched before left.
-    reaped, kept, running = 0.0, 0.0, 0
+    reaped, kept, running, day = 0.0, 0.0, 0, ""
     presence = Presence(Part.WATCH, world.clock)
     looked_at = time.monotonic()
     metrics.WATCHER_LAG.set_function(lambda: time.monotonic() - looked_at)
@@ -73,6 +74,9 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None],
             quotas.beat(world.store, world.clock)
             audit.seal(world.store)
             kept = world.clock.now()
+            if day != ledger.day_of(kept):
+                tenants.begin_day(world.store, world.clock)
+                day = ledger.day_of(kept)
         if presence.is_due:
             with world.store.begin() as tx:
                 presence.show(tx)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from fumehood.domain import ledger, quota
-from fumehood.domain.direction import DirectionState, Hold
+from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.ids import TenantId
 from fumehood.domain.quota import MONEY, Balance
@@ -72,13 +72,43 @@ def set_quotas(
 
 def let_go_on(tx: Transaction, tenant: TenantId) -> None:
     """Lift what a quota or budget holds; whatever is still too much is held again when it asks."""
-    for state in LIVE:
-        for direction in tx.directions.find(tenant=tenant, state=state):
-            if direction.hold is Hold.OVER_BUDGET:
-                tx.directions.save(dataclasses.replace(direction, hold=Hold.NONE))
-            for experiment in tx.experiments.find(direction_id=direction.id, hold=Hold.OVER_BUDGET):
-                if experiment.state is not ExperimentState.DONE:
-                    tx.experiments.save(dataclasses.replace(experiment, hold=Hold.NONE))
+    for direction in _live(tx, tenant):
+        _lift(tx, direction)
+
+
+def begin_day(store: Store, clock: Clock) -> int:
+    """Lift what a quota of an earlier day holds, and return of how many directions; asked again, it changes nothing."""
+    today, lifted = ledger.day_of(clock.now()), 0
+    with store.begin(write=False) as tx:
+        limited = [one.id for one in tx.tenants.find() if any(name.endswith("_day") for name in one.quotas)]
+    for tenant in limited:
+        with store.begin() as tx:
+            for direction in _live(tx, tenant):
+                held = [event.at for event in tx.events.since(direction.id, 0, 1_000_000) if event.kind == _HELD]
+                if held and ledger.day_of(held[-1]) < today:
+                    lifted += _lift(tx, direction)
+    return lifted
+
+
+_HELD = Hold.OVER_BUDGET.value
+
+
+def _live(tx: Transaction, tenant: TenantId) -> list[Direction]:
+    return [direction for state in LIVE for direction in tx.directions.find(tenant=tenant, state=state)]
+
+
+def _lift(tx: Transaction, direction: Direction) -> bool:
+    """Lift a direction's own hold and those of its experiments; return whether there was one."""
+    held = [
+        one
+        for one in tx.experiments.find(direction_id=direction.id, hold=Hold.OVER_BUDGET)
+        if one.state is not ExperimentState.DONE
+    ]
+    for experiment in held:
+        tx.experiments.save(dataclasses.replace(experiment, hold=Hold.NONE))
+    if direction.hold is Hold.OVER_BUDGET:
+        tx.directions.save(dataclasses.replace(direction, hold=Hold.NONE))
+    return bool(held) or direction.hold is Hold.OVER_BUDGET
 
 
 def admit(tx: Transaction, key: TenantId) -> None:

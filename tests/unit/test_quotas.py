@@ -153,6 +153,31 @@ class TestExecutions:
         lab.clock.advance(86400)
         assert reserve(lab, late) == ()
 
+    def test_what_a_days_quota_holds_goes_on_the_next_day(self, make_lab: Make) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: Did(usage=Usage(wall_s=9.0, cpu_s=15.0))))
+        allow(lab, cpu_seconds_day=30)
+        want(lab)
+        lab.go_on()
+        late = want(lab)
+        lab.go_on()
+        assert lab.direction().hold is Hold.OVER_BUDGET
+        assert tenants.begin_day(lab.store, lab.clock) == 0
+        assert lab.direction().hold is Hold.OVER_BUDGET
+        lab.clock.advance(86400)
+        assert tenants.begin_day(lab.store, lab.clock) == 1
+        assert tenants.begin_day(lab.store, lab.clock) == 0
+        lab.go_on()
+        assert lab.executions(id=late.id)[0].state is ExecutionState.REMOVED
+
+    def test_what_a_direction_may_cost_holds_it_also_the_next_day(self, make_lab: Make) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
+        allow(lab, cpu_seconds=1)
+        one = want(lab)
+        lab.go_on()
+        lab.clock.advance(86400)
+        assert tenants.begin_day(lab.store, lab.clock) == 0
+        assert lab.direction().hold is Hold.OVER_BUDGET
+
 
 class TestLeases:
     def test_a_device_is_given_to_one_and_comes_back(self, make_lab: Make) -> None:
