@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.execution import ExecutionState, Kind, Verdict
 from fumehood.domain.experiment import ExperimentState
-from fumehood.domain.figures import ExecutionCount, Figures, Spending, Standing, StateCount, StepCount
+from fumehood.domain.figures import ExecutionCount, Figures, Spending, Standing, StateCount, StepCount, Taking
 from fumehood.domain.step import Side
 from fumehood.domain.worker import Part
 from fumehood.errors import FumehoodError
@@ -64,6 +64,10 @@ class StoreFigures(Collector):
             yield _states("experiments", reading.figures.experiments, [state.value for state in ExperimentState])
             yield from _executions(reading.figures.executions)
             yield from _spending(reading.figures.spending, self._models)
+            yield from _takings(reading.figures.takings)
+            yield GaugeMetricFamily(
+                "fumehood_gpus_held", "GPUs that an execution has now.", value=reading.figures.gpus_held
+            )
             yield _workers(reading.workers)
 
     def _read(self) -> _Reading | None:
@@ -142,6 +146,18 @@ def _spending(spent: Iterable[Spending], models: Collection[str]) -> Iterator[Me
     yield usd
     yield reserved
     yield tokens
+
+
+def _takings(taken: Iterable[Taking]) -> Iterator[Metric]:
+    cpu = CounterMetricFamily("fumehood_cpu_seconds", "Processor time of executions that are over.", labels=["kind"])
+    gpu = CounterMetricFamily("fumehood_gpu_seconds", "GPU time of executions that are over.", labels=["kind"])
+    found = {one.kind: one for one in taken}
+    for kind in Kind:
+        one = found.get(kind)
+        cpu.add_metric([kind], one.cpu_s if one else 0.0)
+        gpu.add_metric([kind], one.gpu_s if one else 0.0)
+    yield cpu
+    yield gpu
 
 
 def _workers(fresh: dict[Part, int]) -> Metric:

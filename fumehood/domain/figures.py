@@ -69,6 +69,16 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """What the executions of one kind took of the machine."""
+
+    kind: Kind
+    cpu_s: float
+    """Of those that are over, as `gpu_s`; neither goes down."""
+    gpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """All of them, of one moment."""
 
@@ -77,3 +87,6 @@ class Figures:
     experiments: tuple[StateCount, ...]
     executions: tuple[ExecutionCount, ...]
     spending: tuple[Spending, ...]
+    takings: tuple[Taking, ...]
+    gpus_held: int
+    """GPUs that an execution has now."""

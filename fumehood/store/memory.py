@@ -125,6 +125,8 @@ class MemoryTransaction:
             experiments=memory_figures.states(work.experiments.values()),
             executions=memory_figures.executions(work.executions.values()),
             spending=memory_figures.spending(work.ledger),
+            takings=memory_figures.takings(work.ledger),
+            gpus_held=sum(row["execution_id"] is not None for row in work.leases.values()),
         )
 
 

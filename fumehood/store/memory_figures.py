@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from fumehood.domain.execution import ExecutionState, Kind, Verdict
-from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount, StepCount
+from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount, StepCount, Taking
 from fumehood.domain.ledger import LedgerEntry
 from fumehood.domain.step import Side, StepState
 
@@ -57,7 +57,7 @@ def executions(rows: Rows) -> tuple[ExecutionCount, ...]:
 
 def spending(entries: Iterable[LedgerEntry]) -> tuple[Spending, ...]:
     """Sum the ledger up."""
-    lines = list(entries)
+    lines = [line for line in entries if line.model]
     over = {line.call_id for line in lines if line.kind in {"settled", "released"}}
     found: dict[tuple[str, str], list[LedgerEntry]] = {}
     for line in lines:
@@ -73,4 +73,19 @@ def spending(entries: Iterable[LedgerEntry]) -> tuple[Spending, ...]:
             output_tokens=sum(line.output_tokens for line in mine),
         )
         for (model, role), mine in sorted(found.items())
+    )
+
+
+def takings(entries: Iterable[LedgerEntry]) -> tuple[Taking, ...]:
+    """Sum up what executions took that are over."""
+    lines = [line for line in entries if not line.model]
+    over = {line.id.replace(":settled", ":reserved") for line in lines if line.kind == "settled"}
+    counted = [line for line in lines if line.kind == "settled" or line.id in over]
+    return tuple(
+        Taking(
+            kind=Kind(kind),
+            cpu_s=sum(line.cpu_s for line in counted if line.role == kind),
+            gpu_s=sum(line.gpu_s for line in counted if line.role == kind),
+        )
+        for kind in sorted({line.role for line in counted})
     )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Table, and_, case, func, or_, select
 
 from fumehood.domain.direction import Hold
 from fumehood.domain.execution import ExecutionState, Kind, Verdict
-from fumehood.domain.figures import ExecutionCount, Figures, Spending, Standing, StateCount, StepCount
+from fumehood.domain.figures import ExecutionCount, Figures, Spending, Standing, StateCount, StepCount, Taking
 from fumehood.domain.step import Side, StepState
 from fumehood.store import tables
 from fumehood.store.plain import STOPPED
@@ -25,6 +25,10 @@ def read(connection: Connection, now: float) -> Figures:
         experiments=_states(connection, tables.EXPERIMENTS),
         executions=_executions(connection),
         spending=_spending(connection),
+        takings=_takings(connection),
+        gpus_held=connection.execute(
+            select(func.count()).where(tables.LEASES.c.execution_id.is_not(None))
+        ).scalar_one(),
     )
 
 
@@ -92,6 +96,8 @@ def _spending(connection: Connection) -> tuple[Spending, ...]:
             func.sum(lines.cached_tokens),
             func.sum(lines.output_tokens),
         )
+        # An execution's lines name no model.
+        .where(lines.model != "")
         .group_by(lines.model, lines.role)
         .order_by(lines.model, lines.role)
     )
@@ -106,4 +112,21 @@ def _spending(connection: Connection) -> tuple[Spending, ...]:
             output_tokens=int(written),
         )
         for model, role, usd, reserved, given, cached, written in connection.execute(query)
+    )
+
+
+def _takings(connection: Connection) -> tuple[Taking, ...]:
+    lines: Any = tables.LEDGER.c
+    ended: Any = tables.LEDGER.alias().c
+    # The fence is part of both lines' ids: what was lost and is tried again has a reservation that is not settled yet.
+    is_over = lines.id.in_(select(func.replace(ended.id, ":settled", ":reserved")).where(ended.kind == "settled"))
+    query = (
+        select(lines.role, func.sum(lines.cpu_s), func.sum(lines.gpu_s))
+        .where(lines.model == "", or_(lines.kind == "settled", is_over))
+        .group_by(lines.role)
+        .order_by(lines.role)
+    )
+    return tuple(
+        Taking(kind=Kind(role), cpu_s=float(cpu_s), gpu_s=float(gpu_s))
+        for role, cpu_s, gpu_s in connection.execute(query)
     )

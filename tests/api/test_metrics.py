@@ -12,8 +12,10 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.figures import StoreFigures
-from fumehood.domain.ids import ID
+from fumehood.domain.ids import ID, DirectionId, ExecutionId
 from fumehood.domain.ledger import LedgerEntry
+from fumehood.domain.quota import Lease
+from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.domain.worker import Part, Worker
 from fumehood.errors import StoreUnavailableError
 from fumehood.store.memory import FixedClock, MemoryStore
@@ -102,6 +104,22 @@ def test_money_is_counted_by_known_models_only(served: Served) -> None:
     assert told["fumehood_tokens_total input offline idea"] == 10.0
     assert told["fumehood_reserved_usd other idea"] == 3.0
     assert not [name for name in told if "made-up" in name]
+
+
+def test_what_executions_took_is_counted_when_they_are_over(served: Served) -> None:
+    reserved = LedgerEntry(
+        id="exec_1:1:reserved", call_id="exec_1", tenant=LOCAL_TENANT, direction_id=DirectionId("dir_1"),
+        kind="reserved", role="run", model="", cpu_s=20.0, gpu_s=10.0, running=1, gpus=1,
+    )  # fmt: skip
+    with served.lab.store.begin() as tx:
+        tx.ledger.add(reserved)
+        tx.ledger.add(dataclasses.replace(reserved, id="exec_1:1:settled", kind="settled", cpu_s=-12.0, gpu_s=-6.0))
+        tx.leases.save(Lease(id="0", tenant=LOCAL_TENANT, execution_id=ExecutionId("exec_1")))
+    told = figures(served)
+    assert told["fumehood_cpu_seconds_total run"] == 8.0
+    assert told["fumehood_gpu_seconds_total run"] == 4.0
+    assert told["fumehood_gpus_held"] == 1.0
+    assert not [name for name in told if name.startswith("fumehood_spent_usd_total")]
 
 
 def test_requests_are_counted_by_their_route(served: Served) -> None:

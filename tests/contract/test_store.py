@@ -41,7 +41,7 @@ from fumehood.domain.experiment import (
     RunResult,
 )
 from fumehood.domain.feedback import Feedback
-from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount
+from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount, Taking
 from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
@@ -928,7 +928,7 @@ class TestFigures:
     def test_an_empty_store_has_none(self) -> None:
         with MemoryStore().begin(write=False) as transaction:
             figures = transaction.figures(0.0)
-        assert [getattr(figures, field.name) for field in dataclasses.fields(figures)] == [()] * 5
+        assert [getattr(figures, field.name) for field in dataclasses.fields(figures)] == [*[()] * 6, 0]
 
     def test_a_live_step_stands_as_a_claim_sees_it(self, store: AnyStore) -> None:
         now = 100.0
@@ -1071,6 +1071,27 @@ class TestFigures:
                 output_tokens=10,
             ),
         )
+
+    def test_what_executions_took_is_apart_from_what_models_cost(self, store: AnyStore) -> None:
+        reserved = dataclasses.replace(
+            ENTRY, id="exec_1:1:reserved", call_id="exec_1", role="run", model="", usd=0.0, input_tokens=0,
+            cached_tokens=0, output_tokens=0, cpu_s=20.0, gpu_s=10.0, running=1, gpus=1,
+        )  # fmt: skip
+        settled = dataclasses.replace(
+            reserved, id="exec_1:1:settled", kind="settled", cpu_s=-12.0, gpu_s=-6.0, running=-1, gpus=-1
+        )
+        again = dataclasses.replace(reserved, id="exec_1:2:reserved")
+        lease = Lease(id="0", tenant=ENTRY.tenant, execution_id=ExecutionId("exec_1"), since=1.0, beat_at=1.0)
+        with store.begin() as transaction:
+            for line in (reserved, settled, again):
+                transaction.ledger.add(line)
+            transaction.leases.save(lease)
+            transaction.leases.save(Lease(id="1"))
+        with store.begin(write=False) as transaction:
+            figures = transaction.figures(1.0)
+        assert figures.takings == (Taking(kind=Kind.RUN, cpu_s=8.0, gpu_s=4.0),)
+        assert figures.gpus_held == 1
+        assert figures.spending == ()
 
 
 class TestQueue:

@@ -172,7 +172,7 @@ class TestExecutions:
     def test_what_a_direction_may_cost_holds_it_also_the_next_day(self, make_lab: Make) -> None:
         lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
         allow(lab, cpu_seconds=1)
-        one = want(lab)
+        want(lab)
         lab.go_on()
         lab.clock.advance(86400)
         assert tenants.begin_day(lab.store, lab.clock) == 0
