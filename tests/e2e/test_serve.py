@@ -24,6 +24,7 @@ SUBMIT = ("submit", "--template", "2d_diffusion", "--profile", "tiny", "--ideas"
 PARTS = ("gateway", "write", "run", "watch", "api")
 STARTS_WITHIN_S = 90.0
 STOPS_WITHIN_S = 20.0
+KILLED_WITHIN_S = 5.0
 GOES_ON_WITHIN_S = 90.0
 DONE_WITHIN_S = 400.0
 
@@ -116,7 +117,7 @@ def test_what_is_submitted_is_carried_out_across_restarts_and_kills(served: Hous
         key = first.told()["admin_key"]
         refused(served, first.port, tmp_path)
         posted = json.loads(first.curl("/v1/directions", key, "--json", json.dumps(ASKED)))["id"]
-        until(lambda: any(not one.isdigit() for one in served.left()), GOES_ON_WITHIN_S, "an execution runs")
+        until(lambda: running(served), GOES_ON_WITHIN_S, "an execution runs")
         assert first.end(signal.SIGINT) == 130
         assert json.loads((tmp_path / "first/out").read_bytes())["admin_key"] == key
         assert served.left() == []
@@ -209,6 +210,35 @@ def test_a_server_that_is_killed_or_gives_up_leaves_no_process(served: House, tm
         assert served.left() == []
     finally:
         server.close()
+
+
+def test_the_kill_switch_stops_what_runs_and_work_goes_on_afterwards(served: House, tmp_path: Path) -> None:
+    server = Serving(served, folder(tmp_path, "switch"))
+    try:
+        key = server.told()["admin_key"]
+        posted = json.loads(server.curl("/v1/directions", key, "--json", json.dumps(ASKED)))["id"]
+        events = f"/v1/directions/{posted}/events?follow=false"
+        until(lambda: b"data drawn" in server.curl(events, key), GOES_ON_WITHIN_S, "data are drawn")
+        until(lambda: running(served), GOES_ON_WITHIN_S, "an execution runs")
+        server.curl("/v1/admin/pause", key, "--json", json.dumps({"kill": True}))
+        until(lambda: not running(served), KILLED_WITHIN_S, "what runs is stopped")
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:
+            assert not running(served)
+            time.sleep(0.05)
+        server.curl("/v1/admin/resume", key, "--json", "{}")
+        until(lambda: running(served), GOES_ON_WITHIN_S, "it goes on")
+        server.curl(f"/v1/directions/{posted}/cancel", key, "--json", "{}")
+        until(lambda: not running(served), STOPS_WITHIN_S, "what was cancelled is stopped")
+        assert server.end(signal.SIGTERM) == 0
+        assert served.left() == []
+    finally:
+        server.close()
+
+
+def running(house: House) -> bool:
+    """Whether an execution has something on this machine."""
+    return any(not one.isdigit() for one in house.left())
 
 
 def folder(tmp_path: Path, name: str) -> Path:
