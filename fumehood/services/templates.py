@@ -146,11 +146,13 @@ def check(files: Mapping[str, str], artifacts: Artifacts, name: str) -> tuple[st
         other = FROZEN_FILES[1 - FROZEN_FILES.index(part)]
         if part in files and other not in files:
             problems.append(f"{part} is there without {other}: the frozen pair goes together.")
-    for read in (
-        lambda: _consistent(load(files, artifacts, name), files),
-        lambda: prompt_of(files, artifacts),
-        lambda: seed_ideas(files, artifacts),
+    for path, read in (
+        ("", lambda: _consistent(load(files, artifacts, name), files)),
+        ("prompt.json", lambda: prompt_of(files, artifacts)),
+        ("seed_ideas.json", lambda: seed_ideas(files, artifacts)),
     ):
+        if path and path not in files:
+            continue  # that it is missing was said
         try:
             read()
         except BadInputError as error:

@@ -112,8 +112,10 @@ def attach_and_mount(locks: Path, image: Path, target: Path, kind: str, flags: i
         finally:
             os.close(used)
     except OSError as error:
+        # Which device helps whoever reads it; where our own image lies does not.
+        device_name = f"{error.filename}: " if str(error.filename).startswith("/dev/") else ""
         raise SandboxUnavailableError(
-            f"The volume cannot be mounted on a loop device ({error.filename or image}: {error.strerror}).",
+            f"The volume cannot be mounted on a loop device ({device_name}{error.strerror}).",
             remedy="Start it as root where loop devices can be used (modprobe loop).",
             reason="no_loop",
         ) from error

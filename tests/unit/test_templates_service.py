@@ -113,7 +113,7 @@ class TestCheck:
     @pytest.mark.parametrize("path", REQUIRED_FILES)
     def test_each_missing_file_is_named(self, artifacts: MemoryArtifacts, path: str) -> None:
         found = templates.check(kept({one: PLAIN[one] for one in PLAIN if one != path}, artifacts), artifacts, "t")
-        assert f"The required file {path} is missing." in found
+        assert found == (f"The required file {path} is missing.",)
 
     def test_a_syntax_error_is_named_with_file_and_line(self, artifacts: MemoryArtifacts) -> None:
         (found,) = problems(artifacts, experiment_py="import json\n\ndef f(:\n    pass\n")
