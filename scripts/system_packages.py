@@ -35,6 +35,7 @@ TEST = DEMO | {
     "debootstrap": "debootstrap",
     "btrfs-progs": "mkfs.btrfs",
     "xfsprogs": "mkfs.xfs",
+    "curl": "curl",
 }
 SETS = {"demo": DEMO, "test": TEST, "check": {}}
 
