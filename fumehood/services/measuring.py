@@ -33,7 +33,7 @@ def has_evaluator(direction: Direction) -> bool:
 
 
 def baseline(world: WriteWorld, step: Step) -> Change:
-    """Measure the template as it is, or take over the same measurement of an earlier direction."""
+    """Measure the template as it is, or take over the same measurement of the same tenant."""
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
@@ -207,7 +207,11 @@ def _threads(limits: Limits) -> dict[str, str]:
 
 
 def _cache_key(direction: Direction, image: str) -> str:
-    parts = [sorted(direction.template_files.items()), direction.profile, direction.seed, image, direction.sandbox]
+    # With the tenant: a record names the direction that it was made for, and says that somebody measured this.
+    parts = [
+        direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, image,
+        direction.sandbox,
+    ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -106,7 +106,7 @@ def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequenc
         )
     leases = {lease.id: lease for lease in tx.leases.find()}
     free = [device for device in devices if device not in leases or leases[device].execution_id is None]
-    for waiting in _in_turn(tx, list(leases.values())):
+    for waiting in _in_turn(tx, list(leases.values()), ledger.day_of(clock.now())):
         if waiting.gpus > len(free):
             # Whoever needs more is not passed over by those who need less, or it would wait for ever.
             return None
@@ -120,10 +120,11 @@ def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequenc
     return None
 
 
-def _in_turn(tx: Transaction, leases: Sequence[Lease]) -> list[Execution]:
+def _in_turn(tx: Transaction, leases: Sequence[Lease], today: str) -> list[Execution]:
     """Return the executions that wait for GPUs, the tenant first that has least for its weight, then the oldest.
 
-    What has been used counts beside what is held, so that tenants who take turns on one GPU get their share too.
+    What was used today counts beside what is held, so that tenants who take turns on one GPU get their share too. What
+    was used before does not, or who has worked here for a year would wait until a newcomer has had as much.
     """
     turns: list[Execution] = []
     waiting: dict[TenantId, list[Execution]] = {}
@@ -135,7 +136,7 @@ def _in_turn(tx: Transaction, leases: Sequence[Lease]) -> list[Execution]:
         if lease.tenant:
             held[lease.tenant] = held.get(lease.tenant, 0.0) + 1.0
     tenants = {key: tenant_of(tx, key) for key in waiting}
-    used = {key: tx.ledger.balance(key).gpu_s for key in waiting}
+    used = {key: tx.ledger.balance(ledger.day_account(key, today)).gpu_s for key in waiting}
     while any(waiting.values()):
         key = min(
             (key for key, left in waiting.items() if left),

@@ -250,9 +250,10 @@ class MemorySteps(_Reading[Step]):
         if direction["state"] in plain.STOPPED:
             # What a stopped direction left in the engine is still cleared away, held or not.
             return side is Side.RUN
-        if row["name"] not in CLEARING and any(
-            self._work.switches.get(key, {}).get("is_paused") for key in (PLATFORM, direction["tenant"])
-        ):
+        if row["name"] in CLEARING:
+            # Whoever waits for the machine's devices and room does not wait for a pause of somebody else's.
+            return side is Side.RUN
+        if any(self._work.switches.get(key, {}).get("is_paused") for key in (PLATFORM, direction["tenant"])):
             return False
         return bool(direction["hold"] == Hold.NONE and experiment.get("hold", Hold.NONE) == Hold.NONE)
 

@@ -248,7 +248,8 @@ class SqlSteps(_Reading[Step]):
             or_(experiments.hold.is_(None), experiments.hold == Hold.NONE.value),
         )
         paused = exists().where(tables.SWITCHES.c.is_paused, tables.SWITCHES.c.id.in_([PLATFORM, directions.tenant]))
-        free = and_(free, or_(steps.name.in_(CLEARING), ~paused))
+        # Whoever waits for the machine's devices and room does not wait for a pause of somebody else's.
+        free = or_(steps.name.in_(CLEARING), and_(free, ~paused))
         stopped = directions.state.in_(plain.STOPPED)
         # What a stopped direction left in the engine is still cleared away, held or not; nothing more is written.
         allowed = or_(stopped, free) if side is Side.RUN else and_(~stopped, free)

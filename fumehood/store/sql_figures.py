@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, case, func, or_, select
+from sqlalchemy import Connection, Table, and_, case, exists, func, or_, select
 
 from fumehood.domain.direction import Hold
 from fumehood.domain.execution import ExecutionState, Kind, Verdict
 from fumehood.domain.figures import ExecutionCount, Figures, Spending, Standing, StateCount, StepCount, Taking
-from fumehood.domain.step import Side, StepState
+from fumehood.domain.step import CLEARING, Side, StepState
+from fumehood.domain.tenant import PLATFORM
 from fumehood.store import tables
 from fumehood.store.plain import STOPPED
 
@@ -38,6 +39,8 @@ def _steps(connection: Connection, now: float) -> tuple[StepCount, ...]:
     free = and_(
         directions.hold == Hold.NONE.value, or_(experiments.hold.is_(None), experiments.hold == Hold.NONE.value)
     )
+    paused = exists().where(tables.SWITCHES.c.is_paused, tables.SWITCHES.c.id.in_([PLATFORM, directions.tenant]))
+    free = or_(steps.name.in_(CLEARING), and_(free, ~paused))
     # As a claim sees it.
     allowed = or_(and_(steps.side == Side.RUN.value, stopped), and_(free, ~stopped))
     standing = case(

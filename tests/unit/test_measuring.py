@@ -222,7 +222,10 @@ class TestCache:
         assert first.direction_id != second.direction_id
         assert "taken from the cache" in lab.told()
 
-    @pytest.mark.parametrize("changes", [{"profile": "cpu"}, {"seed": 1}, {"sandbox": "docker"}])
+    @pytest.mark.parametrize(
+        "changes",
+        [{"profile": "cpu"}, {"seed": 1}, {"sandbox": "docker"}, {"tenant": "ten_01hz00000000000000000000aa"}],
+    )
     def test_another_baseline_is_measured_for_itself(self, lab: Laboratory, changes: dict[str, Any]) -> None:
         lab.submit()
         lab.go_on_to("propose")

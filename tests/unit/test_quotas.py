@@ -19,7 +19,7 @@ from fumehood.domain.ledger import LedgerEntry
 from fumehood.domain.quota import Balance
 from fumehood.domain.tenant import LOCAL_TENANT, Tenant
 from fumehood.errors import BadInputError, OverBudgetError, SandboxUnavailableError
-from fumehood.services import executions, quotas, switches, tenants
+from fumehood.services import executions, guidance, quotas, steps, switches, tenants
 from fumehood.services.change import Change
 from tests.fakes.laboratory import Laboratory
 from tests.fakes.sandbox import Did, InstantSandbox
@@ -226,16 +226,39 @@ class TestLeases:
         with lab.store.begin(write=False) as tx:
             assert tx.leases.find()[0].execution_id is None
 
+    def test_a_pause_keeps_no_device_of_what_has_ended(self, make_lab: Make) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: Did(usage=Usage(wall_s=2.0))))
+        lab.run = dataclasses.replace(lab.run, gpus=("0",))
+        one = want(lab, gpus=1)
+        steps.advance(lab.run)
+        assert lab.executions(id=one.id)[0].state is ExecutionState.LAUNCHED
+        guidance.pause_direction(lab.store, lab.clock, "test", one.direction_id)
+        other = want(lab, gpus=1)
+        lab.go_on()
+        lab.clock.advance(2)
+        lab.go_on()
+        assert lab.executions(id=one.id)[0].state is ExecutionState.REMOVED
+        assert lab.executions(id=other.id)[0].state is ExecutionState.REMOVED
+        assert balance(lab).gpus == 0
+
     @pytest.mark.parametrize(("weights", "shares"), [((1.0, 1.0), (15, 15)), ((2.0, 1.0), (20, 10))])
     def test_tenants_get_their_share_of_one_gpu(
         self, make_lab: Make, weights: tuple[float, float], shares: tuple[int, int]
     ) -> None:
-        """One tenant asks for thirty at once, before the other asks at all; each runs for ten seconds."""
+        """One tenant asks for thirty at once, before the other asks at all; each runs for ten seconds.
+
+        The first has worked here for long, which is not held against it.
+        """
         lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
         both = [TenantId(lab.clock.new_id("ten")) for _ in weights]
+        yesterday = LedgerEntry(
+            id="long:settled", call_id="long", tenant=both[0], direction_id=DirectionId("dir_1"), kind="settled",
+            role="run", model="", gpu_s=3_600_000.0, day=ledger.day_of(lab.clock.now() - 86400),
+        )  # fmt: skip
         with lab.store.begin() as tx:
             for tenant, weight in zip(both, weights, strict=True):
                 tx.tenants.save(Tenant(id=tenant, name=tenant, weight=weight))
+            tx.ledger.add(yesterday)
         waiting = [want(lab, tenant, gpus=1) for tenant in both for _ in range(30)]
         served: list[TenantId] = []
         for _ in range(30):
