@@ -20,7 +20,7 @@ from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, container_name
 from fumehood.domain.step import Side, StepState
-from fumehood.errors import NotFoundError, StoreUnavailableError
+from fumehood.errors import FumehoodError, NotFoundError, StoreUnavailableError
 from fumehood.observe import traces
 from fumehood.observe.start import start
 from fumehood.queue.local import LocalQueue
@@ -104,8 +104,12 @@ def take_over(world: WriteWorld | RunWorld, only: DirectionId | None, others: fr
 def _watch(world: RunWorld, settings: Settings) -> None:
     """Follow every container of this installation, as soon as no other watcher of its state folder does."""
     while True:
-        watch(world, settings)
-        time.sleep(1.0)
+        try:
+            watch(world, settings)
+        except FumehoodError as error:
+            # What runs has its deadline from its own supervisor meanwhile.
+            LOG.warning("will look again: %s", error)
+        time.sleep(STORE_AWAY_S)
 
 
 def halt_all(world: RunWorld, settings: Settings, only: DirectionId | None) -> None:

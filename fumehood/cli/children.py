@@ -215,7 +215,13 @@ class Children:
 
     def _start_again(self, name: str) -> None:
         self._end(name)
-        self._start(name)
+        try:
+            self._start(name)
+        except MachineUnfitError as error:
+            # A start that comes to nothing is one more death, counted when it is looked for next.
+            self._say(str(error))
+            self._running[name].kill()
+            return
         if self._parts[name].tells_gateway:
             # Only who is started again learns the new gateway's place.
             for other in [part.name for part in self._parts.values() if part.needs_gateway]:

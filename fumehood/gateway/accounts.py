@@ -9,8 +9,10 @@ from fumehood.domain import quota
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_account, day_of
 from fumehood.domain.quota import Balance
+from fumehood.domain.tenant import PLATFORM
 from fumehood.errors import NotFoundError, OverBudgetError
 from fumehood.gateway.tokens import TokenError
+from fumehood.gateway.upstream import UpstreamError
 from fumehood.ports import Clock, Store, Transaction
 
 _SLACK_USD = 1e-9
@@ -45,6 +47,7 @@ class Accounts:
         reservation = Reservation(call_id=call_id, claims=claims, usd=usd, tokens=tokens, day=day_of(self._clock.now()))
         with self._one_at_a_time, self._store.begin() as tx:
             direction = _direction(tx, claims)
+            _check_switch(tx, direction)
             _check_quotas(tx, direction, reservation)
             if direction.budget_usd is not None and usd > 0:
                 spent = tx.ledger.spent_usd(direction.id)
@@ -90,6 +93,15 @@ class Accounts:
             output_tokens=usage.output_tokens,
             day=reservation.day,
             at=self._clock.now(),
+        )
+
+
+def _check_switch(tx: Transaction, direction: Direction) -> None:
+    """Refuse what an admin has stopped; the step that asks is put back, and done again when work goes on."""
+    switches = [found for key in (PLATFORM, direction.tenant) for found in tx.switches.find(id=key)]
+    if any(one.is_killed for one in switches):
+        raise UpstreamError(
+            "An administrator has stopped all work.", status=503, kind="overloaded_error", retryable=True
         )
 
 

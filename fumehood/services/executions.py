@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import logging
@@ -196,8 +195,12 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
         if execution.direction_id in over | killed:
             # What the switch stopped is begun again later: it is lost, and not cancelled.
             reason = Verdict.CANCELLED if execution.direction_id in over else Verdict.LOST
-            with contextlib.suppress(NotFoundError):
+            try:
                 sandbox.stop(name, reason.value)
+            except NotFoundError:
+                pass
+            except SandboxUnavailableError as error:
+                _away(name, error)
     return running
 
 

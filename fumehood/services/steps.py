@@ -90,6 +90,9 @@ BUG_TRIES = 3
 """A fault of our own is tried again, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
 ARTIFACTS_WAIT_S = 3.0
+DEATHS = 20
+"""A step whose workers died this often with it, beyond its tries, is given up: it would take others with it."""
+LIFTED_BY_ITSELF = frozenset({Hold.OVER_BUDGET, Hold.NO_MODEL})
 
 LOG = logging.getLogger("fumehood.steps")
 
@@ -171,20 +174,29 @@ def _carry_out(world: WriteWorld | RunWorld, step: Step, presence: Presence | No
 
 
 def _try(world: WriteWorld | RunWorld, step: Step) -> _Ended:
+    tries = world.model_tries if isinstance(world, WriteWorld) else TRIES
     try:
         try:
+            if step.tries > tries + DEATHS:
+                return _given_up(world, step)
             commit(world.store, world.clock, step, _do(world, step), StepState.DONE)
             return _Ended(Ending.DONE)
         except (_SupersededError, StoreUnavailableError):
             raise
         except Exception as error:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
-            tries = world.model_tries if isinstance(world, WriteWorld) else TRIES
             return _after_error(world.store, world.clock, step, error, tries)
     except _SupersededError:
         return _Ended(Ending.SUPERSEDED)
     except StoreUnavailableError:
         _let_go(world.store, world.clock, step)
         raise
+
+
+def _given_up(world: WriteWorld | RunWorld, step: Step) -> _Ended:
+    reason = f"{step.name} was begun {step.tries - 1} times, and its worker ended each time before it was done"
+    LOG.error("%s (%s): %s", step.name, step.id, reason)
+    commit(world.store, world.clock, step, _failed(world.store, world.clock, step, reason), StepState.FAILED, reason)
+    return _Ended(Ending.FAILED, reason)
 
 
 def _tell(step: Step, ended: _Ended, duration_s: float) -> None:
@@ -277,12 +289,12 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     for direction in change.directions:
         stored = tx.directions.find(id=direction.id)
         if not (stored and stored[0].is_final):
-            hold = direction.hold if direction.hold is not Hold.NONE else (stored[0].hold if stored else Hold.NONE)
+            hold = _kept_hold(direction.hold, stored[0].hold if stored else Hold.NONE)
             tx.directions.save(dataclasses.replace(direction, hold=hold))
     for experiment in change.experiments:
         known = tx.experiments.find(id=experiment.id)
         if not (known and known[0].is_final):
-            hold = experiment.hold if experiment.hold is not Hold.NONE else (known[0].hold if known else Hold.NONE)
+            hold = _kept_hold(experiment.hold, known[0].hold if known else Hold.NONE)
             if known and hold is Hold.NONE and known[0].state is not experiment.state and not experiment.is_final:
                 hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
@@ -299,6 +311,14 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     enqueue(tx, clock, change.steps)
     for event in change.events:
         tx.events.append(event)
+
+
+def _kept_hold(wanted: Hold, stored: Hold) -> Hold:
+    """Return the hold that stays: what a person paused meanwhile only a person lets go on."""
+    # No step pauses: one that read its row in a pause has nothing to say of it afterwards.
+    if wanted in {Hold.NONE, Hold.PAUSED} or (stored is Hold.PAUSED and wanted in LIFTED_BY_ITSELF):
+        return stored
+    return wanted
 
 
 def _approval(tx: Transaction, experiment: Experiment) -> Hold:

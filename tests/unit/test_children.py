@@ -68,6 +68,27 @@ def test_one_that_dies_over_and_over_is_given_up_with_its_log(kept: Simple, monk
         check_until(kept, lambda: False)
 
 
+def test_a_gateway_whose_next_start_comes_to_nothing_has_its_tries_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "FIRST_PAUSE_S", 0.01)
+    count = tmp_path / "count"
+    said: list[str] = []
+
+    class Gateway(Simple):
+        code = (
+            f"import sys, pathlib; place = pathlib.Path({str(count)!r});"
+            "starts = len(place.read_text()) if place.exists() else 0; place.write_text('x' * (starts + 1));"
+            'sys.exit(3) if starts in (1, 2) else print(\'{"url": "http://here"}\', flush=True); sys.stdin.read()'
+        )
+
+    part = Part(name="gateway", module="none", tells_gateway=True)
+    with Gateway(Settings(state_dir=tmp_path), [part], said.append) as kept:
+        os.kill(kept._running["gateway"].pid, signal.SIGKILL)
+        check_until(kept, lambda: count.read_text() == "x" * 4 and kept._running["gateway"].poll() is None)
+    assert [line for line in said if "did not start" in line] != []
+
+
 def test_one_that_lived_well_has_all_its_tries_again(kept: Simple) -> None:
     for _ in range(3 * children.RESTARTS):
         kept._begun["watch"] -= children.LIVED_WELL_S + 1

@@ -303,6 +303,28 @@ class TestOverBudget:
         assert lab.steps("propose")[0].tries == 0
 
 
+class TestDeaths:
+    def test_a_step_that_kills_its_workers_is_given_up_in_the_end(self, lab: Laboratory) -> None:
+        lab.submit()
+        for _ in range(lab.write.model_tries + steps.DEATHS):
+            with lab.store.begin() as tx:
+                assert tx.steps.claim(Side.WRITE, now=lab.clock.now(), lease_s=1) is not None
+            lab.clock.advance(2)
+        assert lab.direction().state is DirectionState.QUEUED
+        assert steps.advance(lab.write)
+        assert lab.direction().state is DirectionState.FAILED
+        assert lab.direction().error == "begin was begun 25 times, and its worker ended each time before it was done"
+
+    def test_what_cannot_be_cleared_away_fails_nothing_else(self, lab: Laboratory) -> None:
+        lab.submit()
+        step = lab.go_on_to("remove")
+        with lab.store.begin() as tx:
+            tx.steps.finish(dataclasses.replace(step, tries=steps.TRIES + steps.DEATHS))
+        lab.go_on()
+        assert lab.direction().state is DirectionState.DONE
+        assert "cleanup.failed: remove was begun 25 times" in lab.told()
+
+
 class TestSave:
     @pytest.mark.parametrize("state", [DirectionState.DONE, DirectionState.FAILED, DirectionState.CANCELLED])
     def test_a_final_direction_is_never_overwritten(self, lab: Laboratory, state: DirectionState) -> None:
@@ -326,6 +348,25 @@ class TestSave:
         lab.save(dataclasses.replace(lab.experiments()[0], hold=Hold.PAUSED))
         lab.apply(change)
         assert (lab.experiments()[0].hold, lab.experiments()[0].state) == (Hold.PAUSED, ExperimentState.RUNNING)
+
+    @pytest.mark.parametrize("wanted", [Hold.OVER_BUDGET, Hold.NO_MODEL])
+    def test_what_a_person_paused_only_a_person_lets_go_on(self, lab: Laboratory, wanted: Hold) -> None:
+        direction = lab.submit()
+        lab.go_on_to("code")
+        (experiment,) = lab.experiments()
+        lab.save(dataclasses.replace(experiment, hold=Hold.PAUSED))
+        lab.save(dataclasses.replace(lab.direction(), hold=Hold.PAUSED))
+        held = dataclasses.replace(lab.direction(), hold=wanted)
+        lab.apply(Change(directions=(held,), experiments=(dataclasses.replace(experiment, hold=wanted),)))
+        assert {lab.direction().hold, lab.experiments()[0].hold} == {Hold.PAUSED}
+        assert lab.direction().id == direction.id
+
+    def test_a_step_that_saw_a_pause_does_not_bring_it_back(self, lab: Laboratory) -> None:
+        lab.submit()
+        lab.go_on_to("code")
+        seen = dataclasses.replace(lab.experiments()[0], hold=Hold.PAUSED)
+        lab.apply(Change(experiments=(seen,)))
+        assert lab.experiments()[0].hold is Hold.NONE
 
     def test_a_wanted_execution_gets_one_launch(self, lab: Laboratory) -> None:
         lab.submit()
