@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from fumehood.domain.direction import Approve, Direction, Hold
 from fumehood.domain.execution import ExecutionState
-from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.experiment import Execution, Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Side, Step, StepState
 from fumehood.errors import (
@@ -277,12 +277,12 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     for direction in change.directions:
         stored = tx.directions.find(id=direction.id)
         if not (stored and stored[0].is_final):
-            hold = direction.hold if direction.hold is not Hold.NONE else (stored[0].hold if stored else Hold.NONE)
+            hold = _kept(direction.hold, stored[0].hold if stored else Hold.NONE)
             tx.directions.save(dataclasses.replace(direction, hold=hold))
     for experiment in change.experiments:
         known = tx.experiments.find(id=experiment.id)
         if not (known and known[0].is_final):
-            hold = experiment.hold if experiment.hold is not Hold.NONE else (known[0].hold if known else Hold.NONE)
+            hold = _kept(experiment.hold, known[0].hold if known else Hold.NONE)
             if known and hold is Hold.NONE and known[0].state is not experiment.state and not experiment.is_final:
                 hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
@@ -291,14 +291,25 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     for run in change.runs:
         tx.runs.save(run)
     for execution in change.executions:
-        tx.executions.save(execution)
-        if execution.state in {ExecutionState.WANTED, ExecutionState.COLLECTED}:
-            quotas.settle(tx, clock, execution)
-        if execution.state is ExecutionState.WANTED:
-            enqueue(tx, clock, (executions.launch_next(execution),))
+        _save_execution(tx, clock, execution)
     enqueue(tx, clock, change.steps)
     for event in change.events:
         tx.events.append(event)
+    for entry in change.audit:
+        tx.audit.append(entry)
+
+
+def _save_execution(tx: Transaction, clock: Clock, execution: Execution) -> None:
+    tx.executions.save(execution)
+    if execution.state in {ExecutionState.WANTED, ExecutionState.COLLECTED}:
+        quotas.settle(tx, clock, execution)
+    if execution.state is ExecutionState.WANTED:
+        enqueue(tx, clock, (executions.launch_next(execution),))
+
+
+def _kept(wanted: Hold, stored: Hold) -> Hold:
+    """Return the hold that stays: what the policy holds is not held for a lesser reason, which others could lift."""
+    return stored if wanted is Hold.NONE or stored is Hold.POLICY else wanted
 
 
 def _approval(tx: Transaction, experiment: Experiment) -> Hold:
