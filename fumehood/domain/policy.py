@@ -148,13 +148,14 @@ class Policy:
 
 
 def strictest(found: Iterable[Screening]) -> Screening:
-    """Return the strictest verdict, of equals the first; allowed where there is none."""
-    return max(found, key=lambda one: _STRICTNESS.index(one.verdict), default=Screening())
+    """Return the strictest verdict, of equals the first that somebody gave; allowed where there is none."""
+    return max(found, key=lambda one: (_STRICTNESS.index(one.verdict), bool(one.rule)), default=Screening())
 
 
 def plain(text: str) -> str:
     """Return a text as rules read it: one form for letters that look alike to Python, and nothing invisible."""
-    return "".join(letter for letter in unicodedata.normalize("NFKC", text) if unicodedata.category(letter) != "Cf")
+    # First without what is invisible: it could stand between a letter and its accent.
+    return unicodedata.normalize("NFKC", "".join(one for one in text if unicodedata.category(one) != "Cf"))
 
 
 def _any_of(terms: Iterable[str]) -> str:
