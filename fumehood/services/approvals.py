@@ -61,14 +61,21 @@ def _of(tx: Transaction, artifacts: Artifacts, direction: Direction) -> list[Wai
             found.append(_waiting(direction, idea.id, "idea", idea.screening.sentence, text))
     for experiment in tx.experiments.find(direction_id=direction.id, hold=Hold.POLICY):
         if not experiment.is_final and not tx.ideas.get(experiment.idea_id).awaits_admin:
-            text = "\n".join(one.diff for one in browsing.changes(artifacts, direction, experiment))
+            changed = browsing.changes(artifacts, direction, experiment)
+            text = "\n".join(one.diff or f"{one.path}: {one.kind}, and too long to be shown" for one in changed)
             found.append(_waiting(direction, experiment.id, "diff", _told(tx, direction.id, experiment.id), text))
     return found
 
 
 def _waiting(direction: Direction, key: str, kind: str, why: str, text: str) -> Waiting:
+    cut = f"\n(cut here, of {len(text)} characters)" if len(text) > MOST_SHOWN else ""
     return Waiting(
-        id=key, kind=kind, tenant=direction.tenant, direction_id=direction.id, why=why, text=text[:MOST_SHOWN]
+        id=key,
+        kind=kind,
+        tenant=direction.tenant,
+        direction_id=direction.id,
+        why=why,
+        text=text[:MOST_SHOWN] + cut,
     )
 
 

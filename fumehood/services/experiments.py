@@ -69,7 +69,7 @@ def code(world: WriteWorld, step: Step) -> Change:
     if not edit.changed:
         return _no_edit(world, direction, experiment, run, index, attempt, edit)
     files = {**experiment.files, **{path: world.artifacts.put(data) for path, data in edit.files.items()}}
-    told = screening.of_diff(world.artifacts, experiment, files)
+    told = screening.of_diff(world, experiment, files)
     found = screening.screen(world, direction, told, experiment=experiment, run=index)
     entries = screening.entry(world.clock, world.policy, direction, told, found)
     if found.verdict is PolicyVerdict.REFUSED:

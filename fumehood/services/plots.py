@@ -33,7 +33,7 @@ def plot(world: WriteWorld, step: Step) -> Change:
         own = {**experiment.files, "plot.py": direction.template_files["plot.py"]}
         return _draw(world, direction, dataclasses.replace(experiment, files=own), runs, attempt)
     fitted = _fitted(world, direction, experiment, idea, runs, attempt, str(step.payload.get("error", "")))
-    told = screening.of_diff(world.artifacts, experiment, fitted.files)
+    told = screening.of_diff(world, experiment, fitted.files)
     found = screening.screen(world, direction, told, experiment=experiment)
     if found.verdict is PolicyVerdict.REFUSED:
         change = Change(steps=(_plot_next(experiment, attempt + 1, {"error": found.sentence}),))

@@ -38,6 +38,8 @@ from fumehood.services.change import Change, happened
 from fumehood.services.searching import search
 from fumehood.services.world import WriteWorld
 
+MOST_LINES = 5_000
+"""Of a file, that are compared with what they were."""
 SYSTEM = (
     "You judge whether research keeps to the rules of the platform that would carry it out. You do not carry it out."
 )
@@ -86,14 +88,16 @@ def of_idea(idea: Idea) -> Text:
     return Text(subject=Subject.IDEA, of=idea.id, text="\n".join(word for word in words if word))
 
 
-def of_diff(artifacts: Artifacts, experiment: Experiment, after: Mapping[str, str]) -> Text:
+def of_diff(world: WriteWorld, experiment: Experiment, after: Mapping[str, str]) -> Text:
     """Return what is looked at of an edit: the rules read the lines that it adds, the judge the whole diff."""
     added: list[str] = []
     shown: list[str] = []
-    for path in sorted(after):
-        if experiment.files.get(path) == after[path]:
-            continue
-        old, new = (_lines(artifacts, side.get(path)) for side in (experiment.files, after))
+    changed = [path for path in sorted(after) if experiment.files.get(path) != after[path]]
+    for path in changed if world.policy.asks(Subject.DIFF) else ():
+        old, new = (_lines(world.artifacts, side.get(path)) for side in (experiment.files, after))
+        if len(new) > MOST_LINES:
+            # To compare so many takes long; all of them are looked at as if they were new.
+            old = []
         lines = list(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}", lineterm=""))
         shown += lines
         added += [line[1:] for line in lines[2:] if line.startswith("+")]

@@ -15,7 +15,7 @@ from fumehood.domain.policy import MOST_CHARACTERS, Judge, Policy, PolicyVerdict
 from fumehood.domain.step import StepState
 from fumehood.errors import ConflictError, ModelUnavailableError, NotFoundError, OverBudgetError, PolicyError
 from fumehood.ports import Store
-from fumehood.services import approvals, audit, directions, guidance, screening, steps
+from fumehood.services import approvals, audit, directions, guidance, results, screening, steps
 from fumehood.services.guidance import OwnIdea
 from fumehood.store.memory import MemoryStore
 from fumehood.store.sql import open_store
@@ -241,6 +241,11 @@ class TestIdea:
         assert "policy.refused: momentum: the rule stop of the policy refuses this: Not here" in lab.told()
         assert [(one.subject, one.detail["rule"]) for one in audited(lab)] == [(second.id, "stop")]
         assert len(lab.model.asked("novelty_query")) == 1
+        direction = lab.direction()
+        with lab.store.begin(write=False) as tx:
+            told = results.summary(tx, lab.artifacts, direction)
+        reason = "the rule stop of the policy refuses this: Not here"
+        assert told["refused"] == [{"name": "momentum", "verdict": "refused", "reason": reason}]
 
     def test_nobody_can_approve_a_refused_one(self, screened: Callable[..., Laboratory]) -> None:
         lab = screened(policy(REFUSED, Subject.IDEA, word="momentum"))
@@ -399,6 +404,21 @@ class TestDiff:
         lab.go_on()
         assert lab.direction().state is DirectionState.DONE
         assert audited(lab) == []
+
+    @pytest.mark.parametrize("lines", [5_001, 4_999])
+    def test_an_edit_too_long_to_be_looked_at_needs_a_person(
+        self, screened: Callable[..., Laboratory], lines: int
+    ) -> None:
+        long = b"".join(b"x_%d = 'a long line of nothing'\n" % number for number in range(lines))
+        coder = ScriptedCoder({(1, 1): ({"experiment.py": long}, "RUN: Long | it is long")})
+        lab = screened(policy(REFUSED, Subject.DIFF, word="socket"), coder=coder)
+        lab.submit(runs=1)
+        lab.go_on()
+        assert lab.experiments()[0].hold is Hold.POLICY
+        assert "too long for this rule" in lab.told()
+        (waiting,) = approvals.waiting(lab.store, lab.artifacts)
+        shown = "too long to be shown" if lines > 5_000 else "(cut here, of "
+        assert shown in waiting.text
 
     @pytest.mark.parametrize("approve", [Approve.AUTO, Approve.EVERY_STEP])
     def test_one_that_needs_a_person_waits_before_it_runs(
