@@ -63,6 +63,8 @@ def run(
     Raises the errors of `fumehood.errors`; every one that can be known beforehand comes before any work starts.
     """
     policy = screening.load(settings.policy)
+    if policy.judge:
+        checks.provided(settings, policy.judge.model)
     told_before = checks.begun(out, resume=resume)
     known = DirectionId(told_before["id"]) if told_before else None
     if told_before:

@@ -125,6 +125,17 @@ def test_whoever_works_on_the_machine_is_its_admin(
     assert main(("admin", word, made.id)) == 2
 
 
+def test_a_judge_without_a_key_is_told_before_any_work(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = '[judge]\nmodel = "claude-sonnet-4-5"\napplies_to = ["idea"]\ninstructions = "Be strict."\n'
+    (tmp_path / "policy.toml").write_text(judge)
+    monkeypatch.setenv("FUMEHOOD_POLICY", str(tmp_path / "policy.toml"))
+    assert main(("run", "--template", "2d_diffusion", "--profile", "tiny", "--out", str(tmp_path / "out"))) == 2
+    assert "The model claude-sonnet-4-5 needs a key" in capsys.readouterr().err
+    assert not state.exists()
+
+
 def test_a_state_folder_that_is_not_there_is_not_made(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("admin", "approve", "dir_" + "0" * 26)) == 2
     assert "There is no state folder" in capsys.readouterr().err
