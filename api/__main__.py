@@ -25,7 +25,7 @@ from fumehood.observe.start import start
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
 from fumehood.queue.local import CommitQueue
-from fumehood.services import keys
+from fumehood.services import keys, screening
 from fumehood.settings import Settings
 from fumehood.store import migrate
 from fumehood.store.clock import SystemClock
@@ -45,6 +45,7 @@ def main() -> int:
     settings = Settings()
     try:
         start("api", settings)
+        policy = screening.load(settings.policy)
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         migrate.upgrade(settings.resolved_database_url)
         given = bytes.fromhex(settings.cursor_secret.get_secret_value())
@@ -70,6 +71,7 @@ def main() -> int:
         shipped=SHIPPED,
         rates=rates,
         cursor_key=cursor_key,
+        policy=policy,
         public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
         needs={"broker": queue.check} if isinstance(queue, CeleryQueue) else {},
     )

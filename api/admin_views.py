@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, StrictBool, StrictFloat
 
@@ -19,6 +19,34 @@ def _example(**fields: Any) -> ConfigDict:
 
 def _input(**fields: Any) -> ConfigDict:
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+class ApprovalRead(BaseModel):
+    """A direction, an idea or an edit that waits for an admin, because the policy wants a person."""
+
+    model_config = _example(
+        id="dir_01kaw3v6rsv2xq8s5y9m4tz7hn",
+        kind="direction",
+        tenant=_TENANT,
+        direction_id="dir_01kaw3v6rsv2xq8s5y9m4tz7hn",
+        why="the rule medicine of the policy wants an admin to look at this: it may need an ethics committee",
+        text="Predict which patients of a ward fall ill.",
+    )
+    id: str
+    kind: str
+    """`direction`, `idea` or `diff`; a diff's id is its experiment's."""
+    tenant: str
+    direction_id: str
+    why: str
+    text: str
+
+
+class Decided(BaseModel):
+    """What an admin said."""
+
+    model_config = _example(id="dir_01kaw3v6rsv2xq8s5y9m4tz7hn", decision="approved")
+    id: str
+    decision: Literal["approved", "refused"]
 
 
 class TenantCreate(BaseModel):

@@ -19,9 +19,10 @@ from api.meters import Meters
 from api.rates import Rates
 from api.readiness import Check, Readiness, checks_of
 from api.routes import admin, catalogue, directions, experiments, health, moves
+from fumehood.domain.policy import Policy
 from fumehood.gateway.prices import Prices
 from fumehood.ports import Artifacts, Clock, Queue, Store
-from fumehood.services import keys
+from fumehood.services import keys, screening
 
 
 def create_app(
@@ -36,11 +37,13 @@ def create_app(
     public_keys: Callable[[], Mapping[str, bytes]],
     feed: Feed | None = None,
     needs: Mapping[str, Check] | None = None,
+    policy: Policy = screening.NO_POLICY,
 ) -> FastAPI:
     """Return the application; every route but the open ones of the door asks for a key.
 
     `cursor_key` signs cursors, the same in every process of an installation; `public_keys` returns the signing keys
-    as PEM, by fingerprint. `needs` are further checks of `/readyz`, such as the broker's.
+    as PEM, by fingerprint. `needs` are further checks of `/readyz`, such as the broker's. The rules of `policy` screen
+    directions and ideas as they come in; the workers screen all by the same file.
     """
     app = FastAPI(
         title="Fumehood",
@@ -64,6 +67,7 @@ def create_app(
         shipped=shipped,
         cursors=Cursors(cursor_key),
         feed=feed,
+        policy=policy,
         public_keys=public_keys,
     )
     for room in (directions, experiments, moves, catalogue, admin):

@@ -18,6 +18,7 @@ from api.cursors import Cursors
 from api.feed import Feed
 from api.schemas import Problem
 from api.views import Page
+from fumehood.domain.policy import Policy
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services.browsing import Shelf
@@ -79,6 +80,8 @@ class Context:
     shipped: Path
     cursors: Cursors
     feed: Feed
+    policy: Policy
+    """What comes in is screened by its rules."""
     public_keys: Callable[[], Mapping[str, bytes]]
     """The signing keys by fingerprint, as PEM."""
 

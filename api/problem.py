@@ -19,6 +19,7 @@ from fumehood.errors import (
     MachineUnfitError,
     NotFoundError,
     OverBudgetError,
+    PolicyError,
 )
 from fumehood.observe import context
 
@@ -27,6 +28,7 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     NotFoundError: (404, "not-found"),
     ConflictError: (409, "conflict"),
     OverBudgetError: (402, "over-budget"),
+    PolicyError: (422, "refused-by-policy"),
     MachineUnfitError: (503, "machine-unfit"),
 }
 SOON = {"Retry-After": "5"}

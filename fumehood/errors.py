@@ -9,6 +9,7 @@ FumehoodError                   anything this project raises on purpose
  │   ├─ StoreUnavailableError   the database does not answer now              exit 3
  │   └─ ArtifactsUnavailableError the store of artifacts does not serve us now exit 3
  ├─ OverBudgetError             a quota or a budget refuses                   exit 4
+ ├─ PolicyError                 the admin's policy refuses, or wants a person exit 4
  ├─ ModelUnavailableError       no usable answer from the model's side        exit 1
  ├─ WorkFailedError             the research itself ended badly               exit 1
  └─ TamperedError               a signature, hash or number does not hold     exit 1
@@ -71,6 +72,12 @@ class ArtifactsUnavailableError(MachineUnfitError):
 
 class OverBudgetError(FumehoodError):
     """A quota or a budget refuses."""
+
+    exit_status = 4
+
+
+class PolicyError(FumehoodError):
+    """The admin's policy refuses, or wants an admin to look first; the sentence names the rule."""
 
     exit_status = 4
 

@@ -76,6 +76,8 @@ class Settings(FileSettings):
     """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""
     """Where the write workers find the gateway; `fumehood run` starts its own."""
+    policy: str = ""
+    """The file of the admin's policy, which screens directions, ideas and diffs; empty allows everything."""
     lab_dir: Path | None = None
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None

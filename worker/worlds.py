@@ -21,6 +21,7 @@ from fumehood.llm.client import GatewayModel
 from fumehood.llm.prompts import PackagedPrompts
 from fumehood.llm.search_replace import SearchReplaceCoder
 from fumehood.ports import Artifacts, Coder
+from fumehood.services import screening
 from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
@@ -71,6 +72,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         literature=LocalIndex(),
         prompts=PackagedPrompts(),
         typesetter=Latex(),
+        policy=screening.load(settings.policy),
         model_tries=settings.model_tries,
         presence=Presence(Part.WRITE, clock),
     )

@@ -7,8 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api.admin_views import (
+    ApprovalRead,
     AuditRead,
     BudgetChange,
+    Decided,
     KeyCreate,
     KeyIssued,
     KeyRead,
@@ -23,7 +25,8 @@ from api.admin_views import (
 )
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
 from api.views import Page
-from fumehood.services import administration, keys, switches, tenants
+from fumehood.domain.step import Side
+from fumehood.services import administration, approvals, keys, switches, tenants
 
 Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Entries after this number.")]
 
@@ -35,6 +38,7 @@ def router(context: Context) -> APIRouter:
     _keys(routes, context)
     _quotas(routes, context)
     _work(routes, context)
+    _approvals(routes, context)
     return routes
 
 
@@ -172,3 +176,33 @@ def _work(routes: APIRouter, context: Context) -> None:
             lambda one: str(one.seq),
             AuditRead.model_validate,
         )
+
+
+def _approvals(routes: APIRouter, context: Context) -> None:
+    store, clock = context.store, context.clock
+
+    @routes.get("/approvals", summary="List what waits for an admin", responses=errors())
+    def list_approvals(asked: AskedPage) -> Page[ApprovalRead]:
+        """Return what the policy wants a person for, with the text that it spoke of."""
+        found = approvals.waiting(store, context.artifacts)
+        return asked.page(
+            context,
+            lambda after, limit: [one for one in found if after is None or one.id > after][:limit],
+            lambda one: one.id,
+            ApprovalRead.model_validate,
+        )
+
+    @routes.post("/approvals/{subject_id}/approve", summary="Approve what the policy holds", responses=errors(404, 409))
+    def approve_held(subject_id: str, by: AskedBy) -> Decided:
+        """Let a direction, an idea or an experiment go on that the policy holds."""
+        approvals.approve(store, clock, by.key, subject_id)
+        for side in Side:
+            context.queue.hint(side)
+        return Decided(id=subject_id, decision="approved")
+
+    @routes.post("/approvals/{subject_id}/refuse", summary="Refuse what the policy holds", responses=errors(404, 409))
+    def refuse_held(subject_id: str, by: AskedBy) -> Decided:
+        """End a direction, an idea or an experiment that the policy holds."""
+        approvals.refuse(store, clock, by.key, subject_id)
+        context.queue.hint(Side.WRITE)
+        return Decided(id=subject_id, decision="refused")

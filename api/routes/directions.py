@@ -46,7 +46,11 @@ def _changing(routes: APIRouter, context: Context) -> None:
 
     @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 402, 413))
     def submit(asked: DirectionCreate, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
-        """Submit a research direction; the work is done by the workers."""
+        """Submit a research direction; the work is done by the workers.
+
+        What the admin's policy refuses is answered with `refused-by-policy` and the rule's name. What it wants a person
+        for is held (`policy`) until an admin has looked at it.
+        """
         submission = directions.Submission(
             template=asked.template,
             text=asked.text,
@@ -64,7 +68,14 @@ def _changing(routes: APIRouter, context: Context) -> None:
             actor=by.key,
         )
         direction = directions.submit(
-            store, context.artifacts, clock, submission, context.shipped, shipped_only=True, once=once
+            store,
+            context.artifacts,
+            clock,
+            submission,
+            context.shipped,
+            shipped_only=True,
+            once=once,
+            policy=context.policy,
         )
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)
@@ -117,7 +128,7 @@ def _changing(routes: APIRouter, context: Context) -> None:
         """Add a person's idea; it is carried out after those that are there, and needs no approval."""
         known = context.shelf(by).direction(direction_id)
         own = guidance.OwnIdea.model_validate(given.model_dump())
-        made = guidance.add_idea(store, clock, by.key, known.id, own, once)
+        made = guidance.add_idea(store, clock, by.key, known.id, own, once, context.policy)
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return IdeaRead.model_validate(made)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,12 +14,18 @@ from fumehood.cli import output
 from fumehood.cli.client import lines
 from fumehood.cli.options import AsJson, Url
 from fumehood.cli.remote import Server
-from fumehood.errors import BadInputError
+from fumehood.errors import BadInputError, NotFoundError
+from fumehood.ports import Artifacts, Store
+from fumehood.services import approvals as held
+from fumehood.services.directions import LOCAL_ACTOR
 from fumehood.settings import Settings
+from fumehood.store.clock import SystemClock
+from worker import worlds
 
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="A tenant's id.")]
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; all when left out.")]
 Key = Annotated[str, typer.Argument(metavar="ID", help="A key's id.")]
+Held = Annotated[str, typer.Argument(metavar="ID", help="Of the direction, the idea or the experiment.")]
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 app = typer.Typer(help="Tenants, keys, quotas, budgets and switches of a server.", no_args_is_help=True)
@@ -152,6 +160,55 @@ def resume(tenant: OneTenant = None, url: Url = "", as_json: AsJson = False) -> 
     """Let work go on, of one tenant or of all."""
     with Server.of(Settings(), url) as server:
         _tell(server.post("/v1/admin/resume", {"tenant": tenant}), as_json=as_json)
+
+
+@app.command()
+def approvals(url: Url = "", as_json: AsJson = False) -> None:
+    """List what the policy wants a person for: of a server where one is named, else of this machine's state folder."""
+    settings = Settings()
+    if url or settings.url:
+        with Server.of(settings, url) as server:
+            _tell_all(server.pages("/v1/admin/approvals"), as_json=as_json)
+        return
+    with _here(settings) as (store, artifacts):
+        _tell_all([dataclasses.asdict(one) for one in held.waiting(store, artifacts)], as_json=as_json)
+
+
+@app.command()
+def approve(subject: Held, url: Url = "", as_json: AsJson = False) -> None:
+    """Let go on what the policy holds: on a server where one is named, else in this machine's state folder."""
+    _decide(subject, "approve", url, as_json=as_json)
+
+
+@app.command()
+def refuse(subject: Held, url: Url = "", as_json: AsJson = False) -> None:
+    """End what the policy holds: on a server where one is named, else in this machine's state folder."""
+    _decide(subject, "refuse", url, as_json=as_json)
+
+
+def _decide(subject: str, word: Literal["approve", "refuse"], url: str, *, as_json: bool) -> None:
+    settings = Settings()
+    if url or settings.url:
+        with Server.of(settings, url) as server:
+            _tell(server.post(f"/v1/admin/approvals/{_part(subject)}/{word}"), as_json=as_json)
+        return
+    with _here(settings) as (store, _):
+        decide = held.approve if word == "approve" else held.refuse
+        decide(store, SystemClock(), LOCAL_ACTOR, subject)
+    _tell({"id": subject, "decision": f"{word}d"}, as_json=as_json)
+
+
+@contextmanager
+def _here(settings: Settings) -> Iterator[tuple[Store, Artifacts]]:
+    """Give this machine's own state: whoever may write it is its admin."""
+    if not settings.database_url and not settings.state_dir.exists():
+        raise NotFoundError(f"There is no state folder {settings.state_dir} yet: name a server with --url.")
+    worlds.prepare_state(settings)
+    store = worlds.store_of(settings)
+    try:
+        yield store, worlds.artifacts_of(settings)
+    finally:
+        store.close()
 
 
 @app.command()

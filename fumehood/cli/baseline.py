@@ -13,7 +13,7 @@ from fumehood.cli.run import follow, raise_for
 from fumehood.domain.experiment import Run
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts
-from fumehood.services import directions, facts, final_info, templates
+from fumehood.services import directions, facts, final_info, screening, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -25,6 +25,7 @@ def measure(
     settings: Settings, folder: str, profile: str, sandbox: str, out: Path | None, progress: Progress
 ) -> dict[str, Any]:
     """Run a template's baseline in the sandbox and return its results, its noise and its smallest detectable effect."""
+    policy = screening.load(settings.policy)
     asked = directions.Submission(template=folder, profile=profile, sandbox=sandbox, ideas=1)
     if out is not None and not checks.is_new(out):
         raise BadInputError(f"--out {out} is not an empty folder.")
@@ -37,13 +38,15 @@ def measure(
         told = check_machine(settings, sandbox, progress.say)
         worlds.prepare_state(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
-        direction = directions.submit(store, artifacts, SystemClock(), asked, worlds.SHIPPED, baseline_only=True)
+        direction = directions.submit(
+            store, artifacts, SystemClock(), asked, worlds.SHIPPED, baseline_only=True, policy=policy
+        )
         progress.start(f"measuring the baseline of {direction.template}")
         follow(settings, store, direction, str(told["adapter"]), progress)
         with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
             run = tx.runs.find(direction_id=direction.id, index=0)[0]
-        raise_for(direction, store)
+        raise_for(direction, store, artifacts)
     finally:
         progress.stop()
     template = templates.load(direction.template_files, artifacts, direction.template)

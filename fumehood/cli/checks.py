@@ -110,20 +110,23 @@ def writable(out: Path) -> None:
 def models(settings: Settings, direction: Direction) -> None:
     """Refuse what the gateway would refuse, before any work was done for it."""
     for model in (direction.model, direction.review_model):
-        kind = model.partition("-")[0]
-        if kind == "offline":
-            continue
-        if kind != "claude":
-            raise BadInputError(f"There is no model {model!r}: give `offline`, or one such as `claude-sonnet-4-5`.")
-        if "anthropic" not in {*handover.names(), *Keys(settings.state_dir).list()}:
-            raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
-        Prices.shipped().of(model)
+        if not is_offline(model):
+            provided(settings, model)
     # A review needs none: it says what was checked.
     if is_offline(direction.model) and PLAYBOOK not in direction.template_files:
         raise BadInputError(
             "The offline model has no playbook for this template: give --model claude-sonnet-4-5 or another, "
             "see `fumehood keys set`."
         )
+
+
+def provided(settings: Settings, model: str) -> None:
+    """Refuse a provider's model that the gateway has no key or no price for."""
+    if model.partition("-")[0] != "claude":
+        raise BadInputError(f"There is no model {model!r}: give `offline`, or one such as `claude-sonnet-4-5`.")
+    if "anthropic" not in {*handover.names(), *Keys(settings.state_dir).list()}:
+        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
+    Prices.shipped().of(model)
 
 
 def is_offline(model: str) -> bool:

@@ -14,7 +14,7 @@ from fumehood.cli.remote import NOBODY, Server
 from fumehood.domain.direction import Hold
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
-from fumehood.errors import FumehoodError, ModelUnavailableError, OverBudgetError, WorkFailedError
+from fumehood.errors import FumehoodError, ModelUnavailableError, OverBudgetError, PolicyError, WorkFailedError
 
 SILENCE_S = 45.0
 """Three heartbeats of the server."""
@@ -25,6 +25,7 @@ PATIENCE_S = 60.0
 _MENDED_BY_HAND: dict[str, type[FumehoodError]] = {
     Hold.OVER_BUDGET: OverBudgetError,
     Hold.NO_MODEL: ModelUnavailableError,
+    Hold.POLICY: PolicyError,
 }
 
 
@@ -53,7 +54,7 @@ def decode(lines: Iterable[str]) -> Iterator[Told]:
 def follow(server: Server, direction_id: DirectionId, progress: Progress) -> None:
     """Show a direction's events until it has ended.
 
-    Raises `OverBudgetError` or `ModelUnavailableError` when it is held for what a person must mend, and
+    Raises `OverBudgetError`, `ModelUnavailableError` or `PolicyError` when it is held for what a person must mend, and
     `MachineUnfitError` when the server stays away.
     """
     for event in events(server, direction_id):

@@ -19,6 +19,7 @@ from fumehood.errors import (
     MachineUnfitError,
     NotFoundError,
     OverBudgetError,
+    PolicyError,
     WorkFailedError,
 )
 from fumehood.settings import Settings
@@ -38,6 +39,7 @@ _KINDS: Mapping[int, type[FumehoodError]] = {
     409: ConflictError,
     429: OverBudgetError,
 }
+_BY_POLICY = "urn:fumehood:problem:refused-by-policy"
 
 
 class Server:
@@ -172,7 +174,10 @@ def _refusal(answer: httpx.Response) -> FumehoodError:
     if status == httpx.codes.UNAUTHORIZED:
         return BadInputError("The server does not know this key: set FUMEHOOD_API_KEY to one that it made.")
     try:
-        detail = str(answer.json()["detail"])
+        told = answer.json()
+        detail = str(told["detail"])
+        if told.get("type") == _BY_POLICY:
+            return PolicyError(detail)
     except (ValueError, KeyError, TypeError):
         detail = f"The server answered {status} {answer.reason_phrase}".rstrip() + "."
     if status in _KINDS:

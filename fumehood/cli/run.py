@@ -25,10 +25,11 @@ from fumehood.errors import (
     ModelUnavailableError,
     NotFoundError,
     OverBudgetError,
+    PolicyError,
     WorkFailedError,
 )
-from fumehood.ports import Store
-from fumehood.services import directions, export, steps, verification
+from fumehood.ports import Artifacts, Store
+from fumehood.services import approvals, directions, export, screening, steps, verification
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -61,6 +62,9 @@ def run(
     `given` names what of `asked` a person gave: going on, it may not differ from what the folder's direction has.
     Raises the errors of `fumehood.errors`; every one that can be known beforehand comes before any work starts.
     """
+    policy = screening.load(settings.policy)
+    if policy.judge:
+        checks.provided(settings, policy.judge.model)
     told_before = checks.begun(out, resume=resume)
     known = DirectionId(told_before["id"]) if told_before else None
     if told_before:
@@ -82,7 +86,9 @@ def run(
         worlds.prepare_state(settings)
         store, artifacts, clock = worlds.store_of(settings), worlds.artifacts_of(settings), SystemClock()
         direction = (
-            _find(store, known, out) if known else directions.submit(store, artifacts, clock, asked, worlds.SHIPPED)
+            _find(store, known, out)
+            if known
+            else directions.submit(store, artifacts, clock, asked, worlds.SHIPPED, policy=policy)
         )
         if known:
             checks.models(settings, direction)
@@ -94,7 +100,7 @@ def run(
         follow(settings, store, direction, str(told["adapter"]), progress)
         with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
-        raise_for(direction, store)
+        raise_for(direction, store, artifacts)
         progress.say(f"writing {out}")
         signer = Ed25519Signer(settings.state_dir)
         export.write(export.direction_files(store, artifacts, direction.id, signer), artifacts, signer, out)
@@ -172,7 +178,7 @@ def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str
         raise
 
 
-def raise_for(direction: Direction, store: Store) -> None:
+def raise_for(direction: Direction, store: Store, artifacts: Artifacts) -> None:
     """Raise what a direction's end means for the command's exit status."""
     with store.begin(write=False) as tx:
         holds = {direction.hold, *(one.hold for one in tx.experiments.find(direction_id=direction.id))}
@@ -181,6 +187,12 @@ def raise_for(direction: Direction, store: Store) -> None:
         raise OverBudgetError(f"{_last(past, Hold.OVER_BUDGET)}. Raise --budget-usd and give --resume to go on.")
     if Hold.NO_MODEL in holds:
         raise ModelUnavailableError(f"{_last(past, Hold.NO_MODEL)}. Nothing is lost: give --resume to go on.")
+    if waiting := approvals.waiting(store, artifacts, direction.id):
+        first = waiting[0]
+        raise PolicyError(
+            f"{first.why[:1].upper()}{first.why[1:]}. Let it go on with `fumehood admin approve {first.id}` and give "
+            f"--resume, or end it with `fumehood admin refuse {first.id}`."
+        )
     if direction.state is not DirectionState.DONE:
         why = (direction.error or "no reason was kept").rstrip(".")
         raise WorkFailedError(

@@ -21,7 +21,7 @@ from fumehood.cli.output import Progress
 from fumehood.cli.sandbox import INTERRUPTED
 from fumehood.domain.tenant import PLATFORM
 from fumehood.errors import BadInputError, ConflictError, MachineUnfitError, WorkFailedError
-from fumehood.services import keys
+from fumehood.services import keys, screening
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore
@@ -39,6 +39,7 @@ def serve(settings: Settings, host: str, port: int, sandbox: str, progress: Prog
     Raises the errors of `fumehood.errors` as long as it does not serve. From then on standard output has had its one
     document, so every end is a `SystemExit`: 0 by SIGTERM, 130 by Ctrl-C, 1 when a process dies over and over.
     """
+    screening.load(settings.policy)  # its processes read it too; what they would refuse is said here, once
     worlds.prepare_state(settings)
     with _ending_once(), worlds.only_one(settings.state_dir / "serve.lock") as mine:
         if not mine:

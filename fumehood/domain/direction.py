@@ -42,6 +42,8 @@ class Hold(StrEnum):
     OVER_BUDGET = "over_budget"
     NO_MODEL = "no_model"
     """The model's side does not answer, or refuses the platform's key."""
+    POLICY = "policy"
+    """The admin's policy wants a person; only an admin lifts it, never whoever submitted."""
 
 
 _STOPS = frozenset({DirectionState.FAILED, DirectionState.CANCELLED})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fumehood.domain.ids import DirectionId, IdeaId
+from fumehood.domain.policy import PolicyVerdict, Screening
 
 
 class IdeaKind(StrEnum):
@@ -86,6 +88,7 @@ class Idea:
     reflections: int = 0
     created_at: float = 0.0
     extra: Mapping[str, str] = field(default_factory=dict)
+    """What the admin's policy said of it, where it was screened: `policy`, `policy_rule` and `policy_reason`."""
 
     decision: Decision = Decision.OPEN
     """What a person said of it, where somebody was asked or spoke."""
@@ -94,4 +97,33 @@ class Idea:
     def goes_on(self) -> bool:
         """Whether the idea is worth an experiment."""
         is_new = self.novelty in {Novelty.NOVEL, Novelty.UNKNOWN, Novelty.UNCHECKED}
-        return is_new and self.decision is not Decision.REJECTED
+        return is_new and self.decision is not Decision.REJECTED and not self.is_refused
+
+    @property
+    def is_screened(self) -> bool:
+        """Whether the admin's policy has said something of it."""
+        return "policy" in self.extra
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the policy or an admin refused it, whatever others decided."""
+        return self.extra.get("policy") == PolicyVerdict.REFUSED
+
+    @property
+    def awaits_admin(self) -> bool:
+        """Whether it would go on, once an admin has looked at it."""
+        return self.goes_on and self.extra.get("policy") == PolicyVerdict.NEEDS_A_PERSON
+
+    @property
+    def screening(self) -> Screening:
+        """What the policy, or an admin, said of it last."""
+        return Screening(
+            verdict=PolicyVerdict(self.extra.get("policy", PolicyVerdict.ALLOWED)),
+            rule=self.extra.get("policy_rule", ""),
+            reason=self.extra.get("policy_reason", ""),
+        )
+
+    def screened(self, found: Screening) -> Idea:
+        """Return this idea with a verdict of the policy, or with an admin's that takes its place."""
+        told = {"policy": found.verdict.value, "policy_rule": found.rule, "policy_reason": found.reason}
+        return dataclasses.replace(self, extra={**self.extra, **told})

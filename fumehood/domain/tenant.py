@@ -25,7 +25,9 @@ class Scope(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
-    """Tenants, keys, quotas, the switch: `/v1/admin`. It opens no other tenant's research."""
+    """Tenants, keys, quotas, the switch: `/v1/admin`. It opens no other tenant's research,
+    but for the texts that the policy wants an admin to look at.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,13 +150,7 @@ class Shelf:
     def difference(self, artifacts: Artifacts, key: str) -> list[Change]:
         """Return what an experiment changed in the code of its template."""
         found = self.experiment(key)
-        before = templates.workspace(self.direction(found.direction_id).template_files)
-        after = found.files
-        return [
-            Change(path=path, kind=_kind(path, before, after), diff=_diff(artifacts, path, before, after))
-            for path in sorted(before.keys() | after.keys())
-            if before.get(path) != after.get(path)
-        ]
+        return changes(artifacts, self.direction(found.direction_id), found)
 
     def summaries(
         self, artifacts: Artifacts, after: str | None, limit: int, only: str | None = None
@@ -182,6 +176,16 @@ class Shelf:
     def _owned(self, tx: Transaction, noun: str, direction: DirectionId) -> None:
         if not tx.directions.count(id=direction, tenant=self.tenant):
             raise NotFoundError(f"There is no {noun} with this id.")
+
+
+def changes(artifacts: Artifacts, direction: Direction, experiment: Experiment) -> list[Change]:
+    """Return what an experiment changed in the code of its direction's template."""
+    before, after = templates.workspace(direction.template_files), experiment.files
+    return [
+        Change(path=path, kind=_kind(path, before, after), diff=_diff(artifacts, path, before, after))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
 
 
 def _one(collection: Collection[T], noun: str, key: str) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
@@ -40,6 +41,8 @@ class Change:
     """Saved; those that are `wanted` get their `launch` step."""
     steps: tuple[Next, ...] = ()
     events: tuple[Event, ...] = ()
+    audit: tuple[AuditEntry, ...] = ()
+    """What the admin's policy said."""
 
 
 def happened(clock: Clock, of: Direction | Experiment | Execution | Step, kind: str, text: str) -> Event:

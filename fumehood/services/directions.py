@@ -9,14 +9,15 @@ from pathlib import Path
 
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
 from fumehood.domain.experiment import Experiment, ExperimentState
-from fumehood.domain.idea import Decision
+from fumehood.domain.idea import Decision, Idea
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
+from fumehood.domain.policy import Policy, PolicyVerdict, Subject
 from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError, ConflictError
 from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store, Transaction
-from fumehood.services import audit, templates, tenants
+from fumehood.services import audit, screening, templates, tenants
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
@@ -62,9 +63,12 @@ def submit(
     baseline_only: bool = False,
     shipped_only: bool = False,
     once: Once | None = None,
+    policy: Policy = screening.NO_POLICY,
 ) -> Direction:
     """Check what is asked, keep a snapshot of the template, and make the first step due.
 
+    What a rule of the policy refuses is a `PolicyError`, and of it only the audit tells; what a rule wants a person for
+    is held. The worker screens again, with the judge, so a door that was given no policy lets nothing through.
     With `shipped_only` a template is a shipped one's name and never a path, as for callers on the network.
     """
     if shipped_only and asked.template not in templates.names(shipped):
@@ -72,28 +76,45 @@ def submit(
     direction = draft(artifacts, clock, asked, shipped)
     if baseline_only:
         direction = dataclasses.replace(direction, ideas=0)
+    told = screening.of_direction(direction)
+    found = screening.by_rules(policy, direction, told)
+    is_held = found.verdict is PolicyVerdict.NEEDS_A_PERSON
+    if is_held:
+        direction = dataclasses.replace(direction, hold=Hold.POLICY)
     with store.begin() as tx:
         if known := made_by(tx, clock, once):
             return tx.directions.get(known)
-        tenants.admit(tx, direction.tenant)
-        tx.directions.save(direction)
-        keep(tx, clock, once, direction.id)
-        audit.note(tx, clock, asked.actor, "direction.submitted", tenant=direction.tenant, subject=direction.id)
-        enqueue(tx, clock, (first_step(direction.id),))
-        tx.events.append(
-            Event(
-                direction_id=direction.id,
-                kind="direction.submitted",
-                text=f"{direction.template} ({direction.profile}): {direction.ideas} ideas, {direction.runs} runs each",
-                at=clock.now(),
-            )
-        )
+        screening.note(tx, clock, policy, direction, told, found, asked.actor)
+        if found.verdict is not PolicyVerdict.REFUSED:
+            _store(tx, clock, direction, asked.actor, once, is_screened=is_held)
+            for event in screening.events(clock, policy, direction, found):
+                tx.events.append(event)
+    if found.verdict is PolicyVerdict.REFUSED:
+        raise screening.refusal(found)
     return direction
 
 
-def first_step(direction_id: DirectionId) -> Next:
-    """Return the step that a direction begins with; it carries the trace that all others join."""
-    return Next(name="begin", key=f"begin:{direction_id}", direction_id=direction_id, payload=traces.carried())
+def _store(
+    tx: Transaction, clock: Clock, direction: Direction, actor: str, once: Once | None, *, is_screened: bool
+) -> None:
+    tenants.admit(tx, direction.tenant)
+    tx.directions.save(direction)
+    keep(tx, clock, once, direction.id)
+    audit.note(tx, clock, actor, "direction.submitted", tenant=direction.tenant, subject=direction.id)
+    enqueue(tx, clock, (first_step(direction.id, is_screened=is_screened),))
+    text = f"{direction.template} ({direction.profile}): {direction.ideas} ideas, {direction.runs} runs each"
+    tx.events.append(happened(clock, direction, "direction.submitted", text))
+
+
+def first_step(direction_id: DirectionId, *, is_screened: bool = False) -> Next:
+    """Return the step that a direction begins with; it carries the trace that all others join.
+
+    One that is screened waits for an admin, and goes on without being asked about again.
+    """
+    payload: dict[str, str | int | float | bool] = {**traces.carried()}
+    if is_screened:
+        payload["is_screened"] = True
+    return Next(name="begin", key=f"begin:{direction_id}", direction_id=direction_id, payload=payload)
 
 
 def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) -> Direction:
@@ -143,9 +164,23 @@ def begin(world: WriteWorld, step: Step) -> Change:
     """Open a direction: data first, so that a broken template shows before anything is spent on a model."""
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
-    return Change(
+    opened = Change(
         directions=(direction.to(DirectionState.IDEATING),),
         steps=(Next(name="prepare", key=f"prepare:{direction.id}", direction_id=direction.id),),
+    )
+    if step.payload.get("is_screened"):
+        return opened
+    told = screening.of_direction(direction)
+    found = screening.screen(world, direction, told)
+    if found.verdict is PolicyVerdict.REFUSED:
+        opened = Change(directions=(failed(direction, found.sentence, world.clock.now()),))
+    elif found.verdict is PolicyVerdict.NEEDS_A_PERSON:
+        again = dataclasses.replace(first_step(direction.id, is_screened=True), key=f"begin:{direction.id}:{step.id}")
+        opened = Change(directions=(dataclasses.replace(direction, hold=Hold.POLICY),), steps=(again,))
+    return screening.added(
+        opened,
+        screening.entry(world.clock, world.policy, direction, told, found),
+        screening.events(world.clock, world.policy, direction, found),
     )
 
 
@@ -156,11 +191,11 @@ def schedule(world: WriteWorld, step: Step) -> Change:
         ideas = tx.ideas.find(direction_id=direction.id)
         baselines = tx.runs.find(direction_id=direction.id, index=0)
     chosen = [idea for idea in ideas if idea.goes_on]
+    if waiting := [idea for idea in chosen if idea.awaits_admin]:
+        names = ", ".join(idea.name for idea in waiting)
+        return _wait(world, step, direction, Hold.POLICY, f"held: the policy wants an admin to look at {names}")
     if direction.approve is not Approve.AUTO and any(idea.decision is Decision.OPEN for idea in chosen):
-        waiting = dataclasses.replace(direction, hold=Hold.APPROVAL)
-        again = Next(name="schedule", key=f"schedule:{direction.id}:{step.id}", direction_id=direction.id)
-        said = happened(world.clock, direction, "approval", "the ideas wait for a person's approval")
-        return Change(directions=(waiting,), steps=(again,), events=(said,))
+        return _wait(world, step, direction, Hold.APPROVAL, "the ideas wait for a person's approval")
     if not chosen:
         return Change(
             directions=(direction.to(DirectionState.DONE, ended_at=world.clock.now()),),
@@ -189,6 +224,16 @@ def schedule(world: WriteWorld, step: Step) -> Change:
     )
 
 
+def _wait(world: WriteWorld, step: Step, direction: Direction, hold: Hold, text: str) -> Change:
+    """Hold a direction before its experiments; the same step looks again once the hold is lifted."""
+    again = Next(name="schedule", key=f"schedule:{direction.id}:{step.id}", direction_id=direction.id)
+    return Change(
+        directions=(dataclasses.replace(direction, hold=hold),),
+        steps=(again,),
+        events=(happened(world.clock, direction, hold.value, text),),
+    )
+
+
 def next_experiment(world: WriteWorld, step: Step) -> Change:
     """Start the first experiment that has not begun, or close the direction when all have ended."""
     with world.store.begin(write=False) as tx:
@@ -198,19 +243,7 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
         return Change()
     waiting = [one for one in experiments if one.state is ExperimentState.QUEUED]
     if waiting:
-        started = waiting[0].to(ExperimentState.BASELINE)
-        return Change(
-            experiments=(started,),
-            steps=(
-                Next(
-                    name="begin_experiment",
-                    key=f"begin_experiment:{started.id}",
-                    direction_id=direction.id,
-                    experiment_id=started.id,
-                ),
-            ),
-            events=(happened(world.clock, started, "experiment.started", f"{started.name}: started"),),
-        )
+        return _start(world, direction, waiting[0])
     if not all(one.is_final for one in experiments):
         return Change()
     done = sum(one.state is ExperimentState.DONE for one in experiments)
@@ -224,6 +257,53 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
             ),
         ),
     )
+
+
+def _start(world: WriteWorld, direction: Direction, experiment: Experiment) -> Change:
+    """Start an experiment, held or ended where the policy has something against its idea."""
+    change, hold = Change(), experiment.hold
+    with world.store.begin(write=False) as tx:
+        ideas = tx.ideas.find(id=experiment.idea_id)
+    idea = ideas[0] if ideas else None
+    if idea is not None:
+        if world.policy.asks(Subject.IDEA) and not idea.is_screened:
+            # A person's own idea, which only the rules have seen, or one that is older than the policy.
+            change = _screen_late(world, direction, experiment, idea)
+            (idea,) = change.ideas
+        if idea.is_refused:
+            refused = refuse_experiment(world.clock, experiment, idea.screening.sentence)
+            return dataclasses.replace(screening.added(refused, change.audit, change.events), ideas=change.ideas)
+        hold = Hold.POLICY if idea.awaits_admin else hold
+    started = dataclasses.replace(experiment.to(ExperimentState.BASELINE), hold=hold)
+    begun = Next(
+        name="begin_experiment",
+        key=f"begin_experiment:{started.id}",
+        direction_id=direction.id,
+        experiment_id=started.id,
+    )
+    return dataclasses.replace(
+        change,
+        experiments=(started,),
+        steps=(begun,),
+        events=(*change.events, happened(world.clock, started, "experiment.started", f"{started.name}: started")),
+    )
+
+
+def _screen_late(world: WriteWorld, direction: Direction, experiment: Experiment, idea: Idea) -> Change:
+    told = screening.of_idea(idea)
+    found = screening.screen(world, direction, told)
+    return Change(
+        ideas=(screening.marked(world.policy, idea, found),),
+        events=screening.events(world.clock, world.policy, experiment, found, experiment.name),
+        audit=screening.entry(world.clock, world.policy, direction, told, found),
+    )
+
+
+def refuse_experiment(clock: Clock, experiment: Experiment, why: str) -> Change:
+    """End an experiment because the policy or an admin refuses it, and go on with the next."""
+    ended = dataclasses.replace(experiment.to(ExperimentState.REFUSED, error=why, ended_at=clock.now()), hold=Hold.NONE)
+    event = happened(clock, ended, "experiment.refused", f"{ended.name}: {why}")
+    return Change(experiments=(ended,), steps=(close_experiment(ended),), events=(event,))
 
 
 def close_experiment(experiment: Experiment) -> Next:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 
-from fumehood.domain.direction import Direction
+from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.experiment import Attempt, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
+from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
 from fumehood.ports import Call, Edit
-from fumehood.services import directions, feedback, final_info, measuring, preparing, templates
+from fumehood.services import directions, feedback, final_info, measuring, preparing, screening, templates
 from fumehood.services.calls import claims_for
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -66,8 +68,34 @@ def code(world: WriteWorld, step: Step) -> Change:
     edit = _edit(world, direction, experiment, idea, run, index, attempt)
     if not edit.changed:
         return _no_edit(world, direction, experiment, run, index, attempt, edit)
-    heading = HEADING.search(edit.reply)
     files = {**experiment.files, **{path: world.artifacts.put(data) for path, data in edit.files.items()}}
+    told = screening.of_diff(world, experiment, files)
+    found = screening.screen(world, direction, told, experiment=experiment, run=index)
+    entries = screening.entry(world.clock, world.policy, direction, told, found)
+    if found.verdict is PolicyVerdict.REFUSED:
+        # The working copy stays as it was, so that nothing of a refused edit is part of the next one.
+        refused = _not_run(world, direction, experiment, run, index, attempt, "refused", found.sentence)
+        seen = screening.events(world.clock, world.policy, experiment, found, f"{experiment.name} run_{index}")
+        return screening.added(refused, entries, seen)
+    change = _edited(world, direction, experiment, run, index, attempt, edit, files)
+    if found.verdict is PolicyVerdict.NEEDS_A_PERSON:
+        held = tuple(dataclasses.replace(one, hold=Hold.POLICY) for one in change.experiments)
+        seen = screening.events(world.clock, world.policy, experiment, found, f"{experiment.name} run_{index}")
+        change = dataclasses.replace(change, experiments=held, events=(*change.events, *seen))
+    return screening.added(change, entries)
+
+
+def _edited(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    run: Run | None,
+    index: int,
+    attempt: int,
+    edit: Edit,
+    files: Mapping[str, str],
+) -> Change:
+    heading = HEADING.search(edit.reply)
     if run is None:
         run = Run(
             id=RunId(world.clock.new_id("run")),
@@ -155,16 +183,28 @@ def _no_edit(
     finished = COMPLETED in edit.reply and (run is None or not run.attempts)
     if finished and measured_runs(world, experiment):
         return _to_plots(world, experiment, "the plan is completed")
-    if attempt < ATTEMPTS:
-        changes = _kept_attempt(world, direction, experiment, run, index, attempt, reason)
-        event = happened(
-            world.clock, experiment, "attempt.failed", f"{experiment.name} run_{index}: no edit was made: {reason}"
-        )
-        return Change(runs=(changes,), steps=(code_next(experiment, index, attempt + 1),), events=(event,))
-    kept = _kept_attempt(world, direction, experiment, run, index, attempt, reason)
-    return dataclasses.replace(
-        _run_given_up(world, experiment, kept), runs=(dataclasses.replace(kept, result=RunResult.FAILED),)
+    change = _not_run(world, direction, experiment, run, index, attempt, "no_edit", reason)
+    event = happened(
+        world.clock, experiment, "attempt.failed", f"{experiment.name} run_{index}: no edit was made: {reason}"
     )
+    return dataclasses.replace(change, events=(event,)) if attempt < ATTEMPTS else change
+
+
+def _not_run(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    run: Run | None,
+    index: int,
+    attempt: int,
+    verdict: str,
+    reason: str,
+) -> Change:
+    """Keep an attempt that ended before anything ran, and ask again or give the run up."""
+    kept = _kept_attempt(world, direction, experiment, run, index, attempt, verdict, reason)
+    if attempt < ATTEMPTS:
+        return Change(runs=(kept,), steps=(code_next(experiment, index, attempt + 1),))
+    return _run_given_up(world, experiment, kept)
 
 
 def _kept_attempt(
@@ -174,6 +214,7 @@ def _kept_attempt(
     run: Run | None,
     index: int,
     attempt: int,
+    verdict: str,
     reason: str,
 ) -> Run:
     if run is None:
@@ -187,7 +228,7 @@ def _kept_attempt(
             seeds=preparing.seeds_of(direction, templates.read(direction, world.artifacts)[1]),
         )
     return dataclasses.replace(
-        run, attempts=(*run.attempts, Attempt(number=attempt, verdict="no_edit", error_tail=reason))
+        run, attempts=(*run.attempts, Attempt(number=attempt, verdict=verdict, error_tail=reason))
     )
 
 
@@ -200,14 +241,23 @@ def attempt_failed(world: WriteWorld, step: Step) -> Change:
     if attempt < ATTEMPTS:
         back = experiment.to(ExperimentState.CODING) if experiment.state is ExperimentState.RUNNING else experiment
         return Change(experiments=(back,), steps=(code_next(experiment, run.index, attempt + 1),))
-    change = _run_given_up(world, experiment, run)
-    return dataclasses.replace(change, runs=(dataclasses.replace(run, result=RunResult.FAILED),))
+    return _run_given_up(world, experiment, run)
 
 
 def _run_given_up(world: WriteWorld, experiment: Experiment, run: Run) -> Change:
+    all_refused = all(one.verdict == "refused" for one in run.attempts)
+    given_up = dataclasses.replace(run, result=RunResult.REFUSED if all_refused else RunResult.FAILED)
+    return dataclasses.replace(_without(world, experiment, run, all_refused=all_refused), runs=(given_up,))
+
+
+def _without(world: WriteWorld, experiment: Experiment, run: Run, *, all_refused: bool) -> Change:
+    """Go on without a run that was given up, or end the experiment where it has no other."""
     if measured_runs(world, experiment):
         return _to_plots(world, experiment, f"run_{run.index} used up its attempts")
     last = run.attempts[-1]
+    if all_refused:
+        why = f"every edit of run_{run.index} was refused, last: {last.error_tail}"
+        return directions.refuse_experiment(world.clock, experiment, why)
     error = f"run_{run.index} failed {len(run.attempts)} times, last {last.verdict}: {last.error_tail.strip()[-200:]}"
     ended = experiment.to(ExperimentState.FAILED, error=error, ended_at=world.clock.now())
     event = happened(world.clock, experiment, "experiment.failed", f"{experiment.name}: {error}")

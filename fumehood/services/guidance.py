@@ -10,10 +10,11 @@ from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.idea import Decision, Idea, IdeaKind, Score
 from fumehood.domain.ids import DirectionId, ExperimentId, IdeaId
+from fumehood.domain.policy import Policy, PolicyVerdict
 from fumehood.domain.step import Event
 from fumehood.errors import ConflictError
 from fumehood.ports import Clock, Store, Transaction
-from fumehood.services import audit, directions, ideas, templates
+from fumehood.services import audit, directions, ideas, screening, templates
 from fumehood.services.change import Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
@@ -34,9 +35,19 @@ class OwnIdea(BaseModel):
 
 
 def add_idea(
-    store: Store, clock: Clock, author: str, direction_id: DirectionId, given: OwnIdea, once: Once | None = None
+    store: Store,
+    clock: Clock,
+    author: str,
+    direction_id: DirectionId,
+    given: OwnIdea,
+    once: Once | None = None,
+    policy: Policy = screening.NO_POLICY,
 ) -> Idea:
-    """Add a person's own idea; it is carried out after those that are there."""
+    """Add a person's own idea; it is carried out after those that are there.
+
+    What a rule of the policy refuses is a `PolicyError`, and of it only the audit tells. The judge is asked by the
+    worker before the experiment begins.
+    """
     with store.begin() as tx:
         if known := made_by(tx, clock, once):
             return tx.ideas.get(known)
@@ -45,13 +56,27 @@ def add_idea(
         if len(archive) >= MOST_IDEAS:
             raise ConflictError(f"This direction has {len(archive)} ideas, and no more are taken.")
         idea = _own(clock, direction, archive, given)
-        tx.ideas.save(idea)
-        keep(tx, clock, once, idea.id)
-        if direction.state is DirectionState.RUNNING:
-            _begin_later(tx, clock, direction, idea)
-        tx.events.append(happened(clock, direction, "idea.given", f"{idea.name}: {idea.title} (by a person)"))
-        audit.note(tx, clock, author, "idea.given", tenant=direction.tenant, subject=idea.id)
+        told = screening.of_idea(idea)
+        found = screening.by_rules(policy, direction, told)
+        screening.note(tx, clock, policy, direction, told, found, author)
+        if found.verdict is not PolicyVerdict.REFUSED:
+            if found.verdict is PolicyVerdict.NEEDS_A_PERSON:
+                idea = idea.screened(found)
+            _store_own(tx, clock, direction, idea, author)
+            keep(tx, clock, once, idea.id)
+            for event in screening.events(clock, policy, direction, found, idea.name):
+                tx.events.append(event)
+    if found.verdict is PolicyVerdict.REFUSED:
+        raise screening.refusal(found)
     return idea
+
+
+def _store_own(tx: Transaction, clock: Clock, direction: Direction, idea: Idea, author: str) -> None:
+    tx.ideas.save(idea)
+    if direction.state is DirectionState.RUNNING:
+        _begin_later(tx, clock, direction, idea)
+    tx.events.append(happened(clock, direction, "idea.given", f"{idea.name}: {idea.title} (by a person)"))
+    audit.note(tx, clock, author, "idea.given", tenant=direction.tenant, subject=idea.id)
 
 
 def decide(store: Store, clock: Clock, actor: str, idea_id: str, *, approve: bool) -> Idea:
@@ -62,6 +87,8 @@ def decide(store: Store, clock: Clock, actor: str, idea_id: str, *, approve: boo
         word = Decision.APPROVED if approve else Decision.REJECTED
         if idea.decision is word:
             return idea
+        if approve and idea.is_refused:
+            raise ConflictError(f"The idea cannot be approved: {idea.screening.sentence}.")
         if direction.state is DirectionState.RUNNING and not approve:
             _reject_later(tx, clock, idea)
         elif direction.state is DirectionState.RUNNING and idea.decision is Decision.REJECTED:
@@ -73,7 +100,15 @@ def decide(store: Store, clock: Clock, actor: str, idea_id: str, *, approve: boo
         waits = direction.hold is Hold.APPROVAL and direction.state is DirectionState.IDEATING
         if waits and not undecided(tx, direction.id):
             tx.directions.save(dataclasses.replace(direction, hold=Hold.NONE))
+        let_go_on(tx, direction)
     return idea
+
+
+def let_go_on(tx: Transaction, direction: Direction) -> None:
+    """Lift the policy's hold on a direction's ideas, once none of them waits for an admin any more."""
+    is_held = direction.hold is Hold.POLICY and direction.state is DirectionState.IDEATING
+    if is_held and not any(idea.awaits_admin for idea in tx.ideas.find(direction_id=direction.id)):
+        tx.directions.save(dataclasses.replace(direction, hold=Hold.NONE))
 
 
 def undecided(tx: Transaction, direction: DirectionId) -> list[Idea]:
@@ -106,6 +141,7 @@ def _hold_direction(store: Store, clock: Clock, actor: str, key: DirectionId, ho
         direction = directions.live(tx, key)
         if direction.hold is hold:
             return direction
+        _leave_to_admin(direction)
         held = dataclasses.replace(direction, hold=hold)
         tx.directions.save(held)
         _tell(tx, clock, actor, held, held.tenant, hold)
@@ -120,10 +156,17 @@ def _hold_experiment(store: Store, clock: Clock, actor: str, key: ExperimentId, 
             raise ConflictError(f"The experiment is {experiment.state}, so there is nothing to pause or to resume.")
         if experiment.hold is hold:
             return experiment
+        _leave_to_admin(experiment)
         held = dataclasses.replace(experiment, hold=hold)
         tx.experiments.save(held)
         _tell(tx, clock, actor, held, direction.tenant, hold)
     return held
+
+
+def _leave_to_admin(of: Direction | Experiment) -> None:
+    """Refuse to change the policy's hold: whoever could pause it could resume it then."""
+    if of.hold is Hold.POLICY:
+        raise ConflictError("The policy holds it until an admin has looked at it; cancelling is all that you can do.")
 
 
 def _tell(tx: Transaction, clock: Clock, actor: str, of: Direction | Experiment, tenant: str, hold: Hold) -> None:

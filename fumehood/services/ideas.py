@@ -15,7 +15,7 @@ from fumehood.domain.ids import IdeaId, idea_name
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.ports import Call
-from fumehood.services import feedback, templates
+from fumehood.services import feedback, screening, templates
 from fumehood.services.calls import claims_for
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -77,15 +77,20 @@ def propose(world: WriteWorld, step: Step) -> Change:
         )
         return Change(ideas=(idea,), steps=(following,), events=(event,))
     event = happened(world.clock, direction, "idea.proposed", f"{idea.name}: {idea.title}")
-    if not direction.novelty:
-        return Change(ideas=(idea,), steps=(following,), events=(event,))
+    told = screening.of_idea(idea)
+    found = screening.screen(world, direction, told)
+    idea = screening.marked(world.policy, idea, found)
+    entries = screening.entry(world.clock, world.policy, direction, told, found)
+    events = (event, *screening.events(world.clock, world.policy, direction, found, idea.name))
+    if idea.is_refused or not direction.novelty:
+        return Change(ideas=(idea,), steps=(following,), events=events, audit=entries)
     check = Next(
         name="check_novelty",
         key=f"check_novelty:{idea.id}",
         direction_id=direction.id,
         payload={"idea": idea.id, "index": index},
     )
-    return Change(ideas=(idea,), steps=(check,), events=(event,))
+    return Change(ideas=(idea,), steps=(check,), events=events, audit=entries)
 
 
 def _ask(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from fumehood.domain.direction import Direction
+from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import Kind
 from fumehood.domain.experiment import Experiment, ExperimentState, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
+from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
 from fumehood.ports import Call
-from fumehood.services import experiments, templates, trials
+from fumehood.services import experiments, screening, templates, trials
 from fumehood.services.calls import claims_for
-from fumehood.services.change import Change, Next, happened
+from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
 from fumehood.services.world import WriteWorld
 
@@ -26,12 +27,42 @@ def plot(world: WriteWorld, step: Step) -> Change:
     direction, experiment, idea = _subject(world, step)
     attempt = int(step.payload["attempt"])
     runs = _runs(world, experiment)
-    if attempt <= ATTEMPTS:
-        experiment = _fitted(world, direction, experiment, idea, runs, attempt, str(step.payload.get("error", "")))
+    if step.payload.get("is_screened"):
+        return _draw(world, direction, experiment, runs, attempt)
+    if attempt > ATTEMPTS:
+        own = {**experiment.files, "plot.py": direction.template_files["plot.py"]}
+        return _draw(world, direction, dataclasses.replace(experiment, files=own), runs, attempt)
+    fitted = _fitted(world, direction, experiment, idea, runs, attempt, str(step.payload.get("error", "")))
+    told = screening.of_diff(world, experiment, fitted.files)
+    found = screening.screen(world, direction, told, experiment=experiment)
+    if found.verdict is PolicyVerdict.REFUSED:
+        change = Change(steps=(_plot_next(experiment, attempt + 1, {"error": found.sentence}),))
+    elif found.verdict is PolicyVerdict.NEEDS_A_PERSON:
+        held = dataclasses.replace(fitted, hold=Hold.POLICY)
+        change = Change(experiments=(held,), steps=(_plot_next(experiment, attempt, {"is_screened": True}),))
     else:
-        experiment = dataclasses.replace(
-            experiment, files={**experiment.files, "plot.py": direction.template_files["plot.py"]}
-        )
+        change = _draw(world, direction, fitted, runs, attempt)
+    return screening.added(
+        change,
+        screening.entry(world.clock, world.policy, direction, told, found),
+        screening.events(world.clock, world.policy, experiment, found, f"{experiment.name} plot.py"),
+    )
+
+
+def _plot_next(experiment: Experiment, attempt: int, more: Payload) -> Next:
+    held = ":held" if more.get("is_screened") else ""
+    return Next(
+        name="plot",
+        key=f"plot:{experiment.id}:{attempt}{held}",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+        payload={"attempt": attempt, **more},
+    )
+
+
+def _draw(
+    world: WriteWorld, direction: Direction, experiment: Experiment, runs: tuple[Run, ...], attempt: int
+) -> Change:
     template, profile = templates.read(direction, world.artifacts)
     inputs = {f"work/{path}": sha for path, sha in experiment.files.items()}
     for run in runs:
@@ -101,14 +132,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     figures = {path: item.sha256 for path, item in execution.artifacts.items() if path.endswith(".png")}
     if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
         error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
-        again = Next(
-            name="plot",
-            key=f"plot:{experiment.id}:{attempt + 1}",
-            direction_id=experiment.direction_id,
-            experiment_id=experiment.id,
-            payload={"attempt": attempt + 1, "error": error},
-        )
-        return Change(steps=(again,))
+        return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))
     limitations = experiment.limitations
     if not figures:
         limitations = (*limitations, "No figure could be drawn: plot.py failed on every attempt.")

@@ -27,9 +27,9 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
         "novel": sum(idea.novelty is Novelty.NOVEL for idea in ideas),
         "novelty_unknown": sum(idea.novelty in {Novelty.UNKNOWN, Novelty.UNCHECKED} for idea in ideas),
         "refused": [
-            {"name": idea.name, "verdict": idea.novelty, "reason": idea.novelty_reason}
+            _refused(idea)
             for idea in ideas
-            if idea.novelty in {Novelty.NEAR_DUPLICATE, Novelty.NOT_NOVEL}
+            if idea.is_refused or idea.novelty in {Novelty.NEAR_DUPLICATE, Novelty.NOT_NOVEL}
         ],
         "experiments_passed": sum(one.state is ExperimentState.DONE for one in experiments),
         "papers": len(papers),
@@ -39,6 +39,12 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
         "experiments": lines,
         "error": direction.error,
     }
+
+
+def _refused(idea: Idea) -> dict[str, object]:
+    if idea.is_refused:
+        return {"name": idea.name, "verdict": "refused", "reason": idea.screening.sentence}
+    return {"name": idea.name, "verdict": idea.novelty, "reason": idea.novelty_reason}
 
 
 def _line(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict[str, object]:

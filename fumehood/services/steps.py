@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from fumehood.domain.direction import Approve, Direction, Hold
 from fumehood.domain.execution import ExecutionState
-from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.experiment import Execution, Experiment, ExperimentState
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Side, Step, StepState
 from fumehood.errors import (
@@ -289,12 +289,12 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     for direction in change.directions:
         stored = tx.directions.find(id=direction.id)
         if not (stored and stored[0].is_final):
-            hold = _kept_hold(direction.hold, stored[0].hold if stored else Hold.NONE)
+            hold = _kept(direction.hold, stored[0].hold if stored else Hold.NONE)
             tx.directions.save(dataclasses.replace(direction, hold=hold))
     for experiment in change.experiments:
         known = tx.experiments.find(id=experiment.id)
         if not (known and known[0].is_final):
-            hold = _kept_hold(experiment.hold, known[0].hold if known else Hold.NONE)
+            hold = _kept(experiment.hold, known[0].hold if known else Hold.NONE)
             if known and hold is Hold.NONE and known[0].state is not experiment.state and not experiment.is_final:
                 hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
@@ -303,22 +303,31 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
     for run in change.runs:
         tx.runs.save(run)
     for execution in change.executions:
-        tx.executions.save(execution)
-        if execution.state in {ExecutionState.WANTED, ExecutionState.COLLECTED}:
-            quotas.settle(tx, clock, execution)
-        if execution.state is ExecutionState.WANTED:
-            enqueue(tx, clock, (executions.launch_next(execution),))
+        _save_execution(tx, clock, execution)
     enqueue(tx, clock, change.steps)
     for event in change.events:
         tx.events.append(event)
+    for entry in change.audit:
+        tx.audit.append(entry)
 
 
-def _kept_hold(wanted: Hold, stored: Hold) -> Hold:
-    """Return the hold that stays: what a person paused meanwhile only a person lets go on."""
-    # No step pauses: one that read its row in a pause has nothing to say of it afterwards.
-    if wanted in {Hold.NONE, Hold.PAUSED} or (stored is Hold.PAUSED and wanted in LIFTED_BY_ITSELF):
+def _save_execution(tx: Transaction, clock: Clock, execution: Execution) -> None:
+    tx.executions.save(execution)
+    if execution.state in {ExecutionState.WANTED, ExecutionState.COLLECTED}:
+        quotas.settle(tx, clock, execution)
+    if execution.state is ExecutionState.WANTED:
+        enqueue(tx, clock, (executions.launch_next(execution),))
+
+
+def _kept(wanted: Hold, stored: Hold) -> Hold:
+    """Return the hold that stays.
+
+    What the policy holds is not held for a lesser reason, which others could lift, and what a person paused meanwhile
+    only a person lets go on. No step pauses: one that read its row in a pause has nothing to say of it afterwards.
+    """
+    if wanted in {Hold.NONE, Hold.PAUSED} or stored is Hold.POLICY:
         return stored
-    return wanted
+    return stored if stored is Hold.PAUSED and wanted in LIFTED_BY_ITSELF else wanted
 
 
 def _approval(tx: Transaction, experiment: Experiment) -> Hold:

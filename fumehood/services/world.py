@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fumehood.domain.policy import Policy
 from fumehood.ports import (
     Artifacts,
     Clock,
@@ -35,6 +36,8 @@ class WriteWorld:
     literature: Literature
     prompts: Prompts
     typesetter: Typesetter
+    policy: Policy = field(default_factory=Policy)
+    """What every direction, idea and diff is screened by."""
     model_tries: int = MODEL_TRIES
     presence: Presence | None = None
     """Shows that this process is at work, where somebody asks."""

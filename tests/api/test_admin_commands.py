@@ -12,6 +12,7 @@ from fumehood.cli.main import main
 from tests.fakes.serving import Recorder, serving
 
 TENANT, KEY = "ten_" + "0" * 26, "key_" + "0" * 26
+HELD = "dir_" + "0" * 26
 PAGE = {"items": [{"id": TENANT, "name": "physics"}], "next": None}
 
 
@@ -63,6 +64,8 @@ def say(
         ("pause", ("POST", "/v1/admin/pause", {"tenant": None, "kill": False})),
         (f"pause --tenant {TENANT} --kill", ("POST", "/v1/admin/pause", {"tenant": TENANT, "kill": True})),
         (f"resume --tenant {TENANT}", ("POST", "/v1/admin/resume", {"tenant": TENANT})),
+        (f"approve {HELD}", ("POST", f"/v1/admin/approvals/{HELD}/approve", None)),
+        (f"refuse {HELD}", ("POST", f"/v1/admin/approvals/{HELD}/refuse", None)),
     ],
 )
 def test_each_command_is_one_request(say: Any, recorder: Recorder, words: str, asked: Any) -> None:
@@ -82,6 +85,7 @@ def test_each_command_is_one_request(say: Any, recorder: Recorder, words: str, a
         ("audit", "/v1/admin/audit?limit=200"),
         ("audit --after 7", "/v1/admin/audit?limit=200&after=7"),
         ("usage", "/v1/admin/usage?limit=200"),
+        ("approvals", "/v1/admin/approvals?limit=200"),
         (f"usage --tenant {TENANT}", f"/v1/admin/usage?limit=200&tenant={TENANT}"),
     ],
 )
@@ -103,6 +107,7 @@ def test_a_key_that_was_taken_away_without_a_word_is_told(say: Any, recorder: Re
         (("key", "revoke", "../tenants"), "'../tenants' is no id."),
         (("key", "rotate", ".."), "'..' is no id."),
         (("quota", "show", "a/b"), "'a/b' is no id."),
+        (("approve", "../pause"), "'../pause' is no id."),
         (("quota", "set", TENANT, "runs"), "'runs' is no quota: give NAME=VALUE."),
         (("quota", "set", TENANT, "runs=many"), "'runs=many' is no quota: its value must be a number."),
         (("budget", "set", TENANT), "Nothing is to be set: give --usd-day or --usd-total."),

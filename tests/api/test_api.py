@@ -17,6 +17,7 @@ from api.door import OPEN
 from api.feed import Feed
 from api.rates import Rates
 from fumehood.domain.ids import ID
+from fumehood.domain.policy import Policy
 from fumehood.domain.step import Side
 from fumehood.errors import (
     BadInputError,
@@ -28,6 +29,7 @@ from fumehood.errors import (
     WorkFailedError,
 )
 from fumehood.services import keys
+from fumehood.services.screening import NO_POLICY
 from tests.fakes.laboratory import Laboratory
 
 KEY = "k" * 20
@@ -48,8 +50,8 @@ class Hints:
 class Served:
     """The application over a laboratory, with and without a key."""
 
-    def __init__(self, folder: Path) -> None:
-        self.lab = Laboratory(folder)
+    def __init__(self, folder: Path, policy: Policy = NO_POLICY) -> None:
+        self.lab = Laboratory(folder, policy=policy)
         keys.first(self.lab.store, self.lab.clock, KEY)
         self.hints = Hints()
         self.feed = Feed(self.lab.store, most=1)
@@ -62,6 +64,7 @@ class Served:
             rates=Rates.alone("100000/minute", "100000/minute"),
             feed=self.feed,
             cursor_key=b"c" * 32,
+            policy=policy,
             public_keys=lambda: {self.lab.signer.key_id: self.lab.signer.public_pem()},
         )
         self.nobody = TestClient(self.app, raise_server_exceptions=False)

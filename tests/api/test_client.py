@@ -346,7 +346,7 @@ class TestWatch:
         with server, pytest.raises(MachineUnfitError, match="No server answers"):
             list(stream)
 
-    @pytest.mark.parametrize(("hold", "status"), [(Hold.OVER_BUDGET, 4), (Hold.NO_MODEL, 1)])
+    @pytest.mark.parametrize(("hold", "status"), [(Hold.OVER_BUDGET, 4), (Hold.NO_MODEL, 1), (Hold.POLICY, 4)])
     def test_a_direction_that_a_person_must_mend_ends_the_command(
         self, say: Say, served: Served, port: int, hold: Hold, status: int
     ) -> None:

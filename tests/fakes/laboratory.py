@@ -17,6 +17,7 @@ from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
+from fumehood.domain.policy import Policy
 from fumehood.domain.step import Event, Side, Step, StepState
 from fumehood.latex.typesetter import Latex
 from fumehood.literature.index import LocalIndex
@@ -24,6 +25,7 @@ from fumehood.llm.prompts import PackagedPrompts
 from fumehood.ports import Call, Sandbox, Store
 from fumehood.services import directions, executions, export, steps
 from fumehood.services.change import Change
+from fumehood.services.screening import NO_POLICY
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.store.memory import FixedClock, MemoryStore
 from tests.fakes import papers
@@ -233,7 +235,9 @@ class Laboratory:
         model: Mapping[str, Any] | None = None,
         coder: ScriptedCoder | None = None,
         sandbox: Sandbox | None = None,
+        policy: Policy = NO_POLICY,
     ) -> None:
+        self.policy = policy
         self.folder = folder
         self.template = write_template(folder / "shipped" / "tiny", files)
         self.store: Store = store or MemoryStore()
@@ -252,6 +256,7 @@ class Laboratory:
             literature=literature(),
             prompts=PackagedPrompts(),
             typesetter=Latex(),
+            policy=policy,
         )
         self.run = RunWorld(
             store=self.store,
@@ -268,7 +273,8 @@ class Laboratory:
 
     def submit(self, **changes: Any) -> Direction:
         shipped = self.folder / "shipped"
-        return directions.submit(self.store, self.artifacts, self.clock, self.asked(**changes), shipped)
+        asked = self.asked(**changes)
+        return directions.submit(self.store, self.artifacts, self.clock, asked, shipped, policy=self.policy)
 
     def once(self) -> bool:
         """Let each worker and the watcher do one thing; False when none had anything to do."""

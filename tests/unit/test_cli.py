@@ -448,7 +448,7 @@ class TestEnds:
     def test_over_budget_is_status_four_and_says_how_to_go_on(self, lab: Laboratory) -> None:
         self.held(lab)
         with pytest.raises(OverBudgetError, match=r"1\.00 USD is used up\. Raise --budget-usd and give --resume"):
-            running.raise_for(lab.direction(), lab.store)
+            running.raise_for(lab.direction(), lab.store, lab.artifacts)
         assert OverBudgetError.exit_status == 4
 
     def test_a_raised_budget_lifts_the_hold(self, lab: Laboratory) -> None:
@@ -465,7 +465,7 @@ class TestEnds:
         with pytest.raises(
             ModelUnavailableError, match=r"^Nobody answered\. Nothing is lost: give --resume to go on\.$"
         ):
-            running.raise_for(direction, lab.store)
+            running.raise_for(direction, lab.store, lab.artifacts)
         assert running._lifted(lab.store, direction, lab.asked()).hold is Hold.NONE
 
     def test_a_hold_for_another_reason_is_not_lifted(self, lab: Laboratory) -> None:
@@ -476,7 +476,7 @@ class TestEnds:
     def test_a_direction_that_ended_badly_is_status_one(self, lab: Laboratory, state: DirectionState) -> None:
         lab.save(lab.submit().to(state, error="because"))
         with pytest.raises(WorkFailedError, match=f"The direction {state}: because"):
-            running.raise_for(lab.direction(), lab.store)
+            running.raise_for(lab.direction(), lab.store, lab.artifacts)
         assert (WorkFailedError.exit_status, MachineUnfitError.exit_status, FumehoodError.exit_status) == (1, 3, 1)
 
     def test_a_direction_of_another_state_folder_is_told(self, lab: Laboratory, tmp_path: Path) -> None:

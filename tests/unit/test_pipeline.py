@@ -15,12 +15,14 @@ from fumehood.artifacts.signing import key_id_of, open_envelope
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import Kind, Spec
 from fumehood.domain.idea import Novelty
+from fumehood.domain.policy import Policy, PolicyVerdict, Rule, Subject
 from fumehood.domain.step import Side, StepState
 from fumehood.services import steps, verification
 from fumehood.store.memory import MemoryTransaction
 from sandbox.fake import FakeSandbox
-from tests.fakes.laboratory import IDEAS, SCORE, TINY, Laboratory, script
+from tests.fakes.laboratory import IDEAS, SCORE, TINY, Laboratory, act, script
 from tests.fakes.model import ScriptedCoder
+from tests.fakes.sandbox import Did, InstantSandbox
 from tests.fakes.store import KilledError, Moment, MortalStore
 
 BROKEN = ({"experiment.py": b"raise RuntimeError\n"}, "RUN: Broken | it breaks")
@@ -159,6 +161,46 @@ def test_killed_at_seeded_commits_it_ends_the_same(
     assert records(lab) == records(done)
     assert lab.direction().state is DirectionState.DONE
     assert all(one.state == "removed" for one in lab.executions())
+
+
+@pytest.mark.parametrize("moment", [None, *Moment])
+def test_a_refused_edit_never_reaches_the_sandbox_however_often_it_is_killed(
+    make_lab: Callable[..., Laboratory], tmp_path: Path, moment: Moment | None
+) -> None:
+    seen: list[str] = []
+
+    def watched(spec: Spec) -> Did:
+        seen.extend(Path(item.source).read_text(errors="replace") for item in spec.inputs if item.path.endswith(".py"))
+        return act(spec)
+
+    struck: set[str] = set()
+
+    def fate(tx: MemoryTransaction) -> Moment | None:
+        fresh = {step.key for step in tx.steps.find(state=StepState.DONE)} - struck
+        struck.update(fresh)
+        return moment if fresh else None
+
+    stop = Rule(
+        name="no-network-code",
+        applies_to=frozenset({Subject.DIFF}),
+        pattern=r"^import socket\b",
+        verdict=PolicyVerdict.REFUSED,
+        reason="Nothing here may ask for a network.",
+    )
+    coder = ScriptedCoder({(1, 1): ({"experiment.py": b"import socket\nSCALE = 7\n"}, "RUN: Out | it reaches out")})
+    store = MortalStore()
+    lab = make_lab(store=store, coder=coder, sandbox=InstantSandbox(watched), policy=Policy(rules=(stop,)))
+    lab.submit()
+    store.fate = fate
+    survive(lab)
+    assert lab.direction().state is DirectionState.DONE, lab.told()
+    assert [[one.verdict for one in run.attempts] for run in lab.runs()] == [[], ["refused"], []]
+    assert seen
+    assert not any("socket" in text for text in seen)
+    with store.begin(write=False) as tx:
+        entries = [one for one in tx.audit.since() if one.action == "policy.screened"]
+    assert [(one.detail["rule"], one.detail["verdict"]) for one in entries] == [("no-network-code", "refused")]
+    assert holds(lab, lab.export(tmp_path / "out")).holds
 
 
 def test_with_real_programs_in_the_fake_sandbox(make_lab: Callable[..., Laboratory], tmp_path: Path) -> None:

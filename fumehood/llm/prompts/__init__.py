@@ -17,6 +17,7 @@ Every prompt below is a file of this folder with `$field`s. All fields are text 
 | `refine` | `subject`, `draft`, `problems`, `facts` |
 | `citation` | `draft`, `cited`, `most` |
 | `review` | `paper`, `examples`, `facts` |
+| `judge` | `instructions`, `kind`, `text` |
 
 `facts` is JSON made by the platform. What comes from experiments, the web or a paper under review stands in
 `<untrusted>`; a value cannot close such a fence, since the tags used here are taken out of every value.
