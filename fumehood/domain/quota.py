@@ -87,6 +87,15 @@ def check_limits(quotas: Mapping[str, float], limits: Limits) -> None:
             raise OverBudgetError(f"The tenant's quota is {quotas[name]:g} {QUOTAS[name]}; {asked:g} are asked for.")
 
 
+def check_at_once(quotas: Mapping[str, float], more: Balance) -> None:
+    """Refuse what would not fit beside nothing at all, so that waiting has no end."""
+    for name, column in _AT_ONCE.items():
+        if name in quotas and getattr(more, column) > quotas[name]:
+            raise OverBudgetError(
+                f"The tenant's quota is {quotas[name]:g} {QUOTAS[name]}; {getattr(more, column):g} are asked for."
+            )
+
+
 def fits(quotas: Mapping[str, float], total: Balance, more: Balance) -> bool:
     """Whether this may begin beside what runs; waiting helps where it may not."""
     return all(

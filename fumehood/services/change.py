@@ -30,6 +30,15 @@ class Next:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """That the step is not done and is due once more, which costs it no try."""
+
+    delay_s: float
+    payload: Payload
+    """What it then knows besides what it knew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """Values to save, executions wanted, steps to follow, and what people should read."""
 
@@ -43,6 +52,7 @@ class Change:
     events: tuple[Event, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
     """What the admin's policy said."""
+    again: Again | None = None
 
 
 def happened(clock: Clock, of: Direction | Experiment | Execution | Step, kind: str, text: str) -> Event:

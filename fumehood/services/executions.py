@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import tempfile
@@ -17,7 +16,7 @@ from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableErro
 from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store
 from fumehood.services import quotas, switches
-from fumehood.services.change import Change, Next, happened
+from fumehood.services.change import Again, Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
 
@@ -25,7 +24,7 @@ LOSSES = 3
 """How often the platform tries again what it lost itself."""
 LOG = logging.getLogger("fumehood.executions")
 NO_ROOM_WAIT_S = 5.0
-TURN_WAIT_S = 1.0
+TURN_WAIT_S, LONGEST_TURN_WAIT_S = 1.0, 5.0
 NO_ROOM_TRIES = 60
 TRIES_AGAIN = {"disk_full": NO_ROOM_TRIES, "no_docker": NO_ROOM_TRIES, "setup_failed": LOSSES - 1, "engine_refused": 1}
 """How often a launch is tried again that the machine itself failed, by the reason: something else than executions takes
@@ -219,7 +218,7 @@ def _next(name: str, execution: Execution) -> Next:
 
 
 def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUnavailableError) -> Change | None:
-    """Return the same launch for later, where it may succeed then; None where waiting has no end or no use."""
+    """Have the same launch again later, where it may succeed then; None where waiting has no end or no use."""
     waits, in_vain = int(step.payload.get("waits", 0)) + 1, int(step.payload.get("in_vain", 0))
     if error.reason == "no_space":
         # Other executions hold the room, and each of them has a deadline.
@@ -228,25 +227,18 @@ def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUn
         in_vain += 1
     else:
         return None
-    first = _next("launch", execution)
-    again = dataclasses.replace(
-        first,
-        key=f"{first.key}:{waits}",
-        payload={**first.payload, "waits": waits, "in_vain": in_vain},
-        delay_s=NO_ROOM_WAIT_S,
-    )
     said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits: {error}")
-    return Change(steps=(again,), events=(said,) if waits == 1 else ())
+    again = Again(delay_s=NO_ROOM_WAIT_S, payload={"waits": waits, "in_vain": in_vain})
+    return Change(again=again, events=(said,) if waits == 1 else ())
 
 
 def _waits_its_turn(world: RunWorld, step: Step, execution: Execution) -> Change:
-    """Return the same launch for later: others of its tenant, or of another, have what it needs."""
+    """Have the same launch again later: others of its tenant, or of another, have what it needs."""
     turns = int(step.payload.get("turns", 0)) + 1
-    first = _next("launch", execution)
-    payload = {**first.payload, **step.payload, "turns": turns}
-    again = dataclasses.replace(first, key=f"{first.key}:turn{turns}", payload=payload, delay_s=TURN_WAIT_S)
     said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits for its turn")
-    return Change(steps=(again,), events=(said,) if turns == 1 else ())
+    # The longer it has waited, the less a moment more matters, and the less it may cost everybody else.
+    again = Again(delay_s=min(LONGEST_TURN_WAIT_S, TURN_WAIT_S * 1.1 ** (turns - 1)), payload={"turns": turns})
+    return Change(again=again, events=(said,) if turns == 1 else ())
 
 
 def _is_killed(world: RunWorld, execution: Execution) -> bool:

@@ -10,6 +10,9 @@ from fumehood.services import audit
 from fumehood.services.change import happened
 from fumehood.services.replies import Once, keep, made_by
 
+MOST = 500
+"""Comments of one direction; every prompt holds all of them."""
+
 
 def comment(
     store: Store,
@@ -30,6 +33,8 @@ def comment(
         owner = tx.directions.get(direction)
         if owner.is_final:
             raise ConflictError(f"The direction is {owner.state}, so nobody would read it.")
+        if len(tx.feedback.find(direction_id=direction)) >= MOST:
+            raise ConflictError(f"The direction has {MOST} comments, which is as many as it may have.")
         made = Feedback(
             id=clock.new_id("evt"),
             direction_id=direction,

@@ -40,6 +40,7 @@ def reserve(
         total = tx.ledger.balance(tenant.id)
         more = ledger.plus(Balance(id=execution.id), entry)
         quota.check(tenant.quotas, total, tx.ledger.balance(ledger.day_account(tenant.id, entry.day)), more)
+        quota.check_at_once(tenant.quotas, more)
         if not quota.fits(tenant.quotas, total, more):
             return None
         granted = _lease(tx, clock, execution, devices) if execution.gpus else ()

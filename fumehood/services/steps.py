@@ -179,7 +179,12 @@ def _try(world: WriteWorld | RunWorld, step: Step) -> _Ended:
         try:
             if step.tries > tries + DEATHS:
                 return _given_up(world, step)
-            commit(world.store, world.clock, step, _do(world, step), StepState.DONE)
+            change = _do(world, step)
+            if change.again is not None:
+                back = dataclasses.replace(step, tries=0, payload={**step.payload, **change.again.payload})
+                commit(world.store, world.clock, back, change, StepState.DUE, delay_s=change.again.delay_s)
+                return _Ended(Ending.AGAIN)
+            commit(world.store, world.clock, step, change, StepState.DONE)
             return _Ended(Ending.DONE)
         except (_SupersededError, StoreUnavailableError):
             raise
@@ -281,7 +286,14 @@ def commit(
         if not tx.steps.finish(finished):
             raise _SupersededError
         save(tx, clock, change)
-        tx.steps.wake(now=now)
+        if _may_wake(change):
+            tx.steps.wake(now=now)
+
+
+def _may_wake(change: Change) -> bool:
+    """Whether a step that waits for executions may now be due: looking costs a question for each that waits."""
+    over = {ExecutionState.COLLECTED, ExecutionState.REMOVED}
+    return any(one.state in over for one in change.executions) or any(one.waits_for for one in change.steps)
 
 
 def save(tx: Transaction, clock: Clock, change: Change) -> None:

@@ -17,6 +17,7 @@ from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, ExecutionId, TenantId, container_name
 from fumehood.domain.ledger import LedgerEntry
 from fumehood.domain.quota import Balance
+from fumehood.domain.step import StepState
 from fumehood.domain.tenant import LOCAL_TENANT, Tenant
 from fumehood.errors import BadInputError, OverBudgetError, SandboxUnavailableError
 from fumehood.services import executions, guidance, quotas, steps, switches, tenants
@@ -115,6 +116,33 @@ class TestExecutions:
         lab.go_on()
         assert {one.state for one in lab.executions()} == {ExecutionState.REMOVED}
         assert balance(lab).running == 0
+
+    def test_however_long_one_waits_for_its_turn_it_is_one_step(self, make_lab: Make) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
+        allow(lab, runs=1)
+        first, second = want(lab), want(lab)
+        assert reserve(lab, first) == ()
+        with lab.store.begin() as tx:
+            (of_first,) = [one for one in tx.steps.find(name="launch") if one.payload["execution"] == first.id]
+            tx.steps.finish(dataclasses.replace(of_first, state=StepState.DONE))
+        for _ in range(60):
+            lab.go_on()
+            lab.clock.advance(executions.TURN_WAIT_S)
+        waiting = [one for one in lab.steps("launch") if one.payload["execution"] == second.id]
+        assert [(one.state, one.tries, one.payload["turns"]) for one in waiting] == [(StepState.DUE, 0, 20)]
+        assert lab.told().count("execution.waits") == 1
+
+    @pytest.mark.parametrize(("name", "asked"), [("runs", 1), ("gpus", 2)])
+    def test_what_would_not_fit_beside_nothing_is_held(self, make_lab: Make, name: str, asked: int) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
+        lab.run = dataclasses.replace(lab.run, gpus=("0", "1"))
+        allow(lab, **{name: asked - 1})
+        want(lab, gpus=2)
+        lab.go_on()
+        assert lab.direction().hold is Hold.OVER_BUDGET
+        allow(lab, **{name: asked})
+        lab.go_on()
+        assert lab.executions()[0].state is ExecutionState.REMOVED
 
     @pytest.mark.parametrize(
         ("name", "value", "noun"),
