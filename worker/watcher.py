@@ -62,7 +62,9 @@ def _lock(settings: Settings) -> Path:
 
 def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None], looked: Callable[[], None]) -> None:
     # The first thing is to repair what whoever watched before left.
-    reaped, kept, running, day = 0.0, 0.0, 0, ""
+    # By a clock that nobody sets: an hour turned back must not stop the keeping for an hour.
+    reaped = kept = float("-inf")
+    running, day = 0, ""
     presence = Presence(Part.WATCH, world.clock)
     looked_at = time.monotonic()
     metrics.WATCHER_LAG.set_function(lambda: time.monotonic() - looked_at)
@@ -70,22 +72,22 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None],
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
         looked_at = time.monotonic()
         looked()
-        if world.clock.now() - kept > KEEP_EVERY_S:
+        if looked_at - kept > KEEP_EVERY_S:
             quotas.beat(world.store, world.clock)
             audit.seal(world.store)
-            kept = world.clock.now()
-            if day != ledger.day_of(kept):
+            kept, today = looked_at, ledger.day_of(world.clock.now())
+            if day != today:
                 tenants.begin_day(world.store, world.clock)
-                day = ledger.day_of(kept)
+                day = today
         if presence.is_due:
             with world.store.begin() as tx:
                 presence.show(tx)
         if running < before:
             ended()
-        if world.clock.now() - reaped > REAP_EVERY_S:
+        if looked_at - reaped > REAP_EVERY_S:
             _reap_or_say_why(world)
             scratch.clear(settings.state_dir)
-            reaped = world.clock.now()
+            reaped = looked_at
         time.sleep(WATCH_EVERY_S)
 
 
