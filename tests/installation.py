@@ -90,11 +90,11 @@ class Installation:
         for name in names:
             if name in SERVERS:
                 getattr(self, name).start()
-                continue
-            with (self.folder / f"logs/{name}.log").open("ab") as log:
-                self._running[name] = subprocess.Popen(
-                    self._command(name), env=self._environment(), stdin=subprocess.PIPE, stdout=log, stderr=log
-                )
+            else:
+                with (self.folder / f"logs/{name}.log").open("ab") as log:
+                    self._running[name] = subprocess.Popen(
+                        self._command(name), env=self._environment(), stdin=subprocess.PIPE, stdout=log, stderr=log
+                    )
             self._wanted.add(name)
             self._due.pop(name, None)
 
@@ -111,11 +111,11 @@ class Installation:
     def stop(self, *names: str) -> None:
         """Stop some of it as its owner would: they may end what they have in hand."""
         for name in names:
+            self._wanted.discard(name)
             if name in SERVERS:
                 server = getattr(self, name)
                 (server.kill if name == "s3" else server.stop)()
                 continue
-            self._wanted.discard(name)
             process = self._running.pop(name)
             process.terminate()
             with process:
@@ -125,11 +125,18 @@ class Installation:
         """Start again what died a moment ago, as whoever keeps a service does; their names."""
         now, started = time.monotonic(), []
         for name in sorted(self._wanted):
-            if self._running[name].poll() is not None and now >= self._due.setdefault(name, now + PAUSE_S):
-                with self._running.pop(name):
-                    self.start(name)
+            if not self.is_alive(name) and now >= self._due.setdefault(name, now + PAUSE_S):
+                if name in OURS:
+                    self._running.pop(name).stdin.close()  # type: ignore[union-attr]
+                self.start(name)
                 started.append(name)
         return started
+
+    def is_alive(self, name: str) -> bool:
+        """Whether the process of that name runs."""
+        if name in SERVERS:
+            return bool(getattr(self, name).is_alive)
+        return self._running[name].poll() is None
 
     def end(self) -> None:
         """Stop everything; nothing of it is left but its folder."""
@@ -152,13 +159,13 @@ class Installation:
         """Submit a direction."""
         return self.client.post("/v1/directions", json=ASKED)
 
-    def submit(self, patience_s: float = 30.0, key: str = "") -> str:
+    def submit(self, patience_s: float = 30.0, key: str = "", seed: int = 0) -> str:
         """Submit a direction as a careful client does: again, with the same key, until it is accepted."""
         deadline = time.monotonic() + patience_s
         headers = {"Idempotency-Key": key} if key else {}
         while True:
             try:
-                answer = self.client.post("/v1/directions", json=ASKED, headers=headers)
+                answer = self.client.post("/v1/directions", json=ASKED | {"seed": seed}, headers=headers)
                 if answer.status_code == 202:
                     return str(answer.json()["id"])
                 told = answer.text

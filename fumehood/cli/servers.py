@@ -96,6 +96,11 @@ class PostgresServer:
             )
         _until_it_answers(self._process, self._answers, self.log)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self, by: signal.Signals = signal.SIGINT) -> None:
         """Stop the server at once, its clients' connections cut; `SIGQUIT` as a crash would."""
         if self._process is not None:
@@ -203,6 +208,11 @@ class RedisServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         _until_it_answers(self._process, self._answers, lambda: self._log.read_text(errors="replace"))
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
         """Stop it, and wait until it is gone."""

@@ -20,7 +20,7 @@ from fumehood.domain.step import StepState
 from fumehood.services import directions
 from fumehood.store.clock import SystemClock
 from tests import leaks
-from tests.installation import ASKED, KEY, Installation
+from tests.installation import ASKED, KEY, OURS, Installation
 
 pytestmark = [pytest.mark.kill, pytest.mark.local, pytest.mark.latex, pytest.mark.redis, pytest.mark.s3]
 AWAY_S = 3.0
@@ -177,3 +177,5 @@ def nothing_was_lost(restarts: Restarts) -> None:
 
     installation.until(is_cleared, 30, "every execution is removed")
     assert leaks.recorded(installation.state) == {}
+    for name in OURS:
+        assert "Traceback" not in installation.log(name), installation.log(name)[-3000:]
