@@ -36,8 +36,10 @@ escape: ## Try every escape on every adapter, print what came of it, and write d
 
 test-all: test test-rest ## Run every test.
 
-soak: setup ## Run 1,000 short executions on each adapter and look for what is left of them; SOAK=60 runs fewer.
+soak: ## Run 1,000 short executions on each adapter and 200 kills under directions; SOAK=60 and KILLS=20 do fewer.
+	@scripts/setup test
 	scripts/with_docker .venv/bin/python bench/soak.py $(if $(SOAK),--executions $(SOAK))
+	.venv/bin/python -m bench.chaos $(if $(KILLS),--kills $(KILLS) --directions 3)
 
 bench: setup ## Measure what a sandbox costs beside bare `docker run`.
 	scripts/with_docker .venv/bin/fumehood bench overhead

@@ -201,6 +201,12 @@ class Ledger(Protocol):
     def entry(self, key: str) -> LedgerEntry | None:
         """Return the line with this id, or None."""
 
+    def of_call(self, call_id: str) -> tuple[LedgerEntry, ...]:
+        """Return the lines of one call or execution, oldest first."""
+
+    def open_calls(self) -> tuple[LedgerEntry, ...]:
+        """Return the reservations of model calls that no other line has closed, oldest first."""
+
     def balance(self, account: str) -> Balance:
         """Return the sum over an account: a direction, a tenant, or a tenant's day (`ledger.day_account`)."""
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from fumehood.cli.servers import free_port, redis_server
 from fumehood.settings import Settings
 from tests.fakes.postgres import PostgresServer, postgres_server
 from tests.leaks import left_by_all, remove_empty_run_folders
@@ -27,7 +23,6 @@ PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "OPENAI_")
 DOCKERD_LOG = os.environ.get("DOCKERD_OF_TESTS", "")
 """Where the engine writes that `scripts/with_docker` started for these tests alone; empty where it is somebody's."""
 ESCAPE = Path(__file__).parent / "escape"
-REDIS_PATIENCE_S = 10
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,33 +89,8 @@ def lab_python(lab_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis server of this session alone, on a port that was free."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.fail("no redis-server here; `make test` installs it")
-    folder = tmp_path_factory.mktemp("redis")
-    port = free_port()
-    command = [
-        program,
-        "--bind",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--dir",
-        str(folder),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]
-    with (
-        (folder / "log").open("wb") as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log) as server,
-    ):
-        try:
-            _wait_for_redis(server, port, folder / "log")
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
+    with redis_server(free_port(), tmp_path_factory.mktemp("redis") / "log") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -144,22 +114,3 @@ def object_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     yield store
     for one in started.values():
         one.kill()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def _wait_for_redis(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + REDIS_PATIENCE_S
-    while server.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as asking:
-            asking.sendall(b"PING\r\n")
-            if asking.recv(16).startswith(b"+PONG"):
-                return
-        time.sleep(0.02)
-    pytest.fail(f"redis-server does not answer:\n{log.read_text(encoding='utf-8', errors='replace')}")

@@ -68,6 +68,11 @@ class ObjectStore:
                 pytest.fail(f"{self.kind} does not start:\n{told[-3000:]}")
             time.sleep(0.05)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self._server is not None and self._server.poll() is None
+
     def kill(self) -> None:
         """End it as a power cut would, and wait until it is gone."""
         if self._server is not None:

@@ -25,7 +25,7 @@ from celery.platforms import SecurityWarning
 
 from fumehood.artifacts.signing import Ed25519Signer, publish
 from fumehood.domain.step import Side
-from fumehood.errors import FumehoodError
+from fumehood.errors import FumehoodError, StoreUnavailableError
 from fumehood.observe.start import start
 from fumehood.queue.celery import TASK, CeleryQueue, create_app, queue_name
 from fumehood.services import steps
@@ -105,8 +105,13 @@ def _watch(world: RunWorld, settings: Settings, queue: CeleryQueue, pulse: Pulse
 def _serve(world: WriteWorld | RunWorld, side: Side, app: Celery, queue: CeleryQueue, pulse: Pulse) -> None:
     def advance(_side: str) -> None:
         """Do one due step, and tell both sides that there may be more."""
-        with pulse.working():
-            done = steps.advance(world)
+        try:
+            with pulse.working():
+                done = steps.advance(world)
+        except StoreUnavailableError as error:
+            # What was in hand is due again once it is back, and the next hint comes by itself.
+            LOG.warning("will try again: %s", error)
+            return
         if done:
             for other in Side:
                 queue.hint(other)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import logging
 import signal
 import socket
 import sys
@@ -99,6 +100,8 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         },
         prices=Prices.shipped(allow_unknown=options.allow_unpriced),
     )
+    if abandoned := desk.accounts.close_abandoned():
+        logging.getLogger("fumehood.gateway").warning("closed %d calls that another gateway had left open", abandoned)
     config = uvicorn.Config(create_app(desk), log_config=None, access_log=False, lifespan="off", ws="none")
     server = uvicorn.Server(config)
     if options.with_parent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 
@@ -60,18 +61,40 @@ class Accounts:
         return reservation
 
     def settle(self, reservation: Reservation, usage: ModelUsage, call: ModelCall) -> None:
-        """Book what the call really cost, and keep its record."""
-        with self._store.begin() as tx:
-            difference = usage.usd - reservation.usd
-            used = usage.input_tokens + usage.cached_tokens + usage.output_tokens
-            tx.ledger.add(self._entry(reservation, "settled", difference, used - reservation.tokens, usage))
-            tx.calls.save(call)
+        """Book what the call really cost, and keep its record; asked again, it changes nothing."""
+        self._close(reservation, "settled", usage, call)
 
     def release(self, reservation: Reservation, call: ModelCall) -> None:
-        """Give the money back for a call that cost nothing, and keep its record."""
+        """Give the money back for a call that cost nothing, and keep its record; asked again, it changes nothing."""
+        self._close(reservation, "released", ModelUsage(), call)
+
+    def _close(self, reservation: Reservation, kind: str, usage: ModelUsage, call: ModelCall) -> None:
+        used = usage.input_tokens + usage.cached_tokens + usage.output_tokens
         with self._store.begin() as tx:
-            tx.ledger.add(self._entry(reservation, "released", -reservation.usd, -reservation.tokens))
+            if tx.calls.find(id=call.id):
+                return
+            # Against what is booked, which another gateway may have changed that took this one for dead.
+            booked = tx.ledger.of_call(reservation.call_id)
+            usd, tokens = usage.usd - sum(one.usd for one in booked), used - sum(one.tokens for one in booked)
+            tx.ledger.add(self._entry(reservation, kind, usd, tokens, usage))
             tx.calls.save(call)
+
+    def close_abandoned(self) -> int:
+        """Close what gateways before this one reserved and did not live to settle; return how many calls that were.
+
+        A model that costs nothing gives its tokens back. Whether a paid call was answered is not known, so its worst
+        case is what it cost.
+        """
+        with self._store.begin(write=False) as tx:
+            if not tx.ledger.open_calls():
+                return 0
+        with self._store.begin() as tx:
+            abandoned = tx.ledger.open_calls()
+            for one in abandoned:
+                kind, tokens = ("settled", 0) if one.usd else ("released", -one.tokens)
+                line = dataclasses.replace(one, id=self._clock.new_id("evt"), kind=kind, usd=0.0, tokens=tokens)
+                tx.ledger.add(dataclasses.replace(line, at=self._clock.now()))
+        return len(abandoned)
 
     def _entry(
         self, reservation: Reservation, kind: str, usd: float, tokens: int, usage: ModelUsage | None = None

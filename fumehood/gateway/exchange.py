@@ -15,6 +15,7 @@ from fumehood.domain.ledger import Claims, ModelCall, ModelUsage
 from fumehood.errors import BadInputError, FumehoodError
 from fumehood.gateway import request, sse, tokens
 from fumehood.gateway.accounts import Accounts, Reservation
+from fumehood.gateway.late import Late
 from fumehood.gateway.prices import ModelFacts, Prices, Rates, Tokens
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, Tally
@@ -44,9 +45,11 @@ class Desk:
     """By the first part of a model's name, such as `claude` or `offline`."""
     prices: Prices
     accounts: Accounts = field(init=False)
+    late: Late = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.store, self.clock))
+        object.__setattr__(self, "late", Late())
 
     def claims(self, token: str) -> Claims:
         """Return what the caller may do; `TokenError` when it may not do anything."""
@@ -133,17 +136,25 @@ class Exchange:
         self.close(status, {"type": "error", "error": {"message": text}}, None)
 
     def close(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None) -> None:
-        """Settle by `usage`, or release when there is none, and record the call; the first time only."""
+        """Settle by `usage`, or release when there is none, and record the call; the first time only.
+
+        While database or artifacts are away that is done later; the worst case stays reserved until then, and the
+        answer, which is paid for, goes out.
+        """
         with self._closing:
             if self._is_closed:
                 return
             self._is_closed = True
+        ended = self._desk.clock.now()
+        self._desk.late.carry_out(lambda: self._book(status, reply, usage, ended))
+
+    def _book(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None, ended: float) -> None:
         if usage is None:
-            call = self._record(status, reply, ModelUsage())
+            call = self._record(status, reply, ModelUsage(), ended)
             self._desk.accounts.release(self._reservation, call)
         else:
             spent = Tokens.of(usage)
-            call = self._record(status, reply, spent.usage(self._facts.cost(spent)))
+            call = self._record(status, reply, spent.usage(self._facts.cost(spent)), ended)
             self._desk.accounts.settle(self._reservation, call.usage, call)
         self._tell(call)
 
@@ -165,10 +176,9 @@ class Exchange:
             first = tx.steps.find(direction_id=self._reservation.claims.direction_id, name="begin")
         return "".join(traces.carried_by(step.payload) for step in first)
 
-    def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage) -> ModelCall:
+    def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float) -> ModelCall:
         claims = self._reservation.claims
         kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
-        now = self._desk.clock.now()
         return ModelCall(
             id=self._reservation.call_id,
             direction_id=claims.direction_id,
@@ -182,7 +192,7 @@ class Exchange:
             status=status,
             usage=usage,
             at=self._started,
-            duration_s=now - self._started,
+            duration_s=ended - self._started,
         )
 
 

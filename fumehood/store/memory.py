@@ -354,6 +354,17 @@ class MemoryLedger:
         """Return the line with this id, or None."""
         return next((entry for entry in self._entries if entry.id == key), None)
 
+    def of_call(self, call_id: str) -> tuple[LedgerEntry, ...]:
+        """Return the lines of one call or execution, oldest first."""
+        return tuple(entry for entry in self._entries if entry.call_id == call_id)
+
+    def open_calls(self) -> tuple[LedgerEntry, ...]:
+        """Return the reservations of model calls that no other line has closed, oldest first."""
+        closed = {entry.call_id for entry in self._entries if entry.kind != "reserved"}
+        return tuple(
+            entry for entry in self._entries if entry.kind == "reserved" and entry.model and entry.call_id not in closed
+        )
+
     def balance(self, account: str) -> Balance:
         """Return the sum over an account."""
         return self._balances.get(account) or Balance(id=account)

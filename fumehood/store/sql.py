@@ -360,6 +360,19 @@ class SqlLedger(_Reading[LedgerEntry]):
         """Return the line with this id, or None."""
         return next(iter(self.find(id=key)), None)
 
+    def of_call(self, call_id: str) -> tuple[LedgerEntry, ...]:
+        """Return the lines of one call or execution, oldest first."""
+        return self.find(call_id=call_id)
+
+    def open_calls(self) -> tuple[LedgerEntry, ...]:
+        """Return the reservations of model calls that no other line has closed, oldest first."""
+        reserved, other = self._table.c, self._table.alias().c
+        closed = exists().where(other.call_id == reserved.call_id, other.kind != "reserved")
+        # An execution's reservation names no model.
+        query = select(self._table).where(reserved.kind == "reserved", reserved.model != "", ~closed)
+        rows = self._connection.execute(query.order_by(reserved.row)).mappings()
+        return tuple(self._shape.value(row) for row in rows)  # type: ignore[arg-type]
+
     def balance(self, account: str) -> Balance:
         """Return the sum over an account."""
         found = self._balances.find(id=account)

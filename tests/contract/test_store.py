@@ -801,6 +801,20 @@ class TestLedger:
             assert transaction.ledger.spent_usd(DirectionId("dir_none")) == 0.0
             assert isinstance(transaction.ledger.spent_usd(DIR), float)
 
+    def test_a_call_is_open_until_a_second_line_closes_it(self, store: AnyStore) -> None:
+        settled = dataclasses.replace(ENTRY, id="evt_2", kind="settled", usd=-0.375)
+        left = dataclasses.replace(ENTRY, id="evt_3", call_id="call_2", direction_id=OTHER)
+        of_an_execution = dataclasses.replace(ENTRY, id="evt_4", call_id="exec_1", model="")
+        with store.begin() as transaction:
+            for entry in (ENTRY, of_an_execution, left):
+                transaction.ledger.add(entry)
+            assert transaction.ledger.open_calls() == (ENTRY, left)
+            transaction.ledger.add(settled)
+        with store.begin(write=False) as transaction:
+            assert transaction.ledger.open_calls() == (left,)
+            assert transaction.ledger.of_call("call_1") == (ENTRY, settled)
+            assert transaction.ledger.of_call("call_9") == ()
+
     def test_balances_are_the_sums_of_the_lines(self, store: AnyStore) -> None:
         other = dataclasses.replace(
             ENTRY,

@@ -20,9 +20,10 @@ from pydantic import BaseModel, Field
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.ids import DirectionId, TenantId
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
-from fumehood.errors import ModelUnavailableError, OverBudgetError
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
+from fumehood.errors import ArtifactsUnavailableError, ModelUnavailableError, OverBudgetError
 from fumehood.gateway import tokens
+from fumehood.gateway.accounts import Accounts
 from fumehood.gateway.app import create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.prices import Prices
@@ -83,6 +84,12 @@ class Room:
     def spent(self) -> float:
         with self.store.begin() as tx:
             return tx.ledger.spent_usd(self.direction.id)
+
+    def sum(self) -> tuple[float, int]:
+        """Return the dollars and tokens of the direction, open reservations included."""
+        with self.store.begin() as tx:
+            balance = tx.ledger.balance(self.direction.id)
+        return balance.usd, balance.tokens
 
     def calls(self) -> tuple[ModelCall, ...]:
         with self.store.begin() as tx:
@@ -430,6 +437,61 @@ def test_a_request_that_the_provider_refuses_is_told_once(room: Room) -> None:
 def test_a_connection_that_breaks_is_tried_again(room: Room) -> None:
     room.provider.script = in_turn(Broken(fake.text(), 0), fake.text("Again."))
     assert say(room.client()).content[0].text == "Again."
+
+
+class ArtifactsThatGo(LocalArtifacts):
+    """Artifacts that are away while they are told to be."""
+
+    is_away = True
+
+    def put(self, data: bytes) -> str:
+        if self.is_away:
+            raise ArtifactsUnavailableError("The artifact store does not answer.")
+        return super().put(data)
+
+
+def test_an_answer_goes_out_though_it_can_only_be_booked_later(room: Room, tmp_path: Path) -> None:
+    upstream = AnthropicUpstream(room.provider_url, key=lambda: KEY)
+    artifacts = ArtifactsThatGo(tmp_path / "those-that-go")
+    desk = Desk(
+        store=room.store,
+        artifacts=artifacts,
+        clock=room.clock,
+        secret=SECRET,
+        upstreams={"claude": upstream},
+        prices=Prices.shipped(),
+    )
+    with serving(create_app(desk)) as url:
+        for _ in range(2):
+            client = anthropic.Anthropic(base_url=url, api_key=tokens.mint(room.claims(), SECRET), max_retries=0)
+            assert say(client).content[0].text == "Hello."
+        assert [entry.kind for entry in room.entries()] == ["reserved"] * 2
+        reserved = room.spent()
+        artifacts.is_away = False
+        calls = room.closed(2)
+    upstream.close()
+    assert [call.status for call in calls] == [200, 200]
+    assert room.spent() == pytest.approx(2 * (100 * 3 + 50 * 15) / 1e6)
+    assert room.spent() < reserved
+
+
+def test_what_a_killed_gateway_had_reserved_is_closed_by_the_next(room: Room) -> None:
+    before, after = Accounts(room.store, room.clock), Accounts(room.store, room.clock)
+    paid = before.reserve("call_paid", room.claims(), 0.25, 100)
+    before.reserve("call_free", room.claims(model="offline"), 0.0, 50)
+    assert after.close_abandoned() == 2
+    assert after.close_abandoned() == 0
+    assert [entry.kind for entry in room.entries()] == ["reserved", "reserved", "settled", "released"]
+    assert room.sum() == (0.25, 100)
+    # It was not dead after all, and books what its call really cost, once.
+    usage = ModelUsage(input_tokens=10, output_tokens=5, usd=0.05)
+    call = ModelCall(
+        id="call_paid", direction_id=room.direction.id, role="idea", model=MODEL, upstream="claude", claims="{}",
+        request="", reply="", status=200, usage=usage, at=room.clock.now(), duration_s=1.0,
+    )  # fmt: skip
+    for _ in range(2):
+        before.settle(paid, usage, call)
+    assert room.sum() == (pytest.approx(0.05), 15)
 
 
 def test_an_unreachable_provider_is_told_and_costs_nothing(room: Room, tmp_path: Path) -> None:
