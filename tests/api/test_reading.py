@@ -164,6 +164,35 @@ class TestLists:
         assert "row>?" in plan[3]
 
 
+class TestLog:
+    def path(self, done: Served) -> str:
+        return f"/v1/runs/{names(done)['run']}/log"
+
+    @pytest.mark.parametrize(
+        ("query", "accept"), [("?follow=true", "*/*"), ("", "text/event-stream"), ("?follow=true", "text/plain")]
+    )
+    def test_it_is_followed_where_that_is_asked_for(self, done: Served, query: str, accept: str) -> None:
+        answer = done.client.get(self.path(done) + query, headers={"Accept": accept})
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        piece, end = answer.text.split("\n\n")[:2]
+        assert '"text": "done"' in piece
+        assert end.startswith('event: end\ndata: {"verdict": "succeeded"')
+        place = piece.partition("id: ")[2].partition("\n")[0]
+        again = done.client.get(self.path(done) + "?follow=true", headers={"Last-Event-ID": place})
+        assert again.text == f"{end}\n\n"
+
+    def test_the_kept_log_can_be_asked_for_in_any_case(self, done: Served) -> None:
+        answer = done.client.get(self.path(done) + "?follow=false", headers={"Accept": "text/event-stream"})
+        assert (answer.headers["content-type"], answer.content) == ("application/octet-stream", b"done")
+
+    def test_no_more_are_followed_than_the_server_holds(self, served: Served) -> None:
+        served.client.post("/v1/directions", json=ASKED)
+        served.lab.go_on(until=lambda: bool(served.lab.runs()))
+        served.feed.streams = 1
+        path = f"/v1/runs/{served.lab.runs()[0].id}/log?follow=true"
+        problem(served.client.get(path), 429, "too-many-streams")
+
+
 class TestFiles:
     def listed(self, done: Served) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = done.client.get(
