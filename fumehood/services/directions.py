@@ -199,12 +199,13 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
     waiting = [one for one in experiments if one.state is ExperimentState.QUEUED]
     if waiting:
         started = waiting[0].to(ExperimentState.BASELINE)
+        name = "begin_fork" if started.forked_from else "begin_experiment"
         return Change(
             experiments=(started,),
             steps=(
                 Next(
-                    name="begin_experiment",
-                    key=f"begin_experiment:{started.id}",
+                    name=name,
+                    key=f"{name}:{started.id}",
                     direction_id=direction.id,
                     experiment_id=started.id,
                 ),
