@@ -1,32 +1,40 @@
-"""The events of directions, looked for once for all who read along."""
+"""What goes on, read along: the events of directions and the output of runs, looked for once for all who follow."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
+from fumehood.domain.ids import RunId
+from fumehood.domain.output import Over, Printed
 from fumehood.domain.step import Event
-from fumehood.ports import Store
-from fumehood.services import browsing
+from fumehood.ports import Artifacts, Store
+from fumehood.services import browsing, outputs
 
 PAGE = 200
 TAIL = 256
-"""Events of a direction that are kept for those who read along; who is further behind reads the database."""
+"""Pieces of a stream that are kept for those who read along; who is further behind reads the database."""
 POLL_S = 0.25
 PAUSE_S = 2.0
 """Until the next look after one that failed."""
 HEARTBEAT_S = 15.0
 MOST_STREAMS = 1_000
 _LOG = logging.getLogger("fumehood.api")
+Chunk = tuple[int, bytes]
+"""A place in a stream, and what is sent there."""
+Look = Callable[[int, int], tuple[list[Chunk], bytes | None]]
+"""Given a place and a most, returns what follows it, and the last word where nothing will follow that."""
 
 
-def _told(event: Event) -> tuple[int, bytes]:
+def _told(event: Event) -> Chunk:
     told = {
         "seq": event.seq,
         "kind": event.kind,
@@ -38,29 +46,49 @@ def _told(event: Event) -> tuple[int, bytes]:
     return event.seq, f"id: {event.seq}\ndata: {json.dumps(told)}\n\n".encode()
 
 
+def _shown(piece: Printed) -> Chunk:
+    # JSON in ASCII: whatever a program prints, no byte of it can end a line of the stream.
+    told = {"execution_id": piece.execution_id, "offset": piece.offset, "text": piece.text}
+    return piece.place, f"id: {piece.place}\ndata: {json.dumps(told)}\n\n".encode()
+
+
+def _ended(over: Over) -> bytes:
+    return f"event: end\ndata: {json.dumps(dataclasses.asdict(over))}\n\n".encode()
+
+
 END = b"event: end\ndata: {}\n\n"
 HEARTBEAT = b": still here\n\n"
 
 
-class _Topic:
-    """The newest events of one direction."""
+@dataclass(frozen=True, slots=True)
+class _Next:
+    """What follows in a stream; the last word has the place of what came before it."""
 
-    def __init__(self, seq: int) -> None:
+    place: int
+    chunk: bytes
+    is_last: bool = False
+
+
+class _Topic:
+    """The newest pieces of one stream."""
+
+    def __init__(self, look: Look, seq: int) -> None:
+        self.look = look
         self.floor = seq
         """Everything after this number is in the tail."""
         self.seq = seq
-        self.tail: deque[tuple[int, bytes]] = deque()
-        self.final = False
+        self.tail: deque[Chunk] = deque()
+        self.last: bytes | None = None
         self.looked = False
         self.readers = 0
         self.changed = asyncio.Event()
 
-    def add(self, events: list[tuple[int, bytes]], *, final: bool) -> None:
+    def add(self, found: list[Chunk], last: bytes | None) -> None:
         self.looked = True
-        if not events and final == self.final:
+        if not found and last == self.last:
             return
-        self.final = final
-        for one in events:
+        self.last = last
+        for one in found:
             self.tail.append(one)
             self.seq = one[0]
         while len(self.tail) > TAIL:
@@ -70,9 +98,9 @@ class _Topic:
 
 
 class Feed:
-    """Reads the events of every direction that somebody follows, whenever the database has changed.
+    """Reads every stream that somebody follows, whenever the database has changed.
 
-    One look serves all streams of the process, and nothing is kept for a stream but its place: who reads slowly costs
+    One look serves all readers of the process, and nothing is kept for a reader but its place: who reads slowly costs
     no memory and misses nothing.
     """
 
@@ -89,47 +117,56 @@ class Feed:
         """Whether no further stream is served."""
         return self.streams >= self._most
 
-    async def read(
+    def read(
         self, direction_id: str, seq: int, *, follow: bool, heartbeat_s: float = HEARTBEAT_S
     ) -> AsyncGenerator[bytes, None]:
-        """Give the events after `seq` as server-sent events, and go on until the direction has ended."""
+        """Give a direction's events after `seq` as server-sent events, and go on until the direction has ended."""
+
+        def look(seq: int, limit: int) -> tuple[list[Chunk], bytes | None]:
+            events, final = browsing.events(self._store, direction_id, seq, limit)
+            return [_told(event) for event in events], END if final else None
+
+        return self._read(direction_id, look, seq, follow=follow, heartbeat_s=heartbeat_s)
+
+    def printed(
+        self, artifacts: Artifacts, run_id: RunId, place: int, *, heartbeat_s: float = HEARTBEAT_S
+    ) -> AsyncGenerator[bytes, None]:
+        """Give what a run's program prints after `place`, and go on until it has ended; the last word is how."""
+
+        def look(place: int, limit: int) -> tuple[list[Chunk], bytes | None]:
+            pieces, over = outputs.read(self._store, artifacts, run_id, place, limit)
+            return [_shown(piece) for piece in pieces], None if over is None else _ended(over)
+
+        return self._read(run_id, look, place, follow=True, heartbeat_s=heartbeat_s)
+
+    async def _read(
+        self, key: str, look: Look, seq: int, *, follow: bool, heartbeat_s: float
+    ) -> AsyncGenerator[bytes, None]:
         self.streams += 1
         try:
-            async with aclosing(self._stored(direction_id, seq)) as stored:
-                async for number, chunk in stored:
-                    seq = number
-                    yield chunk
-                    if chunk is END:
+            async with aclosing(_stored(look, seq)) as stored:
+                async for one in stored:
+                    seq = one.place
+                    yield one.chunk
+                    if one.is_last:
                         return
             if follow:
-                async with aclosing(self._live(direction_id, seq, heartbeat_s)) as live:
+                async with aclosing(self._live(key, look, seq, heartbeat_s)) as live:
                     async for chunk in live:
                         yield chunk
         finally:
             self.streams -= 1
 
-    async def _stored(self, direction_id: str, seq: int) -> AsyncGenerator[tuple[int, bytes], None]:
-        """Give what the database has after `seq`, a page at a time, with its number."""
-        while True:
-            events, final = await run_in_threadpool(browsing.events, self._store, direction_id, seq, PAGE)
-            for event in events:
-                seq = event.seq
-                yield _told(event)
-            if final:
-                yield seq, END
-            if len(events) < PAGE:
-                return
-
-    async def _live(self, direction_id: str, seq: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
-        with self._joined(direction_id, seq) as topic:
+    async def _live(self, key: str, look: Look, seq: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
+        with self._joined(key, look, seq) as topic:
             while True:
                 changed = topic.changed
                 if seq < topic.floor:
-                    async with aclosing(self._stored(direction_id, seq)) as stored:
-                        async for number, chunk in stored:
-                            seq = number
-                            yield chunk
-                            if chunk is END:
+                    async with aclosing(_stored(look, seq)) as stored:
+                        async for one in stored:
+                            seq = one.place
+                            yield one.chunk
+                            if one.is_last:
                                 return
                     continue
                 for number, chunk in [one for one in topic.tail if one[0] > seq]:
@@ -137,8 +174,8 @@ class Feed:
                     yield chunk
                 if changed is not topic.changed:
                     continue
-                if topic.final:
-                    yield END
+                if topic.last is not None:
+                    yield topic.last
                     return
                 try:
                     await asyncio.wait_for(changed.wait(), heartbeat_s)
@@ -146,8 +183,8 @@ class Feed:
                     yield HEARTBEAT
 
     @contextmanager
-    def _joined(self, direction_id: str, seq: int) -> Iterator[_Topic]:
-        topic = self._topics.setdefault(direction_id, _Topic(seq))
+    def _joined(self, key: str, look: Look, seq: int) -> Iterator[_Topic]:
+        topic = self._topics.setdefault(key, _Topic(look, seq))
         topic.readers += 1
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
@@ -156,7 +193,7 @@ class Feed:
         finally:
             topic.readers -= 1
             if not topic.readers:
-                del self._topics[direction_id]
+                del self._topics[key]
             if not self._topics and self._looking is not None:
                 self._looking.cancel()
                 self._looking = None
@@ -177,9 +214,21 @@ class Feed:
                 await asyncio.sleep(PAUSE_S)
 
     async def _catch_up(self) -> None:
-        for direction_id, topic in list(self._topics.items()):
+        for topic in list(self._topics.values()):
             more = True
             while more:
-                events, final = await run_in_threadpool(browsing.events, self._store, direction_id, topic.seq, PAGE)
-                topic.add([_told(event) for event in events], final=final)
-                more = len(events) == PAGE
+                found, last = await run_in_threadpool(topic.look, topic.seq, PAGE)
+                topic.add(found, last)
+                more = len(found) == PAGE
+
+
+async def _stored(look: Look, seq: int) -> AsyncGenerator[_Next, None]:
+    """Give what the database has after `seq`, a page at a time."""
+    while True:
+        found, last = await run_in_threadpool(look, seq, PAGE)
+        for seq, chunk in found:
+            yield _Next(seq, chunk)
+        if last is not None:
+            yield _Next(seq, last, is_last=True)
+        if len(found) < PAGE:
+            return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
@@ -160,6 +160,33 @@ class FeedbackRead(BaseModel):
     author: str
     text: str
     at: float
+
+
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+
+
+class EditsCreate(BaseModel):
+    """What a person changes of an experiment before its later steps are done again."""
+
+    model_config = ConfigDict(extra="forbid")
+    files: dict[Annotated[str, Field(min_length=1, max_length=200)], Annotated[Text, Field(max_length=524_288)]] = (
+        Field(default={}, max_length=20)
+    )
+    """The new text of editable files, by path."""
+    notes: Annotated[Text, Field(max_length=200_000)] | None = None
+    plan: Annotated[str, Field(min_length=1, max_length=8000, pattern=r"^[^\x00]*\S[^\x00]*$")] | None = None
+
+
+class ForkCreate(BaseModel):
+    """Where a fork of an experiment begins, and what is changed before."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"from": "writing", "edits": {"notes": "The thin shapes gained most."}}]},
+    )
+    from_step: str = Field(alias="from", min_length=1, max_length=40, pattern=NAME)
+    """`run_K`, `plotting`, `writing` or `reviewing`."""
+    edits: EditsCreate = EditsCreate()
 
 
 class Health(BaseModel):

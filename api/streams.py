@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Annotated, Any
 
 import anyio
-from starlette.responses import StreamingResponse
+from fastapi import Header
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
+
+from api.feed import Feed
+from api.problem import problem
 
 STALL_S = 30.0
 """How long a client may take nothing before its stream is ended; it may resume where it was."""
+EVENTS = "text/event-stream"
+RETRY_S = "5"
+LAST_SEQ = 2**63 - 1
+AskedPlace = Annotated[int, Header(ge=0, le=LAST_SEQ, description="Events after this one.")]
+
+
+def events_of(example: str) -> dict[str, Any]:
+    """Return how a stream is documented."""
+    return {EVENTS: {"schema": {"type": "string"}, "example": example}}
+
+
+def followed(feed: Feed, events: AsyncGenerator[bytes, None]) -> Response:
+    """Return a stream of the feed, or refuse it where the server holds as many as it can."""
+    if feed.is_full:
+        detail = "As many streams are open as this server holds; close one, or try again."
+        return problem(429, "too-many-streams", detail, {"Retry-After": RETRY_S})
+    return EventStream(events, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
 class EventStream(StreamingResponse):
@@ -19,7 +41,7 @@ class EventStream(StreamingResponse):
     def __init__(
         self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str], stall_s: float = STALL_S
     ) -> None:
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+        super().__init__(events, media_type=EVENTS, headers=headers)
         self._events = events
         self._stall_s = stall_s
 

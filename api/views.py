@@ -109,6 +109,9 @@ class ExperimentRead(BaseModel):
         label="not_comparable: screen_only",
         limitations=[],
         has_paper=True,
+        forked_from=None,
+        from_step="",
+        edited=[],
         created_at=1_763_800_000.0,
         ended_at=1_763_800_900.0,
         error="",
@@ -125,6 +128,12 @@ class ExperimentRead(BaseModel):
     label: str
     limitations: list[str]
     has_paper: bool
+    forked_from: str | None
+    """The experiment that this one shares its earlier steps with."""
+    from_step: str
+    """The first step that a fork does itself."""
+    edited: list[str]
+    """What a person changed before that: paths, `notes`, `plan`."""
     created_at: float
     ended_at: float | None
     error: str
@@ -133,6 +142,7 @@ class ExperimentRead(BaseModel):
     def of(cls, experiment: Experiment) -> ExperimentRead:
         """Return an experiment as it is shown."""
         told = {name: getattr(experiment, name) for name in cls.model_fields if name != "has_paper"}
+        told |= {"limitations": list(experiment.limitations), "edited": list(experiment.edited)}
         return cls(**told, has_paper="paper.pdf" in experiment.products)
 
 

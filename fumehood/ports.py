@@ -17,9 +17,10 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId
+from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
 from fumehood.domain.literature import Hit, Work
+from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step
@@ -224,6 +225,22 @@ class Workers(Collection[Worker], Protocol):
         """Remove those that were last seen before that time."""
 
 
+class Outputs(Collection[Output], Protocol):
+    """What programs that are not yet collected have printed, in pieces."""
+
+    def after(self, execution_id: ExecutionId, fence: int, offset: int, limit: int) -> tuple[Output, ...]:
+        """Return at most `limit` pieces that are not empty and begin at `offset` or later, in order."""
+
+    def end(self, execution_id: ExecutionId, fence: int) -> int:
+        """Return where the next piece begins, in bytes."""
+
+    def left(self, *, before: float) -> tuple[ExecutionId, ...]:
+        """Return the executions that are over, or gone, and whose newest piece was copied before that time."""
+
+    def forget(self, execution_id: ExecutionId) -> None:
+        """Remove every piece of an execution."""
+
+
 class Transaction(Protocol):
     """All collections, in one transaction."""
 
@@ -239,6 +256,7 @@ class Transaction(Protocol):
     replies: Collection[Reply]
     feedback: Collection[Feedback]
     leases: Collection[Lease]
+    outputs: Outputs
     steps: Steps
     events: Events
     ledger: Ledger

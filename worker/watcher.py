@@ -14,7 +14,7 @@ from fumehood.domain.worker import Part
 from fumehood.errors import FumehoodError
 from fumehood.observe import metrics
 from fumehood.ports import Store
-from fumehood.services import audit, executions, quotas, tenants
+from fumehood.services import audit, executions, outputs, quotas, tenants
 from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
@@ -23,6 +23,8 @@ from worker import scratch, worlds
 LOG = logging.getLogger("fumehood.watcher")
 WATCH_EVERY_S = 0.1
 REAP_EVERY_S = 30.0
+PUBLISH_EVERY_S = 1.0
+"""How often what programs print is copied to where it can be read."""
 KEEP_EVERY_S = 2.0
 """How often leases are renewed and what the audit holds is sealed."""
 SPARED_S = 60.0
@@ -63,7 +65,7 @@ def _lock(settings: Settings) -> Path:
 def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None], looked: Callable[[], None]) -> None:
     # The first thing is to repair what whoever watched before left.
     # By a clock that nobody sets: an hour turned back must not stop the keeping for an hour.
-    reaped = kept = float("-inf")
+    reaped = kept = published = float("-inf")
     running, day = 0, ""
     presence = Presence(Part.WATCH, world.clock)
     looked_at = time.monotonic()
@@ -72,8 +74,12 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None],
         before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
         looked_at = time.monotonic()
         looked()
+        if looked_at - published > PUBLISH_EVERY_S:
+            outputs.publish(world.store, world.sandbox, world.clock)
+            published = looked_at
         if looked_at - kept > KEEP_EVERY_S:
             quotas.beat(world.store, world.clock)
+            outputs.forget(world.store, world.clock)
             audit.seal(world.store)
             kept, today = looked_at, ledger.day_of(world.clock.now())
             if day != today:

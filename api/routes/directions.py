@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
-from api.problem import problem
 from api.schemas import DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
-from api.streams import EventStream
+from api.streams import AskedPlace, events_of, followed
 from api.views import ExperimentRead, IdeaRead, Page
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.step import Side
@@ -20,16 +19,9 @@ from fumehood.services import directions, feedback, guidance
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events",
-        "content": {
-            "text/event-stream": {
-                "schema": {"type": "string"},
-                "example": 'id: 7\ndata: {"seq": 7, "kind": "run.measured", "text": "run_1: measured"}\n\n',
-            }
-        },
+        "content": events_of('id: 7\ndata: {"seq": 7, "kind": "run.measured", "text": "run_1: measured"}\n\n'),
     }
 }
-RETRY_S = "5"
-LAST_SEQ = 2**63 - 1
 
 
 def router(context: Context) -> APIRouter:
@@ -187,15 +179,11 @@ def _following(routes: APIRouter, context: Context) -> None:
         direction_id: str,
         by: AskedBy,
         follow: Annotated[bool, Query(description="False: what there is, and no more.")] = True,
-        last_event_id: Annotated[int, Header(ge=0, le=LAST_SEQ, description="Events after this one.")] = 0,
+        last_event_id: AskedPlace = 0,
     ) -> Response:
         """Return what happened as server-sent events, and go on until the direction has ended (`event: end`).
 
         `id` is the event's number: a client that was cut off resumes with `Last-Event-ID`.
         """
         await run_in_threadpool(context.shelf(by).direction, direction_id)
-        if context.feed.is_full:
-            detail = "As many streams are open as this server holds; close one, or try again."
-            return problem(429, "too-many-streams", detail, {"Retry-After": RETRY_S})
-        events = context.feed.read(direction_id, last_event_id, follow=follow)
-        return EventStream(events, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        return followed(context.feed, context.feed.read(direction_id, last_event_id, follow=follow))

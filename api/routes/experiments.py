@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePosixPath
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api import files
 from api.context import GUARDED, AskedBy, AskedPage, Context, content, errors
+from api.streams import EVENTS, AskedPlace, events_of, followed
 from api.views import ArtifactRead, ChangeRead, DiffRead, ExperimentRead, Page, ReviewRead, ReviewsRead, RunRead
 from fumehood.domain.experiment import Run
 from fumehood.errors import NotFoundError
@@ -17,6 +19,11 @@ from fumehood.services.keys import Caller
 
 FILE_ERRORS = errors(404, 416)
 READ_ERRORS = errors(404)
+LOG = content(files.BYTES)
+LOG[200]["content"] |= events_of(
+    'id: 12\ndata: {"execution_id": "exec_01kaw3vb4n8p1r5t9w2y6z0a3c", "offset": 0, "text": "loss 0.41\\n"}\n\n'
+    'event: end\ndata: {"verdict": "succeeded", "exit_code": 0, "truncated": false}\n\n'
+)
 
 
 def router(context: Context) -> APIRouter:
@@ -61,13 +68,30 @@ def _runs(routes: APIRouter, context: Context) -> None:
 
     @routes.get(
         "/runs/{run_id}/log",
-        summary="Download a run's log",
+        summary="Download or follow a run's log",
         response_class=Response,
-        responses={**content(files.BYTES), **FILE_ERRORS},
+        responses={**LOG, **FILE_ERRORS},
     )
-    def read_log(run_id: str, by: AskedBy, request: Request) -> Response:
-        """Return what the run's program printed, as far as it was kept."""
-        log = context.shelf(by).run(run_id).log
+    def read_log(
+        run_id: str,
+        by: AskedBy,
+        request: Request,
+        follow: Annotated[
+            bool | None,
+            Query(description="True: as server-sent events. Left out: by whether `Accept` asks for those."),
+        ] = None,
+        last_event_id: AskedPlace = 0,
+    ) -> Response:
+        """Return what the run's program printed, as far as it was kept, or follow what it prints.
+
+        Followed, the output of the newest attempt comes within about two seconds, and `event: end` tells its verdict.
+        `offset` is where a piece begins in bytes; null for the kept end of a log, which stands for all before it.
+        A client that was cut off resumes with `Last-Event-ID`.
+        """
+        found = context.shelf(by).run(run_id)
+        if follow or (follow is None and EVENTS in request.headers.get("accept", "")):
+            return followed(context.feed, context.feed.printed(context.artifacts, found.id, last_event_id))
+        log = found.log
         if not log:
             raise NotFoundError("This run has no log yet: its program has not ended.")
         return files.stored(request, context.artifacts, log, "log.txt", files.BYTES)

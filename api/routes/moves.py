@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from api.context import GUARDED, AskedBy, AskedOnce, Context, errors, say_replayed
-from api.schemas import FeedbackCreate, FeedbackRead
+from api.schemas import FeedbackCreate, FeedbackRead, ForkCreate
 from api.views import ExperimentRead, IdeaRead
 from fumehood.domain.step import Side
-from fumehood.services import feedback, guidance
+from fumehood.services import feedback, forks, guidance
 
 
 def router(context: Context) -> APIRouter:
@@ -46,6 +46,28 @@ def router(context: Context) -> APIRouter:
         for side in Side:
             context.queue.hint(side)
         return ExperimentRead.of(resumed)
+
+    @routes.post(
+        "/experiments/{experiment_id}/fork",
+        summary="Fork an experiment",
+        status_code=202,
+        responses=errors(400, 402, 404, 409, 413),
+    )
+    def fork_experiment(
+        experiment_id: str, asked: ForkCreate, by: AskedBy, once: AskedOnce, response: Response
+    ) -> ExperimentRead:
+        """Do an ended experiment again from a step on: `run_K`, `plotting`, `writing` or `reviewing`.
+
+        The fork is a new experiment of the same direction. What came before the step is shared by hash; that step and
+        the later ones are done again, and paid for as any work. Edited files of a run are measured as they are; without
+        any, the coder is asked anew. A direction that was done or failed goes on until the fork has ended.
+        """
+        known = context.shelf(by).experiment(experiment_id)
+        edits = forks.Edits(files=asked.edits.files, notes=asked.edits.notes, plan=asked.edits.plan)
+        made = forks.fork(store, context.artifacts, clock, by.key, known.id, asked.from_step, edits, once)
+        say_replayed(response, once)
+        context.queue.hint(Side.WRITE)
+        return ExperimentRead.of(made)
 
     @routes.post(
         "/experiments/{experiment_id}/feedback",

@@ -15,6 +15,7 @@ from fumehood.cli import following, options, output
 from fumehood.cli.options import AsJson, SandboxOption, Url
 from fumehood.cli.remote import Server
 from fumehood.domain.direction import DirectionState
+from fumehood.domain.execution import Verdict
 from fumehood.domain.ids import IDEA_NAME, ULID, DirectionId
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.settings import Settings
@@ -120,10 +121,20 @@ def _because(direction: Mapping[str, Any]) -> str:
 
 
 @app.command()
-def show(known: Id, url: Url = "", as_json: AsJson = False) -> None:
-    """Show a direction with its experiments, an experiment with its runs, or a run."""
-    path = f"/v1/{kind_of(known, *KINDS)}/{known}"
+def show(
+    known: Id,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Of a run: print what its program prints, to its end.")
+    ] = False,
+    url: Url = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show a direction with its experiments, an experiment with its runs, or a run; `--follow` is a run's log."""
+    path = f"/v1/{kind_of(known, *(['run'] if follow else KINDS))}/{known}"
     with Server.of(Settings(), url) as server:
+        if follow:
+            _follow_log(server, known, as_json=as_json)
+            return
         found = server.get(path)
         inner = {"dir": "experiments", "exp": "runs"}.get(known.partition("_")[0])
         if inner:
@@ -132,6 +143,22 @@ def show(known: Id, url: Url = "", as_json: AsJson = False) -> None:
         output.print_json(found)
     else:
         output.print_lines(lines(found))
+
+
+def _follow_log(server: Server, run_id: str, *, as_json: bool) -> None:
+    """Print a run's log as it comes; as JSON, only what it was in the end."""
+    verdict, texts = "", list[str]()
+    for text, word in following.printed(server, run_id):
+        verdict = word
+        if as_json:
+            texts.append(text)
+        else:
+            output.print_program(text)
+    if as_json:
+        output.print_json({"run": run_id, "verdict": verdict, "log": "".join(texts)})
+    else:
+        output.print_lines([f"{run_id}: {verdict}"], error=True)
+    raise typer.Exit(0 if verdict == Verdict.SUCCEEDED else 1)
 
 
 def lines(found: Mapping[str, Any], margin: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A direction's events as they come from a server, across every cut of the connection."""
+"""A direction's events and a run's output as they come from a server, across every cut of the connection."""
 
 from __future__ import annotations
 
@@ -65,18 +65,36 @@ def follow(server: Server, direction_id: DirectionId, progress: Progress) -> Non
 
 def events(server: Server, direction_id: DirectionId) -> Iterator[Event]:
     """Give all events of a direction, each once, and return when it has ended."""
+    for told in _stream(server, f"/v1/directions/{direction_id}/events"):
+        if told.name != "end":
+            yield _event(direction_id, told)
+
+
+def printed(server: Server, run_id: str) -> Iterator[tuple[str, str]]:
+    """Give what a run's program prints as it comes, each piece with no verdict, and last nothing with the verdict."""
+    for told in _stream(server, f"/v1/runs/{run_id}/log?follow=true"):
+        try:
+            found = json.loads(told.data)
+            yield ("", str(found["verdict"])) if told.name == "end" else (str(found["text"]), "")
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkFailedError("What the server sends is not a log of Fumehood's.") from error
+
+
+def _stream(server: Server, path: str) -> Iterator[Told]:
+    """Give what a stream tells, each event once, across every cut; `end` is the last."""
     last, pause, is_known = "", FIRST_PAUSE_S, False
     away_since: float | None = None
     while True:
         try:
             headers = {"Last-Event-ID": last} if last else {}
-            with server.stream(f"/v1/directions/{direction_id}/events", headers, SILENCE_S) as lines:
+            with server.stream(path, headers, SILENCE_S) as lines:
                 is_known, away_since = True, None
                 for told in decode(lines):
                     if told.name == "end":
+                        yield told
                         return
                     last, pause = told.id, FIRST_PAUSE_S
-                    yield _event(direction_id, told)
+                    yield told
         except httpx.TransportError as error:
             now = time.monotonic()
             away_since = away_since or now

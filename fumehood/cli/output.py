@@ -120,6 +120,14 @@ def print_lines(lines: Iterable[str], *, error: bool = False) -> None:
     (sys.stderr if error else sys.stdout).write("".join(f"{line}\n" for line in lines))
 
 
+def print_program(text: str) -> None:
+    """Print what a program printed, at once; what could steer the terminal is shown as a replacement character."""
+    told = text.replace("\r\n", "\n").replace("\r", "\n")
+    shown = "".join(one if one in "\n\t" or one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in told)
+    sys.stdout.write(shown)
+    sys.stdout.flush()
+
+
 def print_table(table: Table) -> None:
     """Print a table."""
     Console(width=_width()).print(table)

@@ -55,7 +55,7 @@ DIRECTION_MOVES: Mapping[DirectionState, frozenset[DirectionState]] = {
     DirectionState.FAILED: frozenset(),
     DirectionState.CANCELLED: frozenset(),
 }
-"""The allowed moves. `ideating` ends in `done` when no idea was worth an experiment."""
+"""The allowed moves. `ideating` ends in `done` when no idea was worth an experiment; only a fork opens an end again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +91,12 @@ class Direction:
         if state not in DIRECTION_MOVES[self.state]:
             raise ConflictError(f"A direction that is {self.state} cannot become {state}.")
         return dataclasses.replace(self, state=state, **changes)  # type: ignore[arg-type]
+
+    def reopened(self) -> Direction:
+        """Return this direction, which has ended, going on with a fork; `ConflictError` where it was cancelled."""
+        if self.state not in {DirectionState.DONE, DirectionState.FAILED}:
+            raise ConflictError(f"The direction is {self.state}, so nothing of it goes on.")
+        return dataclasses.replace(self, state=DirectionState.RUNNING, hold=Hold.NONE, ended_at=None, error="")
 
     @property
     def is_final(self) -> bool:

@@ -17,6 +17,7 @@ from fumehood.domain.execution import (
     Outcome,
     Verdict,
 )
+from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId
 from fumehood.errors import ConflictError
 
@@ -44,7 +45,7 @@ _S = ExperimentState
 _STOPS = frozenset({_S.FAILED, _S.CANCELLED, _S.REFUSED})
 EXPERIMENT_MOVES: Mapping[ExperimentState, frozenset[ExperimentState]] = {
     _S.QUEUED: _STOPS | {_S.BASELINE},
-    _S.BASELINE: _STOPS | {_S.CODING},
+    _S.BASELINE: _STOPS | {_S.CODING, _S.RUNNING, _S.PLOTTING, _S.WRITING, _S.REVIEWING},
     _S.CODING: _STOPS | {_S.RUNNING, _S.CONFIRMING, _S.PLOTTING},
     _S.RUNNING: _STOPS | {_S.CODING, _S.CONFIRMING, _S.PLOTTING},
     _S.CONFIRMING: _STOPS | {_S.PLOTTING},
@@ -58,7 +59,7 @@ EXPERIMENT_MOVES: Mapping[ExperimentState, frozenset[ExperimentState]] = {
     _S.CANCELLED: frozenset(),
     _S.REFUSED: frozenset(),
 }
-"""The allowed moves; `confirming` is skipped where the profile does not confirm."""
+"""The allowed moves; `confirming` is skipped where the profile does not confirm, and a fork goes on at its stage."""
 
 
 class ExperimentOutcome(StrEnum):
@@ -151,9 +152,20 @@ class Experiment:
     draft: Mapping[str, str] = field(default_factory=dict)
     """The paper while it is being written: section to LaTeX."""
     limitations: tuple[str, ...] = ()
+    plan: str = ""
+    """What a person wrote in the place of the idea's own plan; empty where that holds."""
+    forked_from: ExperimentId | None = None
+    from_step: str = ""
+    """The first step that a fork does itself; what came before is shared by hash."""
+    edited: tuple[str, ...] = ()
+    """What a person changed before that: paths, `notes`, `plan`."""
     created_at: float = 0.0
     ended_at: float | None = None
     error: str = ""
+
+    def planned(self, idea: Idea) -> Idea:
+        """Return the idea as it is carried out here."""
+        return dataclasses.replace(idea, experiment=self.plan) if self.plan else idea
 
     def to(self, state: ExperimentState, **changes: object) -> Experiment:
         """Return this experiment moved to `state`; `ConflictError` when the table does not allow it."""

@@ -275,9 +275,10 @@ def _start(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
             return dataclasses.replace(screening.added(refused, change.audit, change.events), ideas=change.ideas)
         hold = Hold.POLICY if idea.awaits_admin else hold
     started = dataclasses.replace(experiment.to(ExperimentState.BASELINE), hold=hold)
+    name = "begin_fork" if started.forked_from else "begin_experiment"
     begun = Next(
-        name="begin_experiment",
-        key=f"begin_experiment:{started.id}",
+        name=name,
+        key=f"{name}:{started.id}",
         direction_id=direction.id,
         experiment_id=started.id,
     )

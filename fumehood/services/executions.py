@@ -15,7 +15,7 @@ from fumehood.domain.step import Event, Step
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store
-from fumehood.services import quotas, switches
+from fumehood.services import outputs, quotas, switches
 from fumehood.services.change import Again, Change, Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
@@ -187,6 +187,8 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
             running += 1
             continue
         if seen is None or isinstance(seen, Ended):
+            if seen is not None:
+                outputs.finish(store, sandbox, clock, execution)
             with store.begin() as tx:
                 enqueue(tx, clock, (_next("collect", execution),))
             continue

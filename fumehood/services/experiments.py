@@ -309,16 +309,19 @@ def _to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
     experiment = experiment.to(ExperimentState.PLOTTING, files=files)
     return Change(
         experiments=(experiment,),
-        steps=(
-            Next(
-                name="plot",
-                key=f"plot:{experiment.id}:1",
-                direction_id=experiment.direction_id,
-                experiment_id=experiment.id,
-                payload={"attempt": 1},
-            ),
-        ),
+        steps=(plot_next(experiment),),
         events=(happened(world.clock, experiment, "experiment.plotting", f"{experiment.name}: {why}; plotting"),),
+    )
+
+
+def plot_next(experiment: Experiment, *, as_given: bool = False) -> Next:
+    """Return the step that first draws the figures; as given, `plot.py` is not fitted to the runs before."""
+    return Next(
+        name="plot",
+        key=f"plot:{experiment.id}:1",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+        payload={"attempt": 1, "as_given": True} if as_given else {"attempt": 1},
     )
 
 
@@ -349,4 +352,5 @@ def _run(world: WriteWorld, experiment: Experiment, index: int) -> Run | None:
 def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
     with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
-        return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)
+        idea = experiment.planned(tx.ideas.get(experiment.idea_id))
+        return tx.directions.get(experiment.direction_id), experiment, idea

@@ -43,7 +43,7 @@ def stored_files(experiment: Experiment, runs: Sequence[Run]) -> dict[str, str]:
 
 def experiment_files(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict[str, str]:
     """Return the files of one experiment's folder, path to SHA-256; all but its manifest."""
-    idea = tx.ideas.get(experiment.idea_id)
+    idea = experiment.planned(tx.ideas.get(experiment.idea_id))
     runs = runs_of(tx, experiment)
     files = stored_files(experiment, runs)
     files["idea.json"] = artifacts.put(_json(_idea(idea)))

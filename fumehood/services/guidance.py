@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from pydantic import BaseModel, Field
 
@@ -55,7 +56,9 @@ def add_idea(
         archive = tx.ideas.find(direction_id=direction_id)
         if len(archive) >= MOST_IDEAS:
             raise ConflictError(f"This direction has {len(archive)} ideas, and no more are taken.")
-        idea = _own(clock, direction, archive, given)
+        names = {one.name for one in archive}
+        names |= {one.name for one in tx.experiments.find(direction_id=direction_id)}
+        idea = _own(clock, direction, archive, given, names)
         told = screening.of_idea(idea)
         found = screening.by_rules(policy, direction, told)
         screening.note(tx, clock, policy, direction, told, found, author)
@@ -177,8 +180,7 @@ def _tell(tx: Transaction, clock: Clock, actor: str, of: Direction | Experiment,
     audit.note(tx, clock, actor, f"{noun}.{word}", tenant=tenant, subject=of.id)
 
 
-def _own(clock: Clock, direction: Direction, archive: tuple[Idea, ...], given: OwnIdea) -> Idea:
-    taken = {one.name for one in archive}
+def _own(clock: Clock, direction: Direction, archive: tuple[Idea, ...], given: OwnIdea, taken: Collection[str]) -> Idea:
     name = ideas.free_name(given.name or given.title, taken)
     nobody = Score(value=0, reason="given by a person, and not scored")
     return Idea(

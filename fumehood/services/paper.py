@@ -74,7 +74,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
     with world.store.begin() as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         direction = tx.directions.get(experiment.direction_id)
-        idea = tx.ideas.get(experiment.idea_id)
+        idea = experiment.planned(tx.ideas.get(experiment.idea_id))
         baseline = [tx.runs.get(str(experiment.baseline_id))] if experiment.baseline_id else []
         runs = [*baseline, *sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)]
     if experiment.outcome is None:
@@ -164,6 +164,19 @@ def manuscript(world: WriteWorld, subject: Subject) -> Manuscript:
 
 def disclosure(subject: Subject, tools: Tools) -> str:
     """Return who wrote what, as LaTeX."""
+    escape = tools.typesetter.escape
+    return _authors(subject, tools) + escape(_hands(subject.experiment))
+
+
+def _hands(experiment: Experiment) -> str:
+    """Return what a person did to a study that is a fork."""
+    if not experiment.forked_from:
+        return ""
+    told = f" This study shares the steps before {experiment.from_step} with an earlier one of the same direction."
+    return told + (f" A person then changed {', '.join(experiment.edited)}." if experiment.edited else "")
+
+
+def _authors(subject: Subject, tools: Tools) -> str:
     escape = tools.typesetter.escape
     if subject.facts["model"]["offline"]:
         return (

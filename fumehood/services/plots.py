@@ -27,7 +27,7 @@ def plot(world: WriteWorld, step: Step) -> Change:
     direction, experiment, idea = _subject(world, step)
     attempt = int(step.payload["attempt"])
     runs = _runs(world, experiment)
-    if step.payload.get("is_screened"):
+    if step.payload.get("is_screened") or (attempt <= ATTEMPTS and step.payload.get("as_given")):
         return _draw(world, direction, experiment, runs, attempt)
     if attempt > ATTEMPTS:
         own = {**experiment.files, "plot.py": direction.template_files["plot.py"]}
@@ -142,14 +142,18 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     event = happened(
         world.clock, experiment, "plots.drawn", f"{experiment.name}: {len(figures)} figures drawn; writing"
     )
-    write = Next(
+    return Change(experiments=(experiment,), steps=(write_next(experiment),), events=(event,))
+
+
+def write_next(experiment: Experiment) -> Next:
+    """Return the step that writes the paper's first section."""
+    return Next(
         name="write_section",
         key=f"write:{experiment.id}:{FIRST_SECTION}",
         direction_id=experiment.direction_id,
         experiment_id=experiment.id,
         payload={"section": FIRST_SECTION},
     )
-    return Change(experiments=(experiment,), steps=(write,), events=(event,))
 
 
 def _runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
@@ -161,4 +165,5 @@ def _runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
 def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
     with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
-        return tx.directions.get(experiment.direction_id), experiment, tx.ideas.get(experiment.idea_id)
+        idea = experiment.planned(tx.ideas.get(experiment.idea_id))
+        return tx.directions.get(experiment.direction_id), experiment, idea

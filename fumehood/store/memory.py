@@ -20,15 +20,16 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId
+from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Steps, Workers
 from fumehood.store import memory_figures, plain
 from fumehood.store.plain import Shape
 
@@ -51,6 +52,7 @@ class _Tables:
     replies: Rows = field(default_factory=dict)
     feedback: Rows = field(default_factory=dict)
     leases: Rows = field(default_factory=dict)
+    outputs: Rows = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
     steps: Rows = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
@@ -109,6 +111,7 @@ class MemoryTransaction:
         self.replies: Collection[Reply] = MemoryCollection(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
         self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
+        self.outputs: Outputs = MemoryOutputs(work)
         self.audit: Audit = MemoryAudit(work.audit)
         self.steps: Steps = (steps := MemorySteps(work))
         self.events: Events = MemoryEvents(work.events)
@@ -193,6 +196,38 @@ class MemoryWorkers(MemoryCollection[Worker]):
     def forget(self, *, before: float) -> None:
         """Remove those that were last seen before that time."""
         for key in [key for key, row in self._rows.items() if row["seen_at"] < before]:
+            del self._rows[key]
+
+
+class MemoryOutputs(MemoryCollection[Output]):
+    """What programs print."""
+
+    def __init__(self, work: _Tables) -> None:
+        super().__init__(work.outputs, plain.OUTPUT, None)
+        self._executions = work.executions
+
+    def after(self, execution_id: ExecutionId, fence: int, offset: int, limit: int) -> tuple[Output, ...]:
+        """Return at most `limit` pieces that are not empty and begin at `offset` or later, in order."""
+        found = self.find(execution_id=execution_id, fence=fence)
+        later = [piece for piece in found if piece.data and piece.offset >= offset]
+        return tuple(sorted(later, key=lambda piece: piece.offset)[:limit])
+
+    def end(self, execution_id: ExecutionId, fence: int) -> int:
+        """Return where the next piece begins, in bytes."""
+        return max((piece.end for piece in self.find(execution_id=execution_id, fence=fence)), default=0)
+
+    def left(self, *, before: float) -> tuple[ExecutionId, ...]:
+        """Return the executions that are over, or gone, and whose newest piece was copied before that time."""
+        newest: dict[ExecutionId, float] = {}
+        for row in self._rows.values():
+            newest[row["execution_id"]] = max(row["at"], newest.get(row["execution_id"], row["at"]))
+        over = {ExecutionState.COLLECTED, ExecutionState.REMOVED}
+        states = {key: self._executions[key]["state"] for key in newest if key in self._executions}
+        return tuple(key for key, at in newest.items() if at < before and (key not in states or states[key] in over))
+
+    def forget(self, execution_id: ExecutionId) -> None:
+        """Remove every piece of an execution."""
+        for key in [key for key, row in self._rows.items() if row["execution_id"] == execution_id]:
             del self._rows[key]
 
 

@@ -18,6 +18,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Step
@@ -66,8 +67,9 @@ class Shape(Generic[T]):
         row = {}
         for name in self.columns:
             item = getattr(value, name)
-            # A number in a column of its own is compared there, so it stays one even when it is infinite.
-            row[name] = item if isinstance(item, float) else plain(item)
+            # A number in a column of its own is compared there, so it stays one even when it is infinite; bytes have a
+            # column of their own too.
+            row[name] = item if isinstance(item, (float, bytes)) else plain(item)
         return row | {name: plain(found(value)) for name, found in self.derived.items()}
 
     def value(self, row: Mapping[str, Any]) -> T:
@@ -100,6 +102,7 @@ SWITCH: Final = Shape(Switch, "switch")
 REPLY: Final = Shape(Reply, "reply")
 FEEDBACK: Final = Shape(Feedback, "comment")
 AUDIT: Final = Shape(AuditEntry, "audit entry")
+OUTPUT: Final = Shape(Output, "piece of output", end=lambda one: one.end)
 WORKER: Final = Shape(Worker, "worker")
 
 

@@ -32,15 +32,16 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId
+from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Steps, Workers
 from fumehood.store import plain, sql_figures, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
@@ -105,6 +106,7 @@ class SqlTransaction:
         self.replies: Collection[Reply] = SqlCollection(connection, tables.REPLIES, plain.REPLY)
         self.feedback: Collection[Feedback] = SqlCollection(connection, tables.FEEDBACK, plain.FEEDBACK)
         self.leases: Collection[Lease] = SqlCollection(connection, tables.LEASES, plain.LEASE)
+        self.outputs: Outputs = SqlOutputs(connection, tables.OUTPUTS, plain.OUTPUT)
         self.steps: Steps = SqlSteps(connection, tables.STEPS, plain.STEP)
         self.events: Events = SqlEvents(connection)
         self.ledger: Ledger = SqlLedger(connection, tables.LEDGER, plain.ENTRY)
@@ -389,6 +391,39 @@ class SqlLedger(_Reading[LedgerEntry]):
     def entries(self, direction_id: DirectionId) -> tuple[LedgerEntry, ...]:
         """Return the lines of a direction, oldest first."""
         return self.find(direction_id=direction_id)
+
+
+class SqlOutputs(SqlCollection[Output]):
+    """The table of what programs print."""
+
+    def after(self, execution_id: ExecutionId, fence: int, offset: int, limit: int) -> tuple[Output, ...]:
+        """Return at most `limit` pieces that are not empty and begin at `offset` or later, in order."""
+        columns = self._table.c
+        query = select(self._table).where(self._of(execution_id, fence), columns.offset >= offset)
+        rows = self._connection.execute(
+            query.where(columns.end > columns.offset).order_by(columns.offset).limit(limit)
+        ).mappings()
+        return tuple(self._shape.value(row) for row in rows)  # type: ignore[arg-type]
+
+    def end(self, execution_id: ExecutionId, fence: int) -> int:
+        """Return where the next piece begins, in bytes."""
+        query = select(func.max(self._table.c.end)).where(self._of(execution_id, fence))
+        return int(self._connection.execute(query).scalar_one() or 0)
+
+    def left(self, *, before: float) -> tuple[ExecutionId, ...]:
+        """Return the executions that are over, or gone, and whose newest piece was copied before that time."""
+        columns, executions = self._table.c, tables.EXECUTIONS.c
+        live = executions.state.not_in([ExecutionState.COLLECTED.value, ExecutionState.REMOVED.value])
+        is_live = exists().where(executions.id == columns.execution_id, live)
+        query = select(columns.execution_id).where(~is_live).group_by(columns.execution_id)
+        return tuple(self._connection.execute(query.having(func.max(columns.at) < before)).scalars())
+
+    def forget(self, execution_id: ExecutionId) -> None:
+        """Remove every piece of an execution."""
+        self._connection.execute(delete(self._table).where(self._table.c.execution_id == execution_id))
+
+    def _of(self, execution_id: ExecutionId, fence: int) -> ColumnElement[bool]:
+        return and_(self._table.c.execution_id == execution_id, self._table.c.fence == fence)
 
 
 class SqlWorkers(SqlCollection[Worker]):

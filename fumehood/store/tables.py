@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 _NAMES = {
@@ -30,6 +42,7 @@ class Base(DeclarativeBase):
         int: BigInteger,
         float: Double,
         bool: Boolean,
+        bytes: LargeBinary,
         dict[str, Any]: _JSON,
         list[Any]: _JSON,
     }
@@ -130,6 +143,10 @@ class ExperimentRow(Base):
     products: Mapped[dict[str, Any]]
     draft: Mapped[dict[str, Any]]
     limitations: Mapped[list[Any]]
+    plan: Mapped[str]
+    forked_from: Mapped[str | None]
+    from_step: Mapped[str]
+    edited: Mapped[list[Any]]
     created_at: Mapped[float]
     ended_at: Mapped[float | None]
     error: Mapped[str]
@@ -393,6 +410,22 @@ class AuditRow(Base):
     seal: Mapped[str] = mapped_column(index=True)
 
 
+class OutputRow(Base):
+    """One piece of what a program printed that is not yet collected."""
+
+    __tablename__ = "outputs"
+    __table_args__ = (Index(None, "execution_id", "fence", "offset"),)
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    execution_id: Mapped[str]
+    fence: Mapped[int]
+    offset: Mapped[int]
+    end: Mapped[int]
+    data: Mapped[bytes]
+    at: Mapped[float]
+
+
 class WorkerRow(Base):
     """A worker process that was seen at work."""
 
@@ -434,4 +467,5 @@ SWITCHES: Final = _table(SwitchRow)
 REPLIES: Final = _table(ReplyRow)
 FEEDBACK: Final = _table(FeedbackRow)
 AUDIT: Final = _table(AuditRow)
+OUTPUTS: Final = _table(OutputRow)
 WORKERS: Final = _table(WorkerRow)

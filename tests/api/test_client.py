@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fumehood.cli import client, following, remote
+from fumehood.cli import client, following, output, remote
 from fumehood.cli.main import main
 from fumehood.cli.remote import Server
 from fumehood.domain.direction import Hold
@@ -275,6 +275,22 @@ class TestReading:
         assert latex.startswith("\\begin{tabular}{lllrrrrrrr}\n\\toprule\n")
         assert f"dir\\_{known[4:]} & offline & tiny & 1 & " in latex
         assert say(done_port, "report", "--direction", UNKNOWN).status == 2
+
+
+class TestLog:
+    def test_a_run_is_followed_to_its_verdict(self, say: Say, done: Served, done_port: int) -> None:
+        run = done.lab.runs()[-1].id
+        told = say(done_port, "show", run, "--follow")
+        assert (told.status, told.out, told.complained) == (0, "done", f"{run}: succeeded\n")
+        told = say(done_port, "show", run, "--follow", "--json")
+        assert told.document == {"run": run, "verdict": "succeeded", "log": "done"}
+
+    def test_what_is_no_run_is_not_followed(self, say: Say, port: int) -> None:
+        assert "run_..." in say(port, "show", UNKNOWN, "--follow").sentence
+
+    def test_a_program_cannot_steer_the_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        output.print_program("50 %\r100 %\r\n\x1b[2J\ttab\0")
+        assert capsys.readouterr().out == "50 %\n100 %\n\N{REPLACEMENT CHARACTER}[2J\ttab\N{REPLACEMENT CHARACTER}"
 
 
 class TestPaper:

@@ -164,6 +164,76 @@ class TestLists:
         assert "row>?" in plan[3]
 
 
+class TestLog:
+    def path(self, done: Served) -> str:
+        return f"/v1/runs/{names(done)['run']}/log"
+
+    @pytest.mark.parametrize(
+        ("query", "accept"), [("?follow=true", "*/*"), ("", "text/event-stream"), ("?follow=true", "text/plain")]
+    )
+    def test_it_is_followed_where_that_is_asked_for(self, done: Served, query: str, accept: str) -> None:
+        answer = done.client.get(self.path(done) + query, headers={"Accept": accept})
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        piece, end = answer.text.split("\n\n")[:2]
+        assert '"text": "done"' in piece
+        assert end.startswith('event: end\ndata: {"verdict": "succeeded"')
+        place = piece.partition("id: ")[2].partition("\n")[0]
+        again = done.client.get(self.path(done) + "?follow=true", headers={"Last-Event-ID": place})
+        assert again.text == f"{end}\n\n"
+
+    def test_the_kept_log_can_be_asked_for_in_any_case(self, done: Served) -> None:
+        answer = done.client.get(self.path(done) + "?follow=false", headers={"Accept": "text/event-stream"})
+        assert (answer.headers["content-type"], answer.content) == ("application/octet-stream", b"done")
+
+    def test_no_more_are_followed_than_the_server_holds(self, served: Served) -> None:
+        served.client.post("/v1/directions", json=ASKED)
+        served.lab.go_on(until=lambda: bool(served.lab.runs()))
+        served.feed.streams = 1
+        path = f"/v1/runs/{served.lab.runs()[0].id}/log?follow=true"
+        problem(served.client.get(path), 429, "too-many-streams")
+
+
+class TestFork:
+    def path(self, done: Served) -> str:
+        return f"/v1/experiments/{done.lab.experiments()[0].id}/fork"
+
+    def test_it_is_made_once_shown_as_one_and_written_down(self, served: Served) -> None:
+        served.client.post("/v1/directions", json=ASKED | {"ideas": 1})
+        served.lab.go_on()
+        source = served.lab.experiments()[0].id
+        asked = {"from": "writing", "edits": {"notes": "The circle gained most."}}
+        once = {"Idempotency-Key": "one"}
+        first, again = (
+            served.client.post(f"/v1/experiments/{source}/fork", json=asked, headers=once) for _ in range(2)
+        )
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert first.json() == again.json()
+        assert again.headers["idempotent-replayed"] == "true"
+        told = first.json()
+        assert (told["forked_from"], told["from_step"], told["edited"]) == (source, "writing", ["notes"])
+        noted = served.client.get("/v1/admin/audit?limit=200").json()["items"]
+        [entry] = [one for one in noted if one["action"] == "experiment.forked"]
+        assert (entry["subject"], entry["detail"]["from"]) == (told["id"], "writing")
+        served.lab.go_on()
+        assert served.client.get(f"/v1/experiments/{told['id']}").json()["state"] == "done"
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            {}, {"from": "x"}, {"from": "writing", "edits": {"odd": 1}}, {"from": 1}, {"from": "run_9"},
+            {"from": "run_1", "edits": {"files": {"experiment.py": "\0"}}}, {"from": "writing", "edits": {"plan": " "}},
+            {"from": "run_1", "edits": {"files": {"evaluate.py": "x"}}}, {"from_step": "writing"},
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_is_refused(self, done: Served, asked: dict[str, Any]) -> None:
+        problem(done.client.post(self.path(done), json=asked), 422, "bad-input")
+
+    def test_one_under_way_is_refused(self, served: Served) -> None:
+        served.client.post("/v1/directions", json=ASKED | {"ideas": 1})
+        served.lab.go_on(until=lambda: bool(served.lab.experiments()))
+        problem(served.client.post(self.path(served), json={"from": "run_1"}), 409, "conflict")
+
+
 class TestFiles:
     def listed(self, done: Served) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = done.client.get(

@@ -45,6 +45,7 @@ from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCou
 from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step, StepState
@@ -124,6 +125,10 @@ EXPERIMENT = Experiment(
     products={"paper.pdf": "ef" * 32},
     draft={"abstract": "We widen."},
     limitations=("one seed",),
+    plan="Only double the width.",
+    forked_from=ExperimentId("exp_0"),
+    from_step="writing",
+    edited=("notes", "plan"),
     created_at=4.5,
     ended_at=5.5,
     error="late",
@@ -268,6 +273,7 @@ AUDIT = AuditEntry(
     detail={"runs": 4, "was": None},
     at=1.5,
 )
+OUTPUT = Output(id="exec_1:3:8", execution_id=EXEC, fence=3, offset=8, data=b"\xff\0\r\n", at=1.5)
 KINDS: tuple[tuple[str, Any], ...] = (
     ("tenants", TENANT),
     ("keys", KEY),
@@ -275,6 +281,7 @@ KINDS: tuple[tuple[str, Any], ...] = (
     ("replies", REPLY),
     ("feedback", FEEDBACK),
     ("leases", LEASE),
+    ("outputs", OUTPUT),
     ("directions", DIRECTION),
     ("ideas", IDEA),
     ("experiments", EXPERIMENT),
@@ -289,6 +296,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "switches": {"is_killed": False},
     "replies": {"made": "dir_2"},
     "leases": {"tenant": None, "execution_id": None},
+    "outputs": {"data": b"", "at": 2.5},
 }
 BELONGING = [(kind, sample) for kind, sample in KINDS if hasattr(sample, "direction_id") and kind != "calls"]
 """What cannot be without a direction."""
@@ -917,6 +925,48 @@ class TestCounts:
             transaction.tenants.save(dataclasses.replace(TENANT, weight=3.0))
             with pytest.raises(ConflictError):
                 transaction.tenants.save(dataclasses.replace(TENANT, id=TenantId("ten_2")))
+
+
+class TestOutputs:
+    def keep(self, store: AnyStore, *pieces: Output, **execution: Any) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction())
+            transaction.executions.save(dataclasses.replace(EXECUTION, **execution))
+            for piece in pieces:
+                transaction.outputs.save(piece)
+
+    def piece(self, offset: int, data: bytes, **changes: Any) -> Output:
+        fields = {"id": f"{changes}:{offset}", "offset": offset, "data": data}
+        return dataclasses.replace(OUTPUT, **(fields | changes))
+
+    def test_pieces_are_read_in_order_from_a_place(self, store: AnyStore) -> None:
+        first, second, last = self.piece(0, b"ab"), self.piece(2, b"\xff\0"), self.piece(4, b"")
+        other = [self.piece(0, b"zz", fence=4), self.piece(0, b"zz", execution_id=ExecutionId("exec_2"))]
+        self.keep(store, second, *other, last, first)
+        with store.begin(write=False) as transaction:
+            assert transaction.outputs.after(EXEC, 3, 0, 10) == (first, second)
+            assert transaction.outputs.after(EXEC, 3, 0, 1) == (first,)
+            assert transaction.outputs.after(EXEC, 3, 1, 10) == (second,)
+            assert transaction.outputs.end(EXEC, 3) == 4
+            assert transaction.outputs.end(EXEC, 9) == 0
+
+    @pytest.mark.parametrize(
+        ("state", "is_left"),
+        [(ExecutionState.LAUNCHED, False), (ExecutionState.COLLECTED, True), (ExecutionState.REMOVED, True)],
+    )
+    def test_what_is_over_for_long_is_left_and_can_be_forgotten(
+        self, store: AnyStore, state: ExecutionState, is_left: bool
+    ) -> None:
+        gone = ExecutionId("exec_2")
+        self.keep(
+            store, self.piece(0, b"a", at=5.0), self.piece(1, b"b", at=7.0),
+            self.piece(0, b"a", at=6.0, execution_id=gone), state=state,
+        )  # fmt: skip
+        with store.begin() as transaction:
+            assert transaction.outputs.left(before=7.0) == (gone,)
+            assert set(transaction.outputs.left(before=7.5)) == ({EXEC, gone} if is_left else {gone})
+            transaction.outputs.forget(gone)
+            assert {piece.execution_id for piece in transaction.outputs.find()} == {EXEC}
 
 
 class TestWorkers:

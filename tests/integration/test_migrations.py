@@ -137,6 +137,7 @@ def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: st
         (tables.REPLIES, plain.REPLY),
         (tables.FEEDBACK, plain.FEEDBACK),
         (tables.AUDIT, plain.AUDIT),
+        (tables.OUTPUTS, plain.OUTPUT),
         (tables.WORKERS, plain.WORKER),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -178,7 +179,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0004"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0005_moves"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
