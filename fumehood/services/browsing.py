@@ -150,7 +150,7 @@ class Shelf:
     def difference(self, artifacts: Artifacts, key: str) -> list[Change]:
         """Return what an experiment changed in the code of its template."""
         found = self.experiment(key)
-        before = templates.workspace(self.direction(found.direction_id).template_files)
+        before = templates.start_of(self.direction(found.direction_id))
         after = found.files
         return [
             Change(path=path, kind=_kind(path, before, after), diff=_diff(artifacts, path, before, after))

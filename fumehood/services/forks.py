@@ -67,7 +67,7 @@ class _Source:
     def code_before(self, number: int) -> Mapping[str, str]:
         """Return the code that a run's edit begins from."""
         earlier = [run.files for run in self.runs if run.index < number]
-        return earlier[-1] if earlier else templates.workspace(self.direction.template_files)
+        return earlier[-1] if earlier else templates.start_of(self.direction)
 
 
 def fork(
