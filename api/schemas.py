@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from fumehood.domain.direction import Approve, Direction
+from fumehood.domain.direction import LEAST_PRIORITY, MOST_PRIORITY, Approve, Direction
 from fumehood.domain.idea import IdeaKind
 
 NAME = r"^[!-~]+$"
 """Printable and without spaces."""
 
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+
+
 class Budget(BaseModel):
-    """The most that a direction may cost."""
+    """The most that a direction may cost; null is no limit."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"usd": 5.0, "gpu_seconds": None, "wall_s": 3600.0}]}
+    )
+    usd: Amount | None = None
+    """What models may cost."""
+    gpu_seconds: Amount | None = None
+    """Once they are used up, no execution begins."""
+    wall_s: Amount | None = None
+    """Seconds that executions run, added up; once they are used up, none begins."""
+
+
+class ReviewCreate(BaseModel):
+    """How papers are reviewed."""
 
     model_config = ConfigDict(extra="forbid")
-    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
+    model: str | None = Field(default=None, max_length=200, pattern=NAME)
+    """The same as `review_model`."""
+    reflections: Annotated[int, Field(ge=0, le=10, strict=True)] | None = None
+    ensemble: Annotated[int, Field(ge=1, le=20, strict=True)] | None = None
+    fewshot: Annotated[int, Field(ge=0, le=5, strict=True)] | None = None
 
 
 class DirectionCreate(BaseModel):
@@ -50,8 +72,21 @@ class DirectionCreate(BaseModel):
     seed: int = Field(default=0, ge=0, le=1_000_000, strict=True)
     sandbox: Literal["auto", "docker", "local"] = "auto"
     budget: Budget = Budget()
+    priority: int = Field(default=0, ge=LEAST_PRIORITY, le=MOST_PRIORITY, strict=True)
+    """Among one's own directions: a higher one goes first, but for what has waited long."""
+    parent: str | None = Field(default=None, max_length=40, pattern=NAME)
+    """A confirmed experiment whose code is the new baseline."""
+    strategy: str = Field(default="list", max_length=40, pattern=NAME)
+    """How ideas are searched for; `list` is all there is."""
+    review: ReviewCreate = ReviewCreate()
     approve: Approve = Approve.AUTO
     """What a person is asked before it is done: nothing, which ideas are carried out, or each step too."""
+
+    @model_validator(mode="after")
+    def _one_reviewer(self) -> Self:
+        if self.review_model and self.review.model and self.review_model != self.review.model:
+            raise ValueError("review_model and review.model name two models; give one")
+        return self
 
 
 class DirectionRead(BaseModel):
@@ -68,6 +103,11 @@ class DirectionRead(BaseModel):
                     "profile": "tiny",
                     "ideas": 3,
                     "runs": 2,
+                    "budget": {"usd": 5.0, "gpu_seconds": None, "wall_s": None},
+                    "priority": 0,
+                    "parent": None,
+                    "strategy": "list",
+                    "review": {"model": "offline", "reflections": None, "ensemble": None, "fewshot": None},
                     "state": "running",
                     "hold": "none",
                     "error": "",
@@ -84,6 +124,11 @@ class DirectionRead(BaseModel):
     profile: str
     ideas: int
     runs: int
+    budget: Budget
+    priority: int
+    parent: str | None
+    strategy: str
+    review: ReviewCreate
     state: str
     hold: str
     error: str
@@ -101,6 +146,11 @@ class DirectionRead(BaseModel):
             profile=direction.profile,
             ideas=direction.ideas,
             runs=direction.runs,
+            budget=Budget(usd=direction.budget_usd, gpu_seconds=direction.budget_gpu_s, wall_s=direction.budget_wall_s),
+            priority=direction.priority,
+            parent=direction.parent,
+            strategy=direction.strategy,
+            review=ReviewCreate(model=direction.review_model, **dataclasses.asdict(direction.reviewing)),
             state=direction.state,
             hold=direction.hold,
             error=direction.error,

@@ -71,9 +71,13 @@ class ArtifactsUnavailableError(MachineUnfitError):
 
 
 class OverBudgetError(FumehoodError):
-    """A quota or a budget refuses."""
+    """A quota or a budget refuses; `is_directions` says that it stops all of a direction, not one experiment."""
 
     exit_status = 4
+
+    def __init__(self, message: str = "", *, is_directions: bool = False) -> None:
+        super().__init__(message)
+        self.is_directions = is_directions
 
 
 class PolicyError(FumehoodError):

@@ -145,7 +145,11 @@ class Steps(Protocol):
         direction_id: DirectionId | None = None,
         apart_from: frozenset[DirectionId] = frozenset(),
     ) -> Step | None:
-        """Take the oldest due step of a side whose direction and experiment are not held, nor their tenant paused.
+        """Take a due step of a side whose direction and experiment are not held, nor their tenant paused.
+
+        The oldest due step says whose turn it is: of that tenant's, the one is taken that is oldest when each counts
+        `PRIORITY_S` older for a point of its direction's priority. So priorities never pass another tenant's turn, and
+        nothing waits for ever.
 
         With `direction_id`, only of that direction, and with `apart_from`, of none of those; the steps that clear the
         machine (`CLEARING`) are taken of any.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fumehood.domain.execution import Outcome, Running, Spec, Verdict
-from fumehood.errors import SandboxUnavailableError
+from fumehood.errors import NotFoundError, SandboxUnavailableError
 
 if TYPE_CHECKING:
     from fumehood.ports import Sandbox
@@ -28,7 +29,14 @@ def execute(
 
     With `on_wait`, which is told why, it waits as long as other executions of this installation hold the room.
     """
-    _launch(sandbox, spec, on_wait)
+    try:
+        _launch(sandbox, spec, on_wait)
+    except KeyboardInterrupt:
+        # It may have begun all the same.
+        with contextlib.suppress(NotFoundError):
+            sandbox.stop(spec.name, Verdict.CANCELLED)
+        sandbox.remove(spec.name)
+        raise
     try:
         offset, wait_s = 0, _FIRST_S
         while True:

@@ -9,10 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
-from api.schemas import DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
+from api.schemas import Budget, DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
 from api.streams import AskedPlace, events_of, followed
 from api.views import ExperimentRead, IdeaRead, Page
-from fumehood.domain.direction import DirectionState
+from fumehood.domain.direction import DirectionState, Reviewing
 from fumehood.domain.step import Side
 from fumehood.services import directions, feedback, guidance
 
@@ -36,7 +36,7 @@ def router(context: Context) -> APIRouter:
 def _changing(routes: APIRouter, context: Context) -> None:
     store, clock = context.store, context.clock
 
-    @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 402, 413))
+    @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 402, 404, 409, 413))
     def submit(asked: DirectionCreate, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
         """Submit a research direction; the work is done by the workers.
 
@@ -47,7 +47,7 @@ def _changing(routes: APIRouter, context: Context) -> None:
             template=asked.template,
             text=asked.text,
             model=asked.model,
-            review_model=asked.review_model,
+            review_model=asked.review_model or asked.review.model,
             profile=asked.profile,
             ideas=asked.ideas,
             runs=asked.runs,
@@ -55,6 +55,14 @@ def _changing(routes: APIRouter, context: Context) -> None:
             seed=asked.seed,
             sandbox=asked.sandbox,
             budget_usd=asked.budget.usd,
+            budget_gpu_s=asked.budget.gpu_seconds,
+            budget_wall_s=asked.budget.wall_s,
+            priority=asked.priority,
+            parent=None if asked.parent is None else context.shelf(by).experiment(asked.parent).id,
+            strategy=asked.strategy,
+            reviewing=Reviewing(
+                reflections=asked.review.reflections, ensemble=asked.review.ensemble, fewshot=asked.review.fewshot
+            ),
             approve=asked.approve,
             tenant=by.tenant,
             actor=by.key,
@@ -80,6 +88,16 @@ def _changing(routes: APIRouter, context: Context) -> None:
         cancelled = directions.cancel(store, clock, known.id, by.key)
         context.queue.hint(Side.RUN)
         return DirectionRead.of(cancelled)
+
+    @routes.put("/{direction_id}/budget", summary="Set a direction's budget", responses=errors(400, 404, 409, 413))
+    def set_direction_budget(direction_id: str, given: Budget, by: AskedBy) -> DirectionRead:
+        """Put a budget in the place of the one that was; what that one held goes on."""
+        known = context.shelf(by).direction(direction_id)
+        changed = guidance.set_budget(
+            store, clock, by.key, known.id, usd=given.usd, gpu_s=given.gpu_seconds, wall_s=given.wall_s
+        )
+        _hint_both(context)
+        return DirectionRead.of(changed)
 
     @routes.post("/{direction_id}/pause", summary="Pause a direction", responses=errors(404, 409))
     def pause_direction(direction_id: str, by: AskedBy) -> DirectionRead:

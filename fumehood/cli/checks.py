@@ -68,7 +68,7 @@ def unchanged(told: Mapping[str, Any], asked: directions.Submission, given: Coll
     A budget may change; what was not given is taken from the folder.
     """
     for name, value in dataclasses.asdict(asked).items():
-        if name not in given or name not in told or name == "budget_usd":
+        if name not in given or name not in told or name.startswith("budget_"):
             continue
         show = _SHOWN.get(name, str)
         mine, there = str(show(value)), str(show(told[name]))

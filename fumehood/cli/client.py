@@ -39,6 +39,13 @@ def submit(
     sandbox: SandboxOption = "auto",
     novelty: options.NoveltyCheck = "on",
     budget_usd: options.Budget = None,
+    budget_gpu_s: options.GpuBudget = None,
+    budget_wall_s: options.WallBudget = None,
+    priority: Annotated[int, typer.Option(help="From -5 to 5: among one's own, a higher one goes first.")] = 0,
+    parent: Annotated[
+        str | None, typer.Option(metavar="EXPERIMENT", help="A confirmed experiment whose code is the new baseline.")
+    ] = None,
+    strategy: options.Strategy = "list",
     seed: options.Seed = 0,
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
     url: Url = "",
@@ -56,7 +63,10 @@ def submit(
         "novelty": novelty == "on",
         "seed": seed,
         "sandbox": sandbox,
-        "budget": {"usd": budget_usd},
+        "budget": {"usd": budget_usd, "gpu_seconds": budget_gpu_s, "wall_s": budget_wall_s},
+        "priority": priority,
+        "parent": parent,
+        "strategy": strategy,
     }
     with Server.of(Settings(), url) as server:
         direction = server.post("/v1/directions", asked)

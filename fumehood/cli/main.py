@@ -82,6 +82,9 @@ def run(
     sandbox: SandboxOption = "auto",
     novelty: options.NoveltyCheck = "on",
     budget_usd: options.Budget = None,
+    budget_gpu_s: options.GpuBudget = None,
+    budget_wall_s: options.WallBudget = None,
+    strategy: options.Strategy = "list",
     seed: options.Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the folder at --out, or show it when it is finished.")
@@ -101,6 +104,9 @@ def run(
         seed=seed,
         sandbox=sandbox,
         budget_usd=budget_usd,
+        budget_gpu_s=budget_gpu_s,
+        budget_wall_s=budget_wall_s,
+        strategy=strategy,
     )
     progress = output.Progress(as_json=as_json)
     given = {_FIELDS.get(name, name) for name in context.params if _is_given(context, name)}

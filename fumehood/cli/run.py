@@ -126,9 +126,10 @@ def _find(store: Store, known: DirectionId, out: Path) -> Direction:
 def _lifted(store: Store, direction: Direction, asked: directions.Submission) -> Direction:
     """Take over a raised budget, and lift the holds that it or the command itself mends."""
     with store.begin() as tx:
-        budget = asked.budget_usd if asked.budget_usd is not None else direction.budget_usd
+        names = ("budget_usd", "budget_gpu_s", "budget_wall_s")
+        given = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
         hold = Hold.NONE if direction.hold in _LIFTED else direction.hold
-        direction = dataclasses.replace(direction, budget_usd=budget, hold=hold)
+        direction = dataclasses.replace(direction, hold=hold, **given)
         tx.directions.save(direction)
         for experiment in tx.experiments.find(direction_id=direction.id):
             if experiment.hold in _LIFTED:
@@ -178,13 +179,19 @@ def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str
         raise
 
 
+_BUDGETS = {"GPU-seconds": "--budget-gpu-s", "seconds of executions": "--budget-wall-s"}
+"""By what a sentence about a budget says, the option that raises it."""
+
+
 def raise_for(direction: Direction, store: Store, artifacts: Artifacts) -> None:
     """Raise what a direction's end means for the command's exit status."""
     with store.begin(write=False) as tx:
         holds = {direction.hold, *(one.hold for one in tx.experiments.find(direction_id=direction.id))}
         past = tx.events.since(direction.id, 0, 1_000_000)
     if Hold.OVER_BUDGET in holds:
-        raise OverBudgetError(f"{_last(past, Hold.OVER_BUDGET)}. Raise --budget-usd and give --resume to go on.")
+        why = _last(past, Hold.OVER_BUDGET)
+        option = next((name for words, name in _BUDGETS.items() if words in why), "--budget-usd")
+        raise OverBudgetError(f"{why}. Raise {option} and give --resume to go on.")
     if Hold.NO_MODEL in holds:
         raise ModelUnavailableError(f"{_last(past, Hold.NO_MODEL)}. Nothing is lost: give --resume to go on.")
     if waiting := approvals.waiting(store, artifacts, direction.id):

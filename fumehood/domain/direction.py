@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fumehood.domain.ids import DirectionId, TenantId
-from fumehood.errors import ConflictError
+from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
+from fumehood.errors import ConflictError, OverBudgetError
 
 
 class DirectionState(StrEnum):
@@ -46,6 +46,30 @@ class Hold(StrEnum):
     """The admin's policy wants a person; only an admin lifts it, never whoever submitted."""
 
 
+LEAST_PRIORITY, MOST_PRIORITY = -5, 5
+PRIORITY_S = 30.0
+"""How much older a step counts beside its tenant's others for each point of its direction's priority, in seconds."""
+STRATEGIES = ("list",)
+"""How ideas are searched for: one list, carried out in its order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviewing:
+    """How a paper is to be reviewed; None leaves it to the reviewer."""
+
+    reflections: int | None = None
+    ensemble: int | None = None
+    fewshot: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What a direction's executions have used so far; what runs now is not counted."""
+
+    gpu_s: float
+    wall_s: float
+
+
 _STOPS = frozenset({DirectionState.FAILED, DirectionState.CANCELLED})
 DIRECTION_MOVES: Mapping[DirectionState, frozenset[DirectionState]] = {
     DirectionState.QUEUED: _STOPS | {DirectionState.IDEATING},
@@ -77,6 +101,18 @@ class Direction:
     """Base of everything drawn for this direction: seeds of runs are offset by it."""
     sandbox: str = "auto"
     budget_usd: float | None = None
+    budget_gpu_s: float | None = None
+    """GPU-seconds after which no execution begins."""
+    budget_wall_s: float | None = None
+    """Seconds that executions ran, one after the other, after which no execution begins."""
+    priority: int = 0
+    """Within its tenant; a higher one goes first, but for what has waited long."""
+    parent: ExperimentId | None = None
+    """The confirmed experiment that this direction starts from."""
+    parent_files: Mapping[str, str] = field(default_factory=dict)
+    """The parent's code, path to SHA-256: it takes the place of the template's in every working copy."""
+    strategy: str = "list"
+    reviewing: Reviewing = Reviewing()
     approve: Approve = Approve.AUTO
     template_files: Mapping[str, str] = field(default_factory=dict)
     """Path in the template's folder to the SHA-256 of its bytes, as they were at submission."""
@@ -91,6 +127,17 @@ class Direction:
         if state not in DIRECTION_MOVES[self.state]:
             raise ConflictError(f"A direction that is {self.state} cannot become {state}.")
         return dataclasses.replace(self, state=state, **changes)  # type: ignore[arg-type]
+
+    def check_budget(self, spent: Spending) -> None:
+        """Refuse that anything begins where a budget of seconds is used up."""
+        for most, used, words in (
+            (self.budget_gpu_s, spent.gpu_s, "GPU-seconds"),
+            (self.budget_wall_s, spent.wall_s, "seconds of executions"),
+        ):
+            if most is not None and used >= most:
+                raise OverBudgetError(
+                    f"The direction's budget is {most:g} {words}, and {used:g} are used.", is_directions=True
+                )
 
     def reopened(self) -> Direction:
         """Return this direction, which has ended, going on with a fork; `ConflictError` where it was cancelled."""

@@ -65,6 +65,7 @@ class LedgerEntry:
     tokens: int = 0
     cpu_s: float = 0.0
     gpu_s: float = 0.0
+    wall_s: float = 0.0
     bytes: int = 0
     running: int = 0
     gpus: int = 0
@@ -100,6 +101,7 @@ def plus(balance: Balance, entry: LedgerEntry) -> Balance:
         tokens=balance.tokens + entry.tokens,
         cpu_s=balance.cpu_s + entry.cpu_s,
         gpu_s=balance.gpu_s + entry.gpu_s,
+        wall_s=balance.wall_s + entry.wall_s,
         bytes=balance.bytes + entry.bytes,
         running=balance.running + entry.running,
         gpus=balance.gpus + entry.gpus,

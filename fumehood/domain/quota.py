@@ -50,6 +50,8 @@ class Balance:
     tokens: int = 0
     cpu_s: float = 0.0
     gpu_s: float = 0.0
+    wall_s: float = 0.0
+    """Booked when an execution has ended; nothing is reserved of it."""
     bytes: int = 0
     running: int = 0
     """Executions that are reserved for or run."""

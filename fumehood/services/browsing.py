@@ -180,7 +180,7 @@ class Shelf:
 
 def changes(artifacts: Artifacts, direction: Direction, experiment: Experiment) -> list[Change]:
     """Return what an experiment changed in the code of its direction's template."""
-    before, after = templates.workspace(direction.template_files), experiment.files
+    before, after = templates.start_of(direction), experiment.files
     return [
         Change(path=path, kind=_kind(path, before, after), diff=_diff(artifacts, path, before, after))
         for path in sorted(before.keys() | after.keys())

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
+from fumehood.domain.direction import (
+    LEAST_PRIORITY,
+    MOST_PRIORITY,
+    STRATEGIES,
+    Approve,
+    Direction,
+    DirectionState,
+    Hold,
+    Reviewing,
+)
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.idea import Decision, Idea
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
@@ -17,8 +26,9 @@ from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError, ConflictError
 from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store, Transaction
-from fumehood.services import audit, screening, templates, tenants
+from fumehood.services import audit, lineage, screening, templates, tenants
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.lineage import Parent
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
 from fumehood.services.world import WriteWorld
@@ -47,6 +57,13 @@ class Submission:
     seed: int = 0
     sandbox: str = "auto"
     budget_usd: float | None = None
+    budget_gpu_s: float | None = None
+    budget_wall_s: float | None = None
+    priority: int = 0
+    parent: str | None = None
+    """The id of a confirmed experiment whose code is the new baseline."""
+    strategy: str = "list"
+    reviewing: Reviewing = field(default_factory=Reviewing)
     approve: Approve = Approve.AUTO
     tenant: TenantId = LOCAL_TENANT
     actor: str = LOCAL_ACTOR
@@ -73,7 +90,11 @@ def submit(
     """
     if shipped_only and asked.template not in templates.names(shipped):
         raise BadInputError(f"There is no template {asked.template!r}.")
-    direction = draft(artifacts, clock, asked, shipped)
+    parent = None
+    if asked.parent is not None:
+        with store.begin(write=False) as tx:
+            parent = lineage.parent_of(tx, asked.tenant, ExperimentId(asked.parent))
+    direction = draft(artifacts, clock, asked, shipped, parent)
     if baseline_only:
         direction = dataclasses.replace(direction, ideas=0)
     told = screening.of_direction(direction)
@@ -117,8 +138,43 @@ def first_step(direction_id: DirectionId, *, is_screened: bool = False) -> Next:
     return Next(name="begin", key=f"begin:{direction_id}", direction_id=direction_id, payload=payload)
 
 
-def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) -> Direction:
+def draft(
+    artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path, parent: Parent | None = None
+) -> Direction:
     """Return the direction that a submission means, or refuse it in one sentence."""
+    _check(asked)
+    name, files = _template(artifacts, asked, shipped) if parent is None else _inherited(asked, parent)
+    template = templates.load(files, artifacts, name)
+    templates.profile_of(template, asked.profile)
+    _, task = templates.prompt_of(files, artifacts)
+    return Direction(
+        id=DirectionId(clock.new_id("dir")),
+        tenant=asked.tenant,
+        template=name,
+        text=asked.text.strip() if asked.text else task,
+        model=asked.model,
+        review_model=asked.review_model or asked.model,
+        profile=asked.profile,
+        ideas=asked.ideas,
+        runs=asked.runs,
+        novelty=asked.novelty,
+        seed=asked.seed,
+        sandbox=asked.sandbox,
+        budget_usd=asked.budget_usd,
+        budget_gpu_s=asked.budget_gpu_s,
+        budget_wall_s=asked.budget_wall_s,
+        priority=asked.priority,
+        parent=parent.experiment.id if parent else None,
+        parent_files=parent.code if parent else {},
+        strategy=asked.strategy,
+        reviewing=asked.reviewing,
+        approve=asked.approve,
+        template_files=files,
+        created_at=clock.now(),
+    )
+
+
+def _check(asked: Submission) -> None:
     if asked.text is not None and not asked.text.strip():
         raise BadInputError("The direction's text is empty: say in a sentence or two what to look into.")
     if asked.text is not None and len(asked.text) > MAX_TEXT:
@@ -130,34 +186,35 @@ def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) 
         raise BadInputError(f"The seed must be from 0 to {MAX_SEED}, not {asked.seed}.")
     if not asked.model.strip() or (asked.review_model is not None and not asked.review_model.strip()):
         raise BadInputError("A model's name is needed, such as `offline`.")
-    if asked.budget_usd is not None and not (math.isfinite(asked.budget_usd) and asked.budget_usd >= 0):
-        raise BadInputError("The budget must be a number of US dollars that is not negative.")
+    if asked.strategy not in STRATEGIES:
+        raise BadInputError(f"There is no strategy {asked.strategy!r} yet; there is {', '.join(STRATEGIES)}.")
+    if not LEAST_PRIORITY <= asked.priority <= MOST_PRIORITY:
+        raise BadInputError(f"The priority must be from {LEAST_PRIORITY} to {MOST_PRIORITY}, not {asked.priority}.")
+    check_budget(asked.budget_usd, asked.budget_gpu_s, asked.budget_wall_s)
+
+
+def check_budget(usd: float | None, gpu_s: float | None, wall_s: float | None) -> None:
+    """Refuse a budget that is no finite number from zero on."""
+    for amount, of in ((usd, "US dollars"), (gpu_s, "GPU-seconds"), (wall_s, "seconds")):
+        if amount is not None and not (math.isfinite(amount) and amount >= 0):
+            raise BadInputError(f"The budget must be a number of {of} that is not negative.")
+
+
+def _template(artifacts: Artifacts, asked: Submission, shipped: Path) -> tuple[str, dict[str, str]]:
+    """Return a template's name and a snapshot of its files."""
     folder = templates.find(asked.template, shipped)
     files = templates.snapshot(folder, artifacts)
     problems = templates.check(files, artifacts, folder.name)
     if problems:
         raise BadInputError(f"The template {folder.name} does not keep the contract: {problems[0]}")
-    template = templates.load(files, artifacts, folder.name)
-    templates.profile_of(template, asked.profile)
-    _, task = templates.prompt_of(files, artifacts)
-    return Direction(
-        id=DirectionId(clock.new_id("dir")),
-        tenant=asked.tenant,
-        template=folder.name,
-        text=asked.text.strip() if asked.text else task,
-        model=asked.model,
-        review_model=asked.review_model or asked.model,
-        profile=asked.profile,
-        ideas=asked.ideas,
-        runs=asked.runs,
-        novelty=asked.novelty,
-        seed=asked.seed,
-        sandbox=asked.sandbox,
-        budget_usd=asked.budget_usd,
-        approve=asked.approve,
-        template_files=files,
-        created_at=clock.now(),
-    )
+    return folder.name, files
+
+
+def _inherited(asked: Submission, parent: Parent) -> tuple[str, dict[str, str]]:
+    """Return the template that the parent began with, as it was then."""
+    if asked.template != parent.direction.template:
+        raise BadInputError(f"The parent's template is {parent.direction.template}, so {asked.template!r} cannot be.")
+    return asked.template, dict(parent.direction.template_files)
 
 
 def begin(world: WriteWorld, step: Step) -> Change:
@@ -211,7 +268,7 @@ def schedule(world: WriteWorld, step: Step) -> Change:
             idea_id=idea.id,
             name=idea.name,
             index=number,
-            files=templates.workspace(direction.template_files),
+            files=templates.start_of(direction),
             baseline_id=baselines[0].id if baselines else None,
             created_at=now,
         )

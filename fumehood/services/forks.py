@@ -80,7 +80,7 @@ class _Source:
     def code_before(self, number: int) -> Mapping[str, str]:
         """Return the code that a run's edit begins from."""
         earlier = [run.files for run in self.runs if run.index < number]
-        return earlier[-1] if earlier else templates.workspace(self.direction.template_files)
+        return earlier[-1] if earlier else templates.start_of(self.direction)
 
 
 def fork(
@@ -283,7 +283,7 @@ def begin(world: WriteWorld, step: Step) -> Change:
 
 def _by_hand(world: WriteWorld, direction: Direction, made: Experiment) -> Text:
     """Return what the policy looks at of a fork: its code as it differs from the template's, and a person's words."""
-    as_shipped = dataclasses.replace(made, files=templates.workspace(direction.template_files))
+    as_shipped = dataclasses.replace(made, files=templates.start_of(direction))
     told = screening.of_diff(world, as_shipped, made.files)
     given = (("plan", made.plan), ("notes", made.notes))
     words = "".join(f"\n{text}" for name, text in given if name in made.edited)

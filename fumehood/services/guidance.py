@@ -119,6 +119,35 @@ def undecided(tx: Transaction, direction: DirectionId) -> list[Idea]:
     return [idea for idea in tx.ideas.find(direction_id=direction) if idea.goes_on and idea.decision is Decision.OPEN]
 
 
+def set_budget(
+    store: Store,
+    clock: Clock,
+    actor: str,
+    direction_id: DirectionId,
+    *,
+    usd: float | None,
+    gpu_s: float | None,
+    wall_s: float | None,
+) -> Direction:
+    """Give a direction another budget (None: no limit) and let go on what one held; too little holds it again.
+
+    Raises `BadInputError` for what is no budget, and `ConflictError` for a direction that has ended.
+    """
+    directions.check_budget(usd, gpu_s, wall_s)
+    with store.begin() as tx:
+        direction = directions.live(tx, direction_id)
+        hold = Hold.NONE if direction.hold is Hold.OVER_BUDGET else direction.hold
+        changed = dataclasses.replace(direction, budget_usd=usd, budget_gpu_s=gpu_s, budget_wall_s=wall_s, hold=hold)
+        tx.directions.save(changed)
+        for experiment in tx.experiments.find(direction_id=direction_id, hold=Hold.OVER_BUDGET):
+            if not experiment.is_final:
+                tx.experiments.save(dataclasses.replace(experiment, hold=Hold.NONE))
+        tx.events.append(happened(clock, changed, "direction.budget", "a person set the budget"))
+        told = {"usd": usd, "gpu_seconds": gpu_s, "wall_s": wall_s}
+        audit.note(tx, clock, actor, "direction.budget", tenant=changed.tenant, subject=changed.id, **told)
+    return changed
+
+
 def pause_direction(store: Store, clock: Clock, actor: str, direction_id: DirectionId) -> Direction:
     """Begin nothing more of a direction; what runs goes on."""
     return _hold_direction(store, clock, actor, direction_id, Hold.PAUSED)
@@ -214,7 +243,7 @@ def _begin_later(tx: Transaction, clock: Clock, direction: Direction, idea: Idea
             idea_id=idea.id,
             name=idea.name,
             index=number,
-            files=templates.workspace(direction.template_files),
+            files=templates.start_of(direction),
             baseline_id=baselines[0].id if baselines else None,
             created_at=clock.now(),
         )

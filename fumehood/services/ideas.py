@@ -15,7 +15,7 @@ from fumehood.domain.ids import IdeaId, idea_name
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.ports import Call
-from fumehood.services import feedback, screening, templates
+from fumehood.services import feedback, lineage, screening, templates
 from fumehood.services.calls import claims_for
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -57,9 +57,10 @@ def propose(world: WriteWorld, step: Step) -> Change:
         direction = tx.directions.get(step.direction_id)
         archive = tx.ideas.find(direction_id=direction.id)
         guidance = feedback.said(tx, direction.id)
+        inherited = lineage.told(tx, world.artifacts, direction)
     index = int(step.payload["index"])
     following = after(direction, index)
-    answer, reflections = _ask(world, direction, archive, index, guidance)
+    answer, reflections = _ask(world, direction, archive, index, guidance, inherited)
     if answer.exhausted or not answer.title.strip() or not answer.experiment.strip():
         event = happened(world.clock, direction, "idea.none", f"idea {index + 1}: the model had no further idea")
         return Change(steps=(_schedule(direction),), events=(event,))
@@ -94,10 +95,10 @@ def propose(world: WriteWorld, step: Step) -> Change:
 
 
 def _ask(
-    world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, guidance: str
+    world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, guidance: str, found: str
 ) -> tuple[IdeaAnswer, int]:
     system, task = templates.prompt_of(direction.template_files, world.artifacts)
-    code = world.artifacts.get(direction.template_files["experiment.py"]).decode(errors="replace")
+    code = world.artifacts.get(templates.start_of(direction)["experiment.py"]).decode(errors="replace")
     seeds = templates.seed_ideas(direction.template_files, world.artifacts)
     earlier = [*seeds, *({"Name": one.name, "Title": one.title, "Experiment": one.experiment} for one in archive)]
     template = templates.load(direction.template_files, world.artifacts, direction.template)
@@ -111,6 +112,7 @@ def _ask(
         may_change=", ".join(template.comparison.may_change) or "anything in the editable files",
         archive=shown,
         guidance=guidance,
+        parent=found,
         number=str(index + 1),
         total=str(direction.ideas),
     )

@@ -47,8 +47,8 @@ def baseline(world: WriteWorld, step: Step) -> Change:
         experiment_id=None,
         index=0,
         title="Baseline",
-        description="The template as it is.",
-        files=templates.workspace(direction.template_files),
+        description="The parent's code as it is." if direction.parent else "The template as it is.",
+        files=templates.start_of(direction),
         seeds=preparing.seeds_of(direction, profile),
         cache_key=key,
     )
@@ -212,6 +212,8 @@ def _cache_key(direction: Direction, image: str) -> str:
         direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, image,
         direction.sandbox,
     ]  # fmt: skip
+    if direction.parent_files:
+        parts.append(sorted(direction.parent_files.items()))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from fumehood.domain import ledger, quota
-from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.direction import PRIORITY_S, Direction, Hold, Spending
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
-from fumehood.domain.ids import TenantId
+from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import LedgerEntry
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.tenant import Tenant
@@ -35,6 +35,9 @@ def reserve(
         tenant = tenant_of(tx, direction.tenant)
         if tx.ledger.entry(_entry_id(execution, execution.fence, "reserved")):
             return tuple(one.id for one in tx.leases.find(execution_id=execution.id))
+        current = tx.directions.get(direction.id)
+        if current.budget_gpu_s is not None or current.budget_wall_s is not None:
+            current.check_budget(spent(tx, direction.id))
         quota.check_limits(tenant.quotas, execution.limits)
         entry = _worst(clock, direction, execution)
         total = tx.ledger.balance(tenant.id)
@@ -48,6 +51,17 @@ def reserve(
             return None
         tx.ledger.add(entry)
         return granted
+
+
+def spent(tx: Transaction, key: DirectionId) -> Spending:
+    """Return what a direction's executions have used; without what is set aside for those under way."""
+    balance = tx.ledger.balance(key)
+    open_gpu_s = 0.0
+    for state in (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED):
+        for execution in tx.executions.find(direction_id=key, state=state):
+            reserved = tx.ledger.entry(_entry_id(execution, execution.fence, "reserved"))
+            open_gpu_s += reserved.gpu_s if reserved else 0.0
+    return Spending(gpu_s=max(0.0, balance.gpu_s - open_gpu_s), wall_s=balance.wall_s)
 
 
 def settle(tx: Transaction, clock: Clock, execution: Execution) -> None:
@@ -70,6 +84,7 @@ def settle(tx: Transaction, clock: Clock, execution: Execution) -> None:
             kind="settled",
             cpu_s=(usage.cpu_s if usage else 0.0) - reserved.cpu_s,
             gpu_s=wall_s * reserved.gpus - reserved.gpu_s,
+            wall_s=wall_s,
             bytes=kept - reserved.bytes,
             running=-reserved.running,
             gpus=-reserved.gpus,
@@ -124,13 +139,16 @@ def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequenc
 def _in_turn(tx: Transaction, leases: Sequence[Lease], today: str) -> list[Execution]:
     """Return the executions that wait for GPUs, the tenant first that has least for its weight, then the oldest.
 
+    Priorities count among a tenant's own only.
+
     What was used today counts beside what is held, so that tenants who take turns on one GPU get their share too. What
     was used before does not, or who has worked here for a year would wait until a newcomer has had as much.
     """
     turns: list[Execution] = []
     waiting: dict[TenantId, list[Execution]] = {}
     held: dict[TenantId, float] = {}
-    for execution in tx.executions.find(state=ExecutionState.WANTED):
+    wanted = tx.executions.find(state=ExecutionState.WANTED)
+    for execution in sorted(wanted, key=lambda one: _age(tx, one)):
         if execution.gpus and _may_begin(tx, execution):
             waiting.setdefault(tx.directions.get(execution.direction_id).tenant, []).append(execution)
     for lease in leases:
@@ -151,6 +169,11 @@ def _in_turn(tx: Transaction, leases: Sequence[Lease], today: str) -> list[Execu
         held[key] = held.get(key, 0.0) + execution.gpus
         turns.append(execution)
     return turns
+
+
+def _age(tx: Transaction, execution: Execution) -> float:
+    """Return when an execution counts as wanted among its tenant's: the earlier, the higher its priority."""
+    return execution.created_at - PRIORITY_S * tx.directions.get(execution.direction_id).priority
 
 
 def _may_begin(tx: Transaction, execution: Execution) -> bool:

@@ -239,7 +239,8 @@ def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries
     if hold is not Hold.NONE:
         # What is held has not failed: it waits for the hold to be lifted, then has all its tries again.
         held = dataclasses.replace(step, tries=0)
-        commit(store, clock, held, _held(store, clock, step, hold, reason), StepState.DUE, reason)
+        whole = isinstance(error, OverBudgetError) and error.is_directions
+        commit(store, clock, held, _held(store, clock, step, hold, reason, whole=whole), StepState.DUE, reason)
         return _Ended(Ending.HELD, reason)
     if not isinstance(error, FumehoodError):
         LOG.error("the step %s (%s) broke, try %d", step.name, step.id, step.tries, exc_info=error)
@@ -356,10 +357,10 @@ def _subject(store: Store, step: Step) -> tuple[Direction, Experiment | None]:
         return direction, tx.experiments.get(step.experiment_id) if step.experiment_id else None
 
 
-def _held(store: Store, clock: Clock, step: Step, hold: Hold, reason: str) -> Change:
+def _held(store: Store, clock: Clock, step: Step, hold: Hold, reason: str, *, whole: bool) -> Change:
     direction, experiment = _subject(store, step)
     event = happened(clock, step, hold.value, f"held: {reason}")
-    if experiment is not None:
+    if experiment is not None and not whole:
         return Change(experiments=(dataclasses.replace(experiment, hold=hold),), events=(event,))
     return Change(directions=(dataclasses.replace(direction, hold=hold),), events=(event,))
 

@@ -118,6 +118,14 @@ def workspace(files: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def start_of(direction: Direction) -> dict[str, str]:
+    """Return the files that a direction's experiments start from: the template's, and its parent's code over them.
+
+    The parent's files are never the template's own, so that an evaluator never lies beside them.
+    """
+    return {**workspace(direction.template_files), **direction.parent_files}
+
+
 def prompt_of(files: Mapping[str, str], artifacts: Artifacts) -> tuple[str, str]:
     """Return `system` and `task_description` of `prompt.json`."""
     try:

@@ -14,7 +14,7 @@ from ulid import ULID
 
 from fumehood.domain import ledger
 from fumehood.domain.audit import AuditEntry
-from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.direction import PRIORITY_S, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
@@ -256,7 +256,7 @@ class MemorySteps(_Reading[Step]):
         direction_id: DirectionId | None = None,
         apart_from: frozenset[DirectionId] = frozenset(),
     ) -> Step | None:
-        """Take the oldest due step of a side whose direction and experiment are not held."""
+        """Take the due step whose turn it is of a side whose direction and experiment are not held."""
         due = [row for row in self._rows.values() if row["side"] == side and self._is_due(row, now)]
         ours = [
             row
@@ -267,7 +267,16 @@ class MemorySteps(_Reading[Step]):
         allowed = [row for row in ours if self.is_allowed(row, side)]
         if not allowed:
             return None
-        row = min(allowed, key=lambda row: row["due_at"])
+        oldest = min(allowed, key=lambda row: row["due_at"])
+        # The oldest says whose turn it is; which of that tenant's steps is taken, their priorities.
+        owners = self._work.directions
+        tenant = owners[oldest["direction_id"]]["tenant"]
+        mine = [row for row in allowed if owners[row["direction_id"]]["tenant"] == tenant]
+        if not any(
+            one["priority"] for one in owners.values() if one["tenant"] == tenant and one["state"] in plain.LIVE
+        ):
+            mine = [oldest]
+        row = min(mine, key=lambda row: row["due_at"] - PRIORITY_S * owners[row["direction_id"]]["priority"])
         raised = {"fence": row["fence"] + 1, "tries": row["tries"] + 1, "lease_until": now + lease_s}
         self._rows[row["id"]] = {**row, **raised, "state": StepState.CLAIMED.value}
         return self.get(row["id"])
@@ -287,7 +296,7 @@ class MemorySteps(_Reading[Step]):
             return side is Side.RUN
         if row["name"] in CLEARING:
             # Whoever waits for the machine's devices and room does not wait for a pause of somebody else's.
-            return side is Side.RUN
+            return True
         if any(self._work.switches.get(key, {}).get("is_paused") for key in (PLATFORM, direction["tenant"])):
             return False
         return bool(direction["hold"] == Hold.NONE and experiment.get("hold", Hold.NONE) == Hold.NONE)

@@ -30,6 +30,9 @@ T = TypeVar("T")
 STOPPED: Final = (DirectionState.FAILED.value, DirectionState.CANCELLED.value)
 """Of a direction in such a state only the engine's steps are still done."""
 
+LIVE: Final = tuple(state.value for state in DirectionState if state.value not in {*STOPPED, DirectionState.DONE.value})
+"""States of a direction that goes on."""
+
 
 def plain(value: Any) -> Any:
     """Return what JSON can say of a value: mappings, lists and scalars."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     Subquery,
     Table,
     and_,
@@ -26,7 +27,7 @@ from sqlalchemy.exc import IntegrityError
 
 from fumehood.domain import ledger
 from fumehood.domain.audit import AuditEntry
-from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.direction import LEAST_PRIORITY, MOST_PRIORITY, PRIORITY_S, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
@@ -205,13 +206,15 @@ class SqlSteps(_Reading[Step]):
         direction_id: DirectionId | None = None,
         apart_from: frozenset[DirectionId] = frozenset(),
     ) -> Step | None:
-        """Take the oldest due step of a side whose direction and experiment are not held."""
+        """Take the due step whose turn it is of a side whose direction and experiment are not held."""
         steps = self._table.c
-        ours = self._ours(direction_id, apart_from)
+        chosen = self._chosen(side, now, self._ours(direction_id, apart_from))
+        if chosen is None:
+            return None
         row = self._connection.execute(
             update(self._table)
             # Asked of the row itself once more, so that of two claims at once the later finds it taken.
-            .where(steps.id == self._oldest(side, now, ours), or_(self._is_due(now), self._is_overdue(now)))
+            .where(steps.id == chosen, or_(self._is_due(now), self._is_overdue(now)))
             .values(
                 state=StepState.CLAIMED.value,
                 fence=steps.fence + 1,
@@ -237,6 +240,26 @@ class SqlSteps(_Reading[Step]):
             asked = and_(asked, steps.direction_id.not_in(sorted(apart_from)))
         return or_(asked, steps.name.in_(CLEARING))
 
+    def _chosen(self, side: Side, now: float, ours: ColumnElement[bool]) -> str | None:
+        """Return the step whose turn it is: the oldest says of which tenant, priorities which of that tenant's."""
+        steps, directions, others = self._table.c, tables.DIRECTIONS.c, tables.DIRECTIONS.alias()
+        has_priorities = exists().where(
+            others.c.tenant == directions.tenant, others.c.state.in_(plain.LIVE), others.c.priority != 0
+        )
+        oldest = self._connection.execute(
+            select(steps.id, steps.due_at, directions.tenant, has_priorities)
+            .join_from(self._table, tables.DIRECTIONS, directions.id == steps.direction_id)
+            .where(steps.id == self._oldest(side, now, ours))
+        ).one_or_none()
+        if oldest is None or not oldest[3]:
+            return None if oldest is None else str(oldest[0])
+        # What is so much younger than the oldest is no priority's to bring forward.
+        reach = oldest[1] + PRIORITY_S * (MOST_PRIORITY - LEAST_PRIORITY)
+        mine = and_(ours, directions.tenant == oldest[2], steps.due_at <= reach)
+        query = self._allowed(side, or_(self._is_due(now), self._is_overdue(now)), mine)
+        counted = steps.due_at - PRIORITY_S * directions.priority
+        return self._connection.execute(query.order_by(counted, steps.row).limit(1)).scalars().first()
+
     def _oldest(self, side: Side, now: float, ours: ColumnElement[bool]) -> Any:
         # Two questions, each with an index in the order of its answer, so that a long queue is not read to its end.
         first = [self._first(side, condition, ours) for condition in (self._is_due(now), self._is_overdue(now))]
@@ -244,6 +267,12 @@ class SqlSteps(_Reading[Step]):
         return select(both.c.id).order_by(both.c.due_at, both.c.row).limit(1).scalar_subquery()
 
     def _first(self, side: Side, condition: ColumnElement[bool], ours: ColumnElement[bool]) -> Subquery:
+        steps = self._table.c
+        return self._allowed(side, condition, ours).order_by(steps.due_at, steps.row).limit(1).subquery()
+
+    def _allowed(
+        self, side: Side, condition: ColumnElement[bool], ours: ColumnElement[bool]
+    ) -> Select[tuple[Any, Any, Any]]:
         steps, directions, experiments = self._table.c, tables.DIRECTIONS.c, tables.EXPERIMENTS.c
         free = and_(
             directions.hold == Hold.NONE.value,
@@ -260,9 +289,6 @@ class SqlSteps(_Reading[Step]):
             .join_from(self._table, tables.DIRECTIONS, directions.id == steps.direction_id)
             .outerjoin(tables.EXPERIMENTS, experiments.id == steps.experiment_id)
             .where(steps.side == side.value, condition, allowed, ours)
-            .order_by(steps.due_at, steps.row)
-            .limit(1)
-            .subquery()
         )
 
     def renew(self, step: Step, *, until: float) -> bool:

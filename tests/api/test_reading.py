@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from fumehood.domain.direction import DirectionState
+from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.ids import DirectionId
-from fumehood.services import browsing
+from fumehood.domain.tenant import Scope
+from fumehood.services import browsing, keys, tenants
 from fumehood.store.sql import open_store
 from tests.api.test_api import ASKED, UNKNOWN, Served, problem
 
@@ -191,6 +194,77 @@ class TestLog:
         served.feed.streams = 1
         path = f"/v1/runs/{served.lab.runs()[0].id}/log?follow=true"
         problem(served.client.get(path), 429, "too-many-streams")
+
+
+class TestAsked:
+    """What a direction may be asked beside its template."""
+
+    def test_all_of_it_is_kept_and_shown(self, served: Served) -> None:
+        asked = {
+            "budget": {"usd": 1.5, "gpu_seconds": 2.0, "wall_s": 3600},
+            "priority": -2,
+            "strategy": "list",
+            "review": {"model": "offline", "reflections": 3, "ensemble": 5, "fewshot": 1},
+        }
+        known = served.client.post("/v1/directions", json=ASKED | asked)
+        assert known.status_code == 202, known.text
+        told = served.client.get(f"/v1/directions/{known.json()['id']}").json()
+        assert {name: told[name] for name in asked} == asked
+        assert told["parent"] is None
+
+    @pytest.mark.parametrize(
+        ("asked", "said"),
+        [
+            ({"strategy": "tree"}, "There is no strategy 'tree' yet; there is list."),
+            ({"priority": 6}, "priority"), ({"priority": 1.0}, "priority"), ({"priority": True}, "priority"),
+            ({"budget": {"gpu_seconds": "1"}}, "budget.gpu_seconds"), ({"budget": {"wall_s": -1}}, "budget.wall_s"),
+            ({"budget": {"wall_s": True}}, "budget.wall_s"), ({"review": {"ensemble": 0}}, "review.ensemble"),
+            ({"review": {"odd": 1}}, "review.odd"), ({"parent": ""}, "parent"),
+            ({"review_model": "a", "review": {"model": "b"}}, "two models"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_is_one_sentence(self, served: Served, asked: dict[str, Any], said: str) -> None:
+        told = problem(served.client.post("/v1/directions", json=ASKED | asked), 422, "bad-input")
+        assert said in told["detail"]
+        assert served.lab.steps() == ()
+
+    def test_a_parent_is_a_confirmed_experiment_of_ones_own(self, served: Served) -> None:
+        served.client.post("/v1/directions", json=ASKED | {"ideas": 1})
+        served.lab.go_on()
+        key = names(served)["exp"]
+        told = problem(served.client.post("/v1/directions", json=ASKED | {"parent": key}), 409, "conflict")
+        assert "must be confirmed" in told["detail"]
+        foreign = TestClient(
+            served.app,
+            raise_server_exceptions=False,
+            headers={"Authorization": f"Bearer {key_of_another(served)}"},
+        )
+        problem(foreign.post("/v1/directions", json=ASKED | {"parent": key}), 404, "not-found")
+        problem(served.client.post("/v1/directions", json=ASKED | {"parent": ABSENT["exp"]}), 404, "not-found")
+        found = served.lab.experiments()[0]
+        served.lab.save(dataclasses.replace(found, outcome=ExperimentOutcome.CONFIRMED))
+        answer = served.client.post("/v1/directions", json=ASKED | {"parent": key})
+        assert (answer.status_code, answer.json()["parent"]) == (202, key)
+
+    def test_another_budget_lets_go_on_what_the_old_one_held(self, served: Served) -> None:
+        made = served.client.post("/v1/directions", json=ASKED | {"ideas": 1, "budget": {"wall_s": 0}}).json()
+        path = f"/v1/directions/{made['id']}"
+        served.lab.go_on()
+        assert served.client.get(path).json()["hold"] == "over_budget"
+        told = served.client.put(f"{path}/budget", json={"wall_s": 1e6}).json()
+        assert (told["hold"], told["budget"]["wall_s"]) == ("none", 1e6)
+        served.lab.go_on()
+        assert served.client.get(path).json()["state"] == "done"
+        problem(served.client.put(f"{path}/budget", json={}), 409, "conflict")
+        noted = served.client.get("/v1/admin/audit?limit=200").json()["items"]
+        assert [one["detail"]["wall_s"] for one in noted if one["action"] == "direction.budget"] == [1e6]
+
+
+def key_of_another(served: Served) -> str:
+    owner = tenants.create(served.lab.store, served.lab.clock, "test", "another")
+    return keys.issue(
+        served.lab.store, served.lab.clock, "test", tenant=owner.id, name="", scopes=(Scope.READ, Scope.WRITE)
+    )[1]
 
 
 class TestFork:

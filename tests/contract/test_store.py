@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from fumehood.domain import ledger
 from fumehood.domain.audit import AuditEntry
-from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
+from fumehood.domain.direction import Approve, Direction, DirectionState, Hold, Reviewing
 from fumehood.domain.execution import (
     Artifact,
     ExecutionState,
@@ -77,6 +77,13 @@ DIRECTION = Direction(
     seed=2**40,
     sandbox="local",
     budget_usd=1.5,
+    budget_gpu_s=2.5,
+    budget_wall_s=3.5,
+    priority=2,
+    parent=ExperimentId("exp_0"),
+    parent_files={"experiment.py": "ef" * 32},
+    strategy="tree",
+    reviewing=Reviewing(ensemble=3),
     approve=Approve.IDEAS,
     template_files={"experiment.py": "ab" * 32},
     state=DirectionState.RUNNING,
@@ -240,6 +247,7 @@ ENTRY = LedgerEntry(
     tokens=17,
     cpu_s=1.5,
     gpu_s=2.5,
+    wall_s=3.5,
     bytes=2**40,
     running=1,
     gpus=2,
@@ -621,6 +629,31 @@ class TestSteps:
         with store.begin() as transaction:
             assert transaction.steps.get("step_2") == claimed[0]
 
+    def claimed_of(self, store: AnyStore, count: int) -> list[str]:
+        with store.begin() as transaction:
+            taken = [transaction.steps.claim(Side.WRITE, now=1000.0, lease_s=5.0) for _ in range(count)]
+        return [step.id for step in taken if step]
+
+    def test_a_higher_priority_goes_first_but_not_past_what_has_waited_long(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(priority=0))
+            transaction.directions.save(make_direction(id=OTHER, priority=2))
+            transaction.steps.add(make_step(1, due_at=100.0))
+            transaction.steps.add(make_step(2, due_at=101.0))
+            transaction.steps.add(make_step(3, due_at=159.0, direction_id=OTHER))
+            transaction.steps.add(make_step(4, due_at=161.5, direction_id=OTHER))
+            transaction.steps.add(make_step(5, due_at=900.0, direction_id=OTHER))
+        assert self.claimed_of(store, 6) == ["step_3", "step_1", "step_2", "step_4", "step_5"]
+
+    def test_a_priority_passes_nobody_elses_turn(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            transaction.directions.save(make_direction(priority=-5))
+            transaction.directions.save(make_direction(id=OTHER, tenant=TenantId("ten_2"), priority=5))
+            transaction.steps.add(make_step(1, due_at=1.0))
+            transaction.steps.add(make_step(2, due_at=2.0, direction_id=OTHER))
+            transaction.steps.add(make_step(3, due_at=3.0))
+        assert self.claimed_of(store, 4) == ["step_1", "step_2", "step_3"]
+
     def test_a_lease_that_ran_out_is_claimed_anew_and_its_holder_is_shut_out(self, store: AnyStore) -> None:
         with store.begin() as transaction:
             transaction.steps.add(make_step())
@@ -832,6 +865,7 @@ class TestLedger:
             tokens=-7,
             cpu_s=-1.5,
             gpu_s=0.0,
+            wall_s=-1.0,
             bytes=-1,
             running=-1,
             gpus=0,
@@ -841,7 +875,9 @@ class TestLedger:
             for entry in (ENTRY, other, foreign):
                 transaction.ledger.add(entry)
         day = ledger.day_account(TenantId("ten_1"), "2026-11-22")
-        sums = Balance(id=day, usd=0.25, tokens=10, cpu_s=0.0, gpu_s=2.5, bytes=2**40 - 1, running=0, gpus=2)
+        sums = Balance(
+            id=day, usd=0.25, tokens=10, cpu_s=0.0, gpu_s=2.5, wall_s=2.5, bytes=2**40 - 1, running=0, gpus=2
+        )
         with store.begin(write=False) as transaction:
             assert transaction.ledger.balance(day) == sums
             assert transaction.ledger.balance("ten_1") == dataclasses.replace(sums, id="ten_1")

@@ -5,7 +5,7 @@ Every prompt below is a file of this folder with `$field`s. All fields are text 
 | prompt | fields |
 |---|---|
 | `system` | `template_system` |
-| `idea` | `task`, `direction`, `code`, `metrics`, `may_change`, `archive`, `guidance`, `number`, `total` |
+| `idea` | `task`, `direction`, `code`, `metrics`, `may_change`, `archive`, `guidance`, `parent`, `number`, `total` |
 | `reflection` | `idea`, `archive`, `round`, `rounds` |
 | `novelty_query` | `idea`, `task`, `found`, `round`, `rounds` |
 | `novelty_decision` | `idea`, `task`, `found`, `facts` |

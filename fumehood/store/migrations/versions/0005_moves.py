@@ -1,4 +1,4 @@
-"""What programs print while they run, and experiments that are forks."""
+"""What programs print while they run, experiments that are forks, and what a direction may be asked beside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ ADDED: dict[str, dict[str, tuple[Any, bool, str | None]]] = {
         "forked_from": (TEXT, True, None),
         "from_step": (TEXT, False, ""),
         "edited": (JSON, False, "[]"),
-    }
+    },
+    "directions": {
+        "budget_gpu_s": (sa.Double(), True, None),
+        "budget_wall_s": (sa.Double(), True, None),
+        "priority": (sa.BigInteger(), False, "0"),
+        "parent": (TEXT, True, None),
+        "parent_files": (JSON, False, "{}"),
+        "strategy": (TEXT, False, "list"),
+        "reviewing": (JSON, False, "{}"),
+    },
+    "ledger": {"wall_s": (sa.Double(), False, "0")},
+    "balances": {"wall_s": (sa.Double(), False, "0")},
 }
 """By table, each new column's type, whether it may be empty, and what it holds in rows that are there."""
 
