@@ -64,7 +64,14 @@ def _changing(routes: APIRouter, context: Context) -> None:
             actor=by.key,
         )
         direction = directions.submit(
-            store, context.artifacts, clock, submission, context.shipped, shipped_only=True, once=once
+            store,
+            context.artifacts,
+            clock,
+            submission,
+            context.shipped,
+            shipped_only=True,
+            once=once,
+            known_templates=context.known_templates,
         )
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)

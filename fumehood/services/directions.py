@@ -18,6 +18,7 @@ from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store, Transaction
 from fumehood.services import audit, templates, tenants
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.known_templates import KnownTemplates
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
 from fumehood.services.world import WriteWorld
@@ -62,14 +63,16 @@ def submit(
     baseline_only: bool = False,
     shipped_only: bool = False,
     once: Once | None = None,
+    known_templates: KnownTemplates | None = None,
 ) -> Direction:
     """Check what is asked, keep a snapshot of the template, and make the first step due.
 
-    With `shipped_only` a template is a shipped one's name and never a path, as for callers on the network.
+    With `shipped_only` a template is a shipped one's name and never a path, as for callers on the network. What is
+    known of templates is not read again.
     """
     if shipped_only and asked.template not in templates.names(shipped):
         raise BadInputError(f"There is no template {asked.template!r}.")
-    direction = draft(artifacts, clock, asked, shipped)
+    direction = draft(artifacts, clock, asked, shipped, known_templates)
     if baseline_only:
         direction = dataclasses.replace(direction, ideas=0)
     with store.begin() as tx:
@@ -96,7 +99,9 @@ def first_step(direction_id: DirectionId) -> Next:
     return Next(name="begin", key=f"begin:{direction_id}", direction_id=direction_id, payload=traces.carried())
 
 
-def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) -> Direction:
+def draft(
+    artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path, known_templates: KnownTemplates | None = None
+) -> Direction:
     """Return the direction that a submission means, or refuse it in one sentence."""
     if asked.text is not None and not asked.text.strip():
         raise BadInputError("The direction's text is empty: say in a sentence or two what to look into.")
@@ -112,18 +117,13 @@ def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) 
     if asked.budget_usd is not None and not (math.isfinite(asked.budget_usd) and asked.budget_usd >= 0):
         raise BadInputError("The budget must be a number of US dollars that is not negative.")
     folder = templates.find(asked.template, shipped)
-    files = templates.snapshot(folder, artifacts)
-    problems = templates.check(files, artifacts, folder.name)
-    if problems:
-        raise BadInputError(f"The template {folder.name} does not keep the contract: {problems[0]}")
-    template = templates.load(files, artifacts, folder.name)
-    templates.profile_of(template, asked.profile)
-    _, task = templates.prompt_of(files, artifacts)
+    read = (known_templates or KnownTemplates()).read(folder, artifacts)
+    templates.profile_of(read.template, asked.profile)
     return Direction(
         id=DirectionId(clock.new_id("dir")),
         tenant=asked.tenant,
         template=folder.name,
-        text=asked.text.strip() if asked.text else task,
+        text=asked.text.strip() if asked.text else read.task,
         model=asked.model,
         review_model=asked.review_model or asked.model,
         profile=asked.profile,
@@ -134,7 +134,7 @@ def draft(artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path) 
         sandbox=asked.sandbox,
         budget_usd=asked.budget_usd,
         approve=asked.approve,
-        template_files=files,
+        template_files=read.files,
         created_at=clock.now(),
     )
 
