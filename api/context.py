@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
@@ -23,6 +23,7 @@ from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services.browsing import Shelf
 from fumehood.services.keys import Caller
+from fumehood.services.known_templates import KnownTemplates
 from fumehood.services.replies import Once
 
 T = TypeVar("T")
@@ -82,6 +83,7 @@ class Context:
     feed: Feed
     policy: Policy
     """What comes in is screened by its rules."""
+    known_templates: KnownTemplates = field(default_factory=KnownTemplates)
     public_keys: Callable[[], Mapping[str, bytes]]
     """The signing keys by fingerprint, as PEM."""
 
@@ -90,8 +92,8 @@ class Context:
         return Shelf(self.store, by.tenant)
 
 
-def caller(request: Request) -> Caller:
-    """Return whose key the door let in."""
+async def caller(request: Request) -> Caller:
+    """Return whose key the door let in; it waits for nothing, so it needs no thread."""
     found: Caller = request.state.caller
     return found
 
@@ -127,7 +129,7 @@ def say_replayed(response: Response, once: Once | None) -> None:
         response.headers["Idempotent-Replayed"] = "true"
 
 
-def known_names_only(request: Request) -> None:
+async def known_names_only(request: Request) -> None:
     """Refuse a query that names what the operation does not know, or one thing twice."""
     known = set(_query_names(request.scope["route"].dependant))
     given = [name for name, _ in request.query_params.multi_items()]

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from fumehood.domain.ids import RunId
 from fumehood.domain.output import Over, Printed
 from fumehood.domain.step import Event
+from fumehood.errors import StoreUnavailableError
 from fumehood.ports import Artifacts, Store
 from fumehood.services import browsing, outputs
 
@@ -210,8 +211,10 @@ class Feed:
                     version = now
                     await self._catch_up()
                 await asyncio.sleep(self._poll_s)
-            except Exception:  # noqa: BLE001 - whoever follows waits while the database is away, and then goes on
-                _LOG.warning("The events could not be read; the next look is in %s s.", PAUSE_S, exc_info=True)
+            except Exception as error:  # noqa: BLE001 - whoever follows waits while the database is away, and then goes on
+                # A database that is away has said all there is to say.
+                trace = None if isinstance(error, StoreUnavailableError) else error
+                _LOG.warning("the events could not be read, next look in %s s: %s", PAUSE_S, error, exc_info=trace)
                 version = None
                 await asyncio.sleep(PAUSE_S)
 

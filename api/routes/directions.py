@@ -76,6 +76,7 @@ def _changing(routes: APIRouter, context: Context) -> None:
             shipped_only=True,
             once=once,
             policy=context.policy,
+            known_templates=context.known_templates,
         )
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)

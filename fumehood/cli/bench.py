@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fumehood.cli import options, output
+from fumehood.cli import options, output, queue_figures
 from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 from sandbox import overhead as measuring
@@ -37,10 +38,35 @@ def overhead(
     settings = Settings()
     found: dict[str, Any] = {name: _sandbox(name, settings, adapter) for name in ("local", "docker")}
     told = measuring.measure(found["local"], found["docker"], turns, _say)
-    place = results / f"overhead-{time.strftime('%Y-%m-%d')}.json"
+    _keep(told, results, "overhead", table(told), as_json=as_json)
+
+
+@app.command("queue")
+def queue(
+    turns: Annotated[int, typer.Option("--turns", "-n", min=3, help="How many submits are timed one by one.")] = 50,
+    clients: Annotated[int, typer.Option(min=1, max=200, help="How many submit at once.")] = 16,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For how long they do.")] = 10.0,
+    streams: Annotated[int, typer.Option(min=1, max=900, help="How many follow events.")] = 500,
+    sandbox: Annotated[str, typer.Option(help="docker or local, to launch what is wanted too.")] = "",
+    results: Annotated[
+        Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
+    ] = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Measure what a submit costs, on a PostgreSQL and a Redis that are started for it."""
+    with tempfile.TemporaryDirectory(prefix="fumehood-bench-", dir="/var/tmp") as folder:
+        told = queue_figures.measure(
+            Path(folder), turns=turns, clients=clients, seconds=seconds, streams=streams, sandbox=sandbox, say=_say
+        )
+    _keep(told, results, "queue", queue_figures.table(told), as_json=as_json)
+
+
+def _keep(told: dict[str, Any], results: Path, name: str, lines: Iterable[str], *, as_json: bool) -> None:
+    """Write a measurement down and print it."""
+    place = results / f"{name}-{time.strftime('%Y-%m-%d')}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    output.print_lines([json.dumps(told, indent=2)] if as_json else [*table(told), f"written to {place}"])
+    output.print_lines([json.dumps(told, indent=2)] if as_json else [*lines, f"written to {place}"])
 
 
 def _sandbox(name: str, settings: Settings, asked: str) -> Sandbox | None:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fumehood.domain.token import TokenError
-from fumehood.errors import BadInputError, OverBudgetError
+from fumehood.errors import ArtifactsUnavailableError, BadInputError, OverBudgetError, StoreUnavailableError
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
 from fumehood.gateway.request import MAX_BYTES
 from fumehood.gateway.upstream import UpstreamError
@@ -148,6 +148,9 @@ def answer_to(error: Exception) -> Response:
             return _error(400, "invalid_request_error", str(error))
         case UpstreamError():
             return _error(error.status, error.kind, str(error), problem=_problem(error))
+        case StoreUnavailableError() | ArtifactsUnavailableError():
+            _log.warning("a call was refused: %s", error)
+            return _error(503, "api_error", "The database or the artifacts do not answer now.")
         case ClientDisconnect():
             return _error(400, "invalid_request_error", "The caller went away.")
     _log.error("the gateway failed", exc_info=error)

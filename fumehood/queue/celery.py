@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-from contextlib import suppress
+import time
 from typing import Any
 
 from celery import Celery
@@ -14,7 +13,8 @@ from fumehood.domain.step import Side
 
 LOG = logging.getLogger("fumehood.queue")
 TASK = "fumehood.advance"
-MOST_WAITING = 16
+PAUSE_S = 0.02
+"""Between two hints at the least: a message costs more than the commit that it tells of."""
 
 
 def queue_name(side: Side) -> str:
@@ -54,18 +54,21 @@ def create_app(redis_url: str) -> Celery:
 class CeleryQueue:
     """Sends hints from a thread of its own, so that no caller waits for Redis or fails without it.
 
-    A hint that cannot be sent is dropped: the workers also look for themselves.
+    A hint that cannot be sent is dropped: the workers also look for themselves. One says no more than the one before
+    that still waits, so of a side there is never more than one waiting, and of many in a row most are never sent.
     """
 
     def __init__(self, app: Celery) -> None:
         self._app: Any = app
-        self._waiting: queue.Queue[Side] = queue.Queue(MOST_WAITING)
+        self._waiting: dict[Side, None] = {}
+        self._changed = threading.Condition()
         threading.Thread(target=self._send_all, daemon=True).start()
 
     def hint(self, side: Side) -> None:
         """Tell the workers of a side that something may be due."""
-        with suppress(queue.Full):
-            self._waiting.put_nowait(side)
+        with self._changed:
+            self._waiting[side] = None
+            self._changed.notify()
 
     def check(self) -> None:
         """Return when the broker answers now; else raise what its client says."""
@@ -76,12 +79,21 @@ class CeleryQueue:
     def _send_all(self) -> None:
         failing = False
         while True:
-            side = self._waiting.get()
-            try:
-                self._app.send_task(TASK, args=[side.value], queue=queue_name(side), retry=False)
-            except Exception as error:  # noqa: BLE001 - a thread that ended here would send no hint ever again
-                if not failing:
-                    LOG.warning("no hint can be sent, the work is found once Redis is back: %s", error)
-                failing = True
-            else:
-                failing = False
+            for side in self._take():
+                try:
+                    self._app.send_task(TASK, args=[side.value], queue=queue_name(side), retry=False)
+                except Exception as error:  # noqa: BLE001 - a thread that ended here would send no hint ever again
+                    if not failing:
+                        LOG.warning("no hint can be sent, the work is found once Redis is back: %s", error)
+                    failing = True
+                else:
+                    failing = False
+            time.sleep(PAUSE_S)
+
+    def _take(self) -> tuple[Side, ...]:
+        """Wait for hints and take them, in the order in which they were given."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting)
+            taken = tuple(self._waiting)
+            self._waiting.clear()
+            return taken

@@ -28,6 +28,7 @@ from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store, Transaction
 from fumehood.services import audit, lineage, screening, templates, tenants
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.known_templates import KnownTemplates, Read
 from fumehood.services.lineage import Parent
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
@@ -81,12 +82,14 @@ def submit(
     shipped_only: bool = False,
     once: Once | None = None,
     policy: Policy = screening.NO_POLICY,
+    known_templates: KnownTemplates | None = None,
 ) -> Direction:
     """Check what is asked, keep a snapshot of the template, and make the first step due.
 
     What a rule of the policy refuses is a `PolicyError`, and of it only the audit tells; what a rule wants a person for
     is held. The worker screens again, with the judge, so a door that was given no policy lets nothing through.
-    With `shipped_only` a template is a shipped one's name and never a path, as for callers on the network.
+    With `shipped_only` a template is a shipped one's name and never a path, as for callers on the network. What is
+    known of templates is not read again.
     """
     if shipped_only and asked.template not in templates.names(shipped):
         raise BadInputError(f"There is no template {asked.template!r}.")
@@ -94,7 +97,7 @@ def submit(
     if asked.parent is not None:
         with store.begin(write=False) as tx:
             parent = lineage.parent_of(tx, asked.tenant, ExperimentId(asked.parent))
-    direction = draft(artifacts, clock, asked, shipped, parent)
+    direction = draft(artifacts, clock, asked, shipped, parent, known_templates)
     if baseline_only:
         direction = dataclasses.replace(direction, ideas=0)
     told = screening.of_direction(direction)
@@ -139,19 +142,22 @@ def first_step(direction_id: DirectionId, *, is_screened: bool = False) -> Next:
 
 
 def draft(
-    artifacts: Artifacts, clock: Clock, asked: Submission, shipped: Path, parent: Parent | None = None
+    artifacts: Artifacts,
+    clock: Clock,
+    asked: Submission,
+    shipped: Path,
+    parent: Parent | None = None,
+    known_templates: KnownTemplates | None = None,
 ) -> Direction:
     """Return the direction that a submission means, or refuse it in one sentence."""
     _check(asked)
-    name, files = _template(artifacts, asked, shipped) if parent is None else _inherited(asked, parent)
-    template = templates.load(files, artifacts, name)
-    templates.profile_of(template, asked.profile)
-    _, task = templates.prompt_of(files, artifacts)
+    read = _inherited(artifacts, asked, parent) if parent else _shipped(artifacts, asked, shipped, known_templates)
+    templates.profile_of(read.template, asked.profile)
     return Direction(
         id=DirectionId(clock.new_id("dir")),
         tenant=asked.tenant,
-        template=name,
-        text=asked.text.strip() if asked.text else task,
+        template=read.name,
+        text=asked.text.strip() if asked.text else read.task,
         model=asked.model,
         review_model=asked.review_model or asked.model,
         profile=asked.profile,
@@ -169,7 +175,7 @@ def draft(
         strategy=asked.strategy,
         reviewing=asked.reviewing,
         approve=asked.approve,
-        template_files=files,
+        template_files=read.files,
         created_at=clock.now(),
     )
 
@@ -200,21 +206,20 @@ def check_budget(usd: float | None, gpu_s: float | None, wall_s: float | None) -
             raise BadInputError(f"The budget must be a number of {of} that is not negative.")
 
 
-def _template(artifacts: Artifacts, asked: Submission, shipped: Path) -> tuple[str, dict[str, str]]:
-    """Return a template's name and a snapshot of its files."""
+def _shipped(artifacts: Artifacts, asked: Submission, shipped: Path, known_templates: KnownTemplates | None) -> Read:
+    """Return what a template says as it is now."""
     folder = templates.find(asked.template, shipped)
-    files = templates.snapshot(folder, artifacts)
-    problems = templates.check(files, artifacts, folder.name)
-    if problems:
-        raise BadInputError(f"The template {folder.name} does not keep the contract: {problems[0]}")
-    return folder.name, files
+    return (known_templates or KnownTemplates()).read(folder, artifacts)
 
 
-def _inherited(asked: Submission, parent: Parent) -> tuple[str, dict[str, str]]:
+def _inherited(artifacts: Artifacts, asked: Submission, parent: Parent) -> Read:
     """Return the template that the parent began with, as it was then."""
     if asked.template != parent.direction.template:
         raise BadInputError(f"The parent's template is {parent.direction.template}, so {asked.template!r} cannot be.")
-    return asked.template, dict(parent.direction.template_files)
+    files = dict(parent.direction.template_files)
+    _, task = templates.prompt_of(files, artifacts)
+    template = templates.load(files, artifacts, asked.template)
+    return Read(name=asked.template, files=files, template=template, task=task)
 
 
 def begin(world: WriteWorld, step: Step) -> Change:

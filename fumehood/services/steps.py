@@ -84,6 +84,8 @@ RUN_STEPS: Mapping[str, Callable[[RunWorld, Step], Change]] = {
 
 LEASE_S = {Side.WRITE: 60.0, Side.RUN: 8.0}
 """A dead worker's step is done again after this long. Doing a model's call twice costs money, a launch nothing."""
+LET_GO_EVERY_S = 1.0
+"""How often a worker asks for a database that went away under its step."""
 BEATS = 4
 """How often a lease is renewed in its time."""
 TRIES = MODEL_TRIES
@@ -221,9 +223,25 @@ def _tell(step: Step, ended: _Ended, duration_s: float) -> None:
 
 
 def _let_go(store: Store, clock: Clock, step: Step) -> None:
-    """End the lease now, unless the database is still away; a commit that came through after all has ended the step."""
+    """End the lease as soon as the database is back; a commit that came through after all has ended the step."""
+    if not _ends_lease(store, clock, step):
+        # Whoever waits for the lease to run out would wait for a minute.
+        threading.Thread(target=_let_go_later, args=(store, clock, step), daemon=True).start()
+
+
+def _let_go_later(store: Store, clock: Clock, step: Step) -> None:
+    for _ in range(int(LEASE_S[step.side] / LET_GO_EVERY_S)):
+        time.sleep(LET_GO_EVERY_S)
+        if _ends_lease(store, clock, step):
+            return
+
+
+def _ends_lease(store: Store, clock: Clock, step: Step) -> bool:
+    """Tell whether the database took it; a step that somebody else has claimed since stays theirs."""
     with contextlib.suppress(StoreUnavailableError), store.begin() as tx:
         tx.steps.renew(step, until=clock.now())
+        return True
+    return False
 
 
 def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries: int = TRIES) -> _Ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from fumehood.domain.step import StepState
 from fumehood.services import directions
 from fumehood.store.clock import SystemClock
 from tests import leaks
+from tests.fakes.quick import NAME
 from tests.installation import ASKED, KEY, OURS, Installation
 
 pytestmark = [pytest.mark.kill, pytest.mark.local, pytest.mark.latex, pytest.mark.redis, pytest.mark.s3]
@@ -87,6 +89,10 @@ class Restarts:
         for other in self.accepted - {self.direction}:
             directions.cancel(self.installation.store, SystemClock(), DirectionId(other))
 
+    def make_known(self) -> None:
+        """Have the api read the template just now."""
+        self.accepted.add(self.installation.submit())
+
     def post(self, key: str) -> httpx.Response:
         began = time.monotonic()
         answer = self.installation.client.post("/v1/directions", json=ASKED, headers={"Idempotency-Key": key})
@@ -132,6 +138,11 @@ def test_a_direction_outlives_restarts_of_its_servers(installation: Installation
 
     def without_s3() -> None:
         refused(restarts.read(f"/v1/runs/{run}/record"))
+        # One that was submitted a moment ago is known; its files were kept, and are not asked for.
+        accepted = restarts.post("a-known-template")
+        assert accepted.status_code == 202, accepted.text
+        restarts.accepted.add(accepted.json()["id"])
+        os.utime(installation.folder / "templates" / NAME / "experiment.py")
         assert restarts.read(path).status_code == 200
 
     def without_database() -> None:
@@ -143,6 +154,7 @@ def test_a_direction_outlives_restarts_of_its_servers(installation: Installation
             assert restarts.read(asked).status_code == 200
 
     restarts.until_it_says("run.measured")
+    restarts.make_known()
     run = restarts.first_run()
     restarts.restart("s3", without_s3)
     restarts.until_it_says("experiment.started")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from fumehood.cli import bench
+from fumehood.cli import bench, queue_figures
 from fumehood.errors import MachineUnfitError
 from sandbox import overhead
 from sandbox.overhead import Row, percentile
@@ -49,6 +50,60 @@ def test_it_measures_each_way_and_leaves_nothing(adapter: str, bare: tuple[str, 
     assert all(one["met"] == (one["measured"] <= one["most"]) for one in told["targets"])
     assert leaks.left(state) == {}
     leaks.remove_empty_run_folders(tmp_path)
+
+
+@pytest.mark.redis
+def test_the_queue_s_figures_are_taken_on_servers_that_are_gone_afterwards(tmp_path: Path) -> None:
+    asked = ["--turns", "3", "--clients", "2", "--seconds", "0.5", "--streams", "20", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fumehood", "bench", "queue", *asked],
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "FUMEHOOD_STATE_DIR": str(tmp_path / "unused"),
+            "PYTHONPATH": str(ROOT),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    (kept,) = (tmp_path / "bench/results").glob("queue-*.json")
+    assert json.loads(kept.read_text(encoding="utf-8")) == told
+    rows = {row["name"]: row for row in told["rows"]}
+    assert set(rows) == {"submit", "submit until wanted", "submit, crowded"}
+    assert rows["submit"]["n"] == rows["submit until wanted"]["n"] == 3
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in rows.values())
+    assert told["accepted_per_s"] > 0
+    assert 0 < told["memory_mib"]["before"] < told["memory_mib"]["with_streams"]
+    assert [one["name"] for one in told["targets"]] == list(queue_figures.TARGETS)
+    # The state folder and the servers were its own.
+    assert not (tmp_path / "unused").exists()
+    assert not [line for line in processes() if "fumehood-bench-" in line]
+
+
+def processes() -> list[str]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def test_the_queue_s_table_says_what_was_met_and_what_was_not() -> None:
+    told = {
+        "rows": [{"name": "submit", "p50_ms": 20.0, "p95_ms": 51.0, "n": 3}],
+        "accepted_per_s": 250.0, "clients": 2, "streams": 5, "memory_mib": {"before": 90.0, "with_streams": 200.0},
+        "targets": [
+            queue_figures._target(name, measured)
+            for name, measured in (("submit_p95_ms", 51.0), ("accepted_per_s", 250.0), ("streams_mib", 200.0))
+        ],
+    }  # fmt: skip
+    lines = list(queue_figures.table(told))
+    assert "submit_p95_ms 51.0, at most 50 asked: NOT MET" in lines
+    assert "accepted_per_s 250.0, at least 200 asked: met" in lines
+    assert "streams_mib 200.0, at most 200 asked: met" in lines
+    assert not queue_figures._target("accepted_per_s", 199.9)["met"]
 
 
 def test_a_percentile_is_a_value_that_was_measured() -> None:

@@ -21,10 +21,10 @@ from fumehood.artifacts.local import LocalArtifacts
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
-from fumehood.errors import ArtifactsUnavailableError, ModelUnavailableError, OverBudgetError
+from fumehood.errors import ArtifactsUnavailableError, ModelUnavailableError, OverBudgetError, StoreUnavailableError
 from fumehood.gateway import tokens
 from fumehood.gateway.accounts import Accounts
-from fumehood.gateway.app import create_app
+from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.prices import Prices
 from fumehood.gateway.upstream import UpstreamError
@@ -492,6 +492,15 @@ def test_what_a_killed_gateway_had_reserved_is_closed_by_the_next(room: Room) ->
     for _ in range(2):
         before.settle(paid, usage, call)
     assert room.sum() == (pytest.approx(0.05), 15)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("It is away."), ArtifactsUnavailableError("It is away.")])
+def test_a_call_without_database_or_artifacts_is_told_to_come_back(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert answer_to(error).status_code == 503
+    [line] = caplog.records
+    assert line.exc_info is None
 
 
 def test_an_unreachable_provider_is_told_and_costs_nothing(room: Room, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,35 @@ def test_a_step_whose_database_went_away_is_let_go_and_done_again(tmp_path: Path
             lab.model.answer = usual  # type: ignore[method-assign]
             lab.go_on()
             assert lab.direction().state is DirectionState.DONE, lab.told()
+        finally:
+            lab.artifacts.close()
+            store.close()
+
+
+def test_a_step_is_let_go_once_its_database_is_back(tmp_path: Path) -> None:
+    with postgres_server(free_port()) as server:
+        store = SqlStore(server.migrated())
+        lab = Laboratory(tmp_path, store=store)
+
+        def cut(*_: object) -> None:
+            server.stop()
+            raise StoreUnavailableError("The database does not answer.")
+
+        def claimed_until() -> list[float]:
+            with store.begin(write=False) as tx:
+                return [one.lease_until for one in tx.steps.find(name="propose")]
+
+        try:
+            lab.submit()
+            lab.go_on_to("propose")
+            lab.model.answer = cut  # type: ignore[method-assign]
+            with pytest.raises(StoreUnavailableError):
+                steps.advance(lab.write)
+            server.start()
+            deadline = time.monotonic() + 10
+            while claimed_until() != [lab.clock.now()]:
+                assert time.monotonic() < deadline, claimed_until()
+                time.sleep(0.05)
         finally:
             lab.artifacts.close()
             store.close()
