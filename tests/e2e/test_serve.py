@@ -18,7 +18,7 @@ from fumehood.artifacts.signing import CURSOR_FILE
 from tests.conftest import free_port
 from tests.e2e.conftest import COMMAND, House
 
-pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
+pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 ASKED = {"template": "2d_diffusion", "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
 SUBMIT = ("submit", "--template", "2d_diffusion", "--profile", "tiny", "--ideas", "1", "--runs", "1")
 PARTS = ("gateway", "write", "run", "watch", "api")
