@@ -200,6 +200,7 @@ def doors(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made.end()
 
 
+@pytest.mark.kill
 def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> None:
     direction = doors.post()
     # While data are drawn both sides wait, so no hint is on its way.
