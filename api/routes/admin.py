@@ -89,10 +89,10 @@ def _keys(routes: APIRouter, context: Context) -> None:
         )
         return KeyIssued.of(key, text)
 
-    @routes.post("/keys/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=errors(400, 404, 409))
-    def rotate_key(key_id: str, by: AskedBy, once: AskedOnce) -> KeyIssued:
+    @routes.post("/keys/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=errors(404, 409))
+    def rotate_key(key_id: str, by: AskedBy) -> KeyIssued:
         """Issue a key like this one, which opens for another day."""
-        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id, once=once)
+        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id)
         return KeyIssued.of(key, text)
 
     @routes.delete("/keys/{key_id}", summary="Revoke a key", responses=errors(404))

@@ -38,14 +38,11 @@ def router(context: Context) -> APIRouter:
         known = context.shelf(by).experiment(experiment_id)
         return ExperimentRead.of(guidance.pause_experiment(store, clock, by.key, known.id))
 
-    @routes.post(
-        "/experiments/{experiment_id}/resume", summary="Let an experiment go on", responses=errors(400, 404, 409)
-    )
-    def resume_experiment(experiment_id: str, by: AskedBy, once: AskedOnce, response: Response) -> ExperimentRead:
+    @routes.post("/experiments/{experiment_id}/resume", summary="Let an experiment go on", responses=errors(404, 409))
+    def resume_experiment(experiment_id: str, by: AskedBy) -> ExperimentRead:
         """Lift whatever holds the experiment; where each step is approved, this approves the next."""
         known = context.shelf(by).experiment(experiment_id)
-        resumed = guidance.resume_experiment(store, clock, by.key, known.id, once)
-        say_replayed(response, once)
+        resumed = guidance.resume_experiment(store, clock, by.key, known.id)
         for side in Side:
             context.queue.hint(side)
         return ExperimentRead.of(resumed)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from fumehood.cli import handover
 from fumehood.domain.ids import DirectionId
@@ -55,11 +54,6 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
         raise MachineUnfitError(
             "Artifacts in S3 need this command to be started by root, since sudo is not given their secret key.",
             remedy="Start it as root, or leave FUMEHOOD_S3_ENDPOINT out.",
-        )
-    if urlsplit(settings.resolved_database_url).password:
-        raise MachineUnfitError(
-            "A database with a password needs this command to be started by root, since sudo is not given it.",
-            remedy="Start it as root, or leave the password to a ~/.pgpass.",
         )
     told = [f"{name}={value}" for name, value in environment(settings).items() if value]
     # Bytecode written by root would lie in the user's checkout for good.

@@ -163,11 +163,9 @@ def pause_experiment(store: Store, clock: Clock, actor: str, experiment_id: Expe
     return _hold_experiment(store, clock, actor, experiment_id, Hold.PAUSED)
 
 
-def resume_experiment(
-    store: Store, clock: Clock, actor: str, experiment_id: ExperimentId, once: Once | None = None
-) -> Experiment:
-    """Let a held experiment go on where it stood; where each step is approved, this approves the next, once."""
-    return _hold_experiment(store, clock, actor, experiment_id, Hold.NONE, once)
+def resume_experiment(store: Store, clock: Clock, actor: str, experiment_id: ExperimentId) -> Experiment:
+    """Let a held experiment go on where it stood; where each step is approved, this approves the next."""
+    return _hold_experiment(store, clock, actor, experiment_id, Hold.NONE)
 
 
 def _hold_direction(store: Store, clock: Clock, actor: str, key: DirectionId, hold: Hold) -> Direction:
@@ -182,13 +180,9 @@ def _hold_direction(store: Store, clock: Clock, actor: str, key: DirectionId, ho
     return held
 
 
-def _hold_experiment(
-    store: Store, clock: Clock, actor: str, key: ExperimentId, hold: Hold, once: Once | None = None
-) -> Experiment:
+def _hold_experiment(store: Store, clock: Clock, actor: str, key: ExperimentId, hold: Hold) -> Experiment:
     with store.begin() as tx:
         experiment = tx.experiments.get(key)
-        if made_by(tx, clock, once):
-            return experiment
         direction = tx.directions.get(experiment.direction_id)
         if experiment.is_final:
             raise ConflictError(f"The experiment is {experiment.state}, so there is nothing to pause or to resume.")
@@ -197,7 +191,6 @@ def _hold_experiment(
         _leave_to_admin(experiment)
         held = dataclasses.replace(experiment, hold=hold)
         tx.experiments.save(held)
-        keep(tx, clock, once, held.id)
         _tell(tx, clock, actor, held, direction.tenant, hold)
     return held
 

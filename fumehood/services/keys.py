@@ -15,8 +15,6 @@ from fumehood.services import audit, tenants
 from fumehood.services.replies import Once, keep, made_by
 
 SHORTEST = 16
-GIVEN = "FUMEHOOD_API_KEY"
-"""The name of the key that the settings give; only the newest of them opens."""
 LONGEST_NAME = 100
 OVERLAP_S = 24 * 3600.0
 """How long a key that was rotated still opens, unless something else is said."""
@@ -65,13 +63,9 @@ def issue(
     return key, text
 
 
-def rotate(
-    store: Store, clock: Clock, actor: str, key_id: str, overlap_s: float = OVERLAP_S, once: Once | None = None
-) -> tuple[Key, str]:
+def rotate(store: Store, clock: Clock, actor: str, key_id: str, overlap_s: float = OVERLAP_S) -> tuple[Key, str]:
     """Return a new key like an old one, which opens for a while still."""
     with store.begin() as tx:
-        if made_by(tx, clock, once):
-            raise ConflictError("This request rotated its key before, and a key's text is shown once: rotate it again.")
         old = tx.keys.get(key_id)
         now = clock.now()
         if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
@@ -80,7 +74,6 @@ def rotate(
         key, text = _make(tx, clock, tx.tenants.get(old.tenant), old.name, old.scopes, lives_s)
         ends = now + overlap_s
         tx.keys.save(dataclasses.replace(old, expires_at=min(ends, old.expires_at or ends)))
-        keep(tx, clock, once, key.id)
         audit.note(tx, clock, actor, "key.rotated", tenant=old.tenant, subject=old.id, by=key.id)
     return key, text
 
@@ -99,7 +92,7 @@ def revoke(store: Store, clock: Clock, actor: str, key_id: str) -> Key:
 def first(store: Store, clock: Clock, given: str = "") -> str | None:
     """Make sure that somebody can administer: return the text of a new admin key where there was none, else None.
 
-    A key that was `given` is kept as such a one, and is not returned; one that was given before it opens nothing then.
+    A key that was `given` is kept as such a one, and is not returned.
     """
     if given and len(given) < SHORTEST:
         raise BadInputError(f"FUMEHOOD_API_KEY must be a key of at least {SHORTEST} characters.")
@@ -108,23 +101,13 @@ def first(store: Store, clock: Clock, given: str = "") -> str | None:
         everything = tuple(Scope)
         if given:
             if not tx.keys.find(digest=digest(given)):
-                _give(tx, clock, local, given)
+                _make(tx, clock, local, "FUMEHOOD_API_KEY", everything, None, given)
             return None
         if any(Scope.ADMIN in key.scopes and key.revoked_at is None for key in tx.keys.find()):
             return None
         key, text = _make(tx, clock, local, "first", everything, None)
         audit.note(tx, clock, PLATFORM, "key.issued", tenant=local.id, subject=key.id, scopes=" ".join(everything))
     return text
-
-
-def _give(tx: Transaction, clock: Clock, local: Tenant, given: str) -> None:
-    """Keep the key of the settings, and let the one that stood there before open nothing any more."""
-    for old in tx.keys.find(tenant=local.id, name=GIVEN):
-        if old.revoked_at is None:
-            tx.keys.save(dataclasses.replace(old, revoked_at=clock.now()))
-            audit.note(tx, clock, PLATFORM, "key.revoked", tenant=local.id, subject=old.id)
-    key, _ = _make(tx, clock, local, GIVEN, tuple(Scope), None, given)
-    audit.note(tx, clock, PLATFORM, "key.issued", tenant=local.id, subject=key.id, scopes=" ".join(key.scopes))
 
 
 def _make(
