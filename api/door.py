@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problem import STORE_AWAY, problem
+from api.problem import problem
 from api.rates import Rates, Taken
 from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
@@ -25,10 +24,8 @@ LONGEST_KEY = 500
 KNOWN_S = 1.0
 """How long a key that was found is not looked up again; so long, at most, a revoked one still opens."""
 MOST_KNOWN = 10_000
-StillOpens = Callable[[], Awaitable[bool]]
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 SOON_S = "5"
-_LOG = logging.getLogger("fumehood.api")
 
 
 class Door:
@@ -47,12 +44,10 @@ class Door:
             return
         receive = _short(receive)
         if scope["path"] not in OPEN:
-            authorization = Headers(scope=scope).get("authorization", "")
             try:
-                caller = await self._caller(authorization)
+                caller = await self._caller(Headers(scope=scope).get("authorization", ""))
             except StoreUnavailableError as error:
-                _LOG.warning("no key can be looked up: %s", error)
-                await problem(503, "machine-unfit", STORE_AWAY, {"Retry-After": SOON_S})(scope, receive, send)
+                await problem(503, "machine-unfit", str(error), {"Retry-After": SOON_S})(scope, receive, send)
                 return
             if caller is None:
                 detail = "A valid key is needed: Authorization: Bearer <key>."
@@ -67,21 +62,9 @@ class Door:
             if refusal := taken.refusal:
                 await problem(*refusal, taken.headers)(scope, receive, send)
                 return
-            scope.setdefault("state", {}).update(caller=caller, still_opens=self._again(authorization, needed))
+            scope.setdefault("state", {})["caller"] = caller
             send = _telling(send, taken)
         await self._app(scope, receive, send)
-
-    def _again(self, authorization: str, needed: KeyScope) -> StillOpens:
-        """Return the question whether the key that opened would open now; yes while nobody can tell."""
-
-        async def still_opens() -> bool:
-            try:
-                caller = await self._caller(authorization)
-            except StoreUnavailableError:
-                return True
-            return caller is not None and needed in caller.scopes
-
-        return still_opens
 
     async def _caller(self, authorization: str) -> Caller | None:
         scheme, _, given = authorization.partition(" ")

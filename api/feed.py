@@ -145,7 +145,6 @@ class Feed:
     ) -> AsyncGenerator[bytes, None]:
         self.streams += 1
         try:
-            seq = await _known(look, seq)
             async with aclosing(_stored(look, seq)) as stored:
                 async for one in stored:
                     seq = one.place
@@ -162,7 +161,7 @@ class Feed:
     async def _live(self, key: str, look: Look, seq: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
         with self._joined(key, look, seq) as topic:
             while True:
-                changed, before = topic.changed, seq
+                changed = topic.changed
                 if seq < topic.floor:
                     async with aclosing(_stored(look, seq)) as stored:
                         async for one in stored:
@@ -170,8 +169,7 @@ class Feed:
                             yield one.chunk
                             if one.is_last:
                                 return
-                    if seq != before:
-                        continue
+                    continue
                 for number, chunk in [one for one in topic.tail if one[0] > seq]:
                     seq = number
                     yield chunk
@@ -225,17 +223,6 @@ class Feed:
                 found, last = await run_in_threadpool(topic.look, topic.seq, PAGE)
                 topic.add(found, last)
                 more = len(found) == PAGE
-
-
-async def _known(look: Look, seq: int) -> int:
-    """Return the place to begin after; one that the stream never had, as after a restored backup, is its beginning.
-
-    Taken at its word it would be the place from which all who read along are served.
-    """
-    if seq <= 0:
-        return 0
-    found, _ = await run_in_threadpool(look, seq - 1, 1)
-    return seq if found else 0
 
 
 async def _stored(look: Look, seq: int) -> AsyncGenerator[_Next, None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -21,7 +20,6 @@ from fumehood.errors import (
     NotFoundError,
     OverBudgetError,
     PolicyError,
-    StoreUnavailableError,
 )
 from fumehood.observe import context
 
@@ -34,9 +32,6 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     MachineUnfitError: (503, "machine-unfit"),
 }
 SOON = {"Retry-After": "5"}
-STORE_AWAY = "The database does not answer now. Nothing is lost: ask again soon."
-"""Where it lies is for the log, and not for whoever asks."""
-_LOG = logging.getLogger("fumehood.api")
 NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 429: "too-many-requests"}
 
 
@@ -74,9 +69,6 @@ def install(app: FastAPI) -> None:
     """Have every expected error answered as a problem document; `api.access` answers for the others."""
 
     def expected(_: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, StoreUnavailableError):
-            _LOG.warning("the database is away: %s", error)
-            return problem(503, "machine-unfit", STORE_AWAY, SOON)
         for kind in type(error).__mro__:
             if kind in STATUSES:
                 status, name = STATUSES[kind]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
@@ -10,16 +9,13 @@ from typing import Annotated, Any
 import anyio
 from fastapi import Header
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
-from api.door import StillOpens
-from api.feed import HEARTBEAT_S, Feed
+from api.feed import Feed
 from api.problem import problem
 
 STALL_S = 30.0
 """How long a client may take nothing before its stream is ended; it may resume where it was."""
-ASK_AGAIN_S = HEARTBEAT_S
-"""So long, at most, a stream goes on whose key was revoked or has expired."""
 EVENTS = "text/event-stream"
 RETRY_S = "5"
 LAST_SEQ = 2**63 - 1
@@ -48,25 +44,13 @@ class EventStream(StreamingResponse):
         super().__init__(events, media_type=EVENTS, headers=headers)
         self._events = events
         self._stall_s = stall_s
-        self._still_opens: StillOpens | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request; what a key opened is asked for again as long as the answer goes on."""
-        self._still_opens = scope.get("state", {}).get("still_opens")
-        await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send each event as it comes; end without a last word when the client has stopped reading."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # Closed here and now, so that a client that went away frees its place at once.
         async with aclosing(self._events) as events:
-            asked_at = time.monotonic()
             async for chunk in events:
-                if self._still_opens and time.monotonic() - asked_at >= ASK_AGAIN_S:
-                    if not await self._still_opens():
-                        # The client comes back with its key, and is told then.
-                        break
-                    asked_at = time.monotonic()
                 with anyio.move_on_after(self._stall_s) as patience:
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if patience.cancelled_caught:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from api.feed import END, HEARTBEAT, Feed
-from api.streams import LAST_SEQ, EventStream
-from fumehood.domain.direction import DirectionState
+from api.streams import EventStream
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
-from fumehood.ports import Transaction
 from fumehood.services import browsing, directions
 from fumehood.store.memory import MemoryStore
 from tests.api.test_api import ASKED, Served, problem
@@ -30,16 +26,6 @@ class CountingStore(MemoryStore):
     def version(self) -> int:
         self.asked += 1
         return super().version()
-
-
-class BusyStore(MemoryStore):
-    """A store that counts its transactions."""
-
-    begun = 0
-
-    def begin(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
-        self.begun += 1
-        return super().begin(write=write)
 
 
 @pytest.fixture
@@ -150,63 +136,3 @@ def test_no_more_streams_than_the_server_holds(served: Served) -> None:
     answer = served.client.get(f"/v1/directions/{known}/events")
     problem(answer, 429, "too-many-streams")
     assert answer.headers["retry-after"]
-
-
-def test_a_place_that_never_was_is_the_beginning_and_harms_nobody(served: Served) -> None:
-    """As after a restored backup; the invented place is not where others are served from."""
-    known = submitted(served)
-    store = BusyStore()
-    with served.lab.store.begin(write=False) as tx:
-        direction = tx.directions.get(known)
-    with store.begin() as tx:
-        tx.directions.save(direction)
-    feed = Feed(store, poll_s=0.01)
-
-    async def both() -> list[list[bytes]]:
-        async def read(seq: int) -> list[bytes]:
-            async with aclosing(feed.read(known, seq, follow=True, heartbeat_s=0.1)) as stream:
-                return [chunk async for chunk in stream if chunk is not HEARTBEAT]
-
-        readers = [asyncio.create_task(read(seq)) for seq in (LAST_SEQ, 0, 0)]
-        await asyncio.sleep(0.3)
-        begun = store.begun
-        await asyncio.sleep(0.5)
-        assert store.begun == begun
-        with store.begin() as tx:
-            tx.events.append(Event(direction_id=known, kind="told", text="later"))
-        await asyncio.sleep(0.3)
-        with store.begin() as tx:
-            tx.directions.save(dataclasses.replace(direction, state=DirectionState.CANCELLED))
-        return await asyncio.gather(*readers)
-
-    for told in asyncio.run(both()):
-        assert [b"later" in chunk for chunk in told] == [True, False]
-        assert told[-1] is END
-
-
-def test_a_stream_ends_soon_after_its_key_no_longer_opens(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = submitted(served)
-    monkeypatch.setattr("api.streams.ASK_AGAIN_S", 0.0)
-    answers = iter([True, False])
-    sent: list[Any] = []
-
-    async def opens() -> bool:
-        return next(answers)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    async def receive() -> Any:
-        await asyncio.sleep(60)
-
-    async def stream() -> None:
-        events = Feed(served.lab.store, poll_s=0.01).read(known, 0, follow=True, heartbeat_s=0.02)
-        scope = {"type": "http", "asgi": {"spec_version": "2.4"}, "state": {"still_opens": opens}}
-        async with asyncio.timeout(10):
-            await EventStream(events, {})(scope, receive, send)
-
-    asyncio.run(stream())
-    bodies = [message for message in sent if message["type"] == "http.response.body"]
-    assert len(bodies) == 2
-    assert bodies[0]["more_body"]
-    assert bodies[1] == {"type": "http.response.body", "body": b"", "more_body": False}

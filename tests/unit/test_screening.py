@@ -473,7 +473,7 @@ class TestDiff:
         lab.go_on()
         (experiment,) = lab.experiments()
         (step,) = lab.steps("measure", experiment_id=experiment.id)
-        lab.apply(steps._held(lab.store, lab.clock, step, Hold.OVER_BUDGET, "Too dear.", whole=False))
+        lab.apply(steps._held(lab.store, lab.clock, step, Hold.OVER_BUDGET, "Too dear."))
         assert lab.experiments()[0].hold is Hold.POLICY
 
     @pytest.mark.parametrize("verdict", [REFUSED, NEEDS])
