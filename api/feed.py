@@ -92,9 +92,13 @@ class Feed:
     async def read(
         self, direction_id: str, seq: int, *, follow: bool, heartbeat_s: float = HEARTBEAT_S
     ) -> AsyncGenerator[bytes, None]:
-        """Give the events after `seq` as server-sent events, and go on until the direction has ended."""
+        """Give the events after `seq` as server-sent events, and go on until the direction has ended.
+
+        A number that is still to come, as after a restore of the database, is taken for the newest there is.
+        """
         self.streams += 1
         try:
+            seq = await self._known(direction_id, seq)
             async with aclosing(self._stored(direction_id, seq)) as stored:
                 async for number, chunk in stored:
                     seq = number
@@ -107,6 +111,10 @@ class Feed:
                         yield chunk
         finally:
             self.streams -= 1
+
+    async def _known(self, direction_id: str, seq: int) -> int:
+        """Return the place to begin at: where one stream begins, the tail begins for all that join it."""
+        return min(seq, await run_in_threadpool(browsing.newest_event, self._store, direction_id)) if seq else 0
 
     async def _stored(self, direction_id: str, seq: int) -> AsyncGenerator[tuple[int, bytes], None]:
         """Give what the database has after `seq`, a page at a time, with its number."""
@@ -123,7 +131,7 @@ class Feed:
     async def _live(self, direction_id: str, seq: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
         with self._joined(direction_id, seq) as topic:
             while True:
-                changed = topic.changed
+                changed, before = topic.changed, seq
                 if seq < topic.floor:
                     async with aclosing(self._stored(direction_id, seq)) as stored:
                         async for number, chunk in stored:
@@ -131,10 +139,13 @@ class Feed:
                             yield chunk
                             if chunk is END:
                                 return
-                    continue
-                for number, chunk in [one for one in topic.tail if one[0] > seq]:
-                    seq = number
-                    yield chunk
+                    # Where the database has nothing to catch up with, asking at once again would be all this does.
+                    if seq > before:
+                        continue
+                else:
+                    for number, chunk in [one for one in topic.tail if one[0] > seq]:
+                        seq = number
+                        yield chunk
                 if changed is not topic.changed:
                     continue
                 if topic.final:

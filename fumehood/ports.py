@@ -172,6 +172,9 @@ class Events(Protocol):
     def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return the events after `seq`."""
 
+    def newest(self, direction_id: DirectionId) -> int:
+        """Return the `seq` of a direction's newest event; 0 where it has none."""
+
 
 class Audit(Protocol):
     """Who changed what, in order. Entries are added and sealed once, never changed."""

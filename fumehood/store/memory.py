@@ -302,6 +302,10 @@ class MemoryEvents:
         later = [event for event in self._events[max(seq, 0) :] if event.direction_id == direction_id]
         return tuple(later[:limit])
 
+    def newest(self, direction_id: DirectionId) -> int:
+        """Return the `seq` of a direction's newest event; 0 where it has none."""
+        return next((event.seq for event in reversed(self._events) if event.direction_id == direction_id), 0)
+
 
 class MemoryAudit:
     """Who changed what."""

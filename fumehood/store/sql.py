@@ -306,6 +306,12 @@ class SqlEvents:
         rows = self._connection.execute(query.order_by(events.seq).limit(limit)).mappings()
         return tuple(plain.EVENT.value(row) for row in rows)  # type: ignore[arg-type]
 
+    def newest(self, direction_id: DirectionId) -> int:
+        """Return the `seq` of a direction's newest event; 0 where it has none."""
+        events = tables.EVENTS.c
+        query = select(func.max(events.seq)).where(events.direction_id == direction_id)
+        return int(self._connection.execute(query).scalar_one() or 0)
+
 
 class SqlAudit:
     """The table of who changed what."""

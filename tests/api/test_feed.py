@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,21 @@ from api.streams import EventStream
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
 from fumehood.services import browsing, directions
-from fumehood.store.memory import MemoryStore
+from fumehood.store.memory import MemoryStore, MemoryTransaction
 from tests.api.test_api import ASKED, Served, problem
 
 
 class CountingStore(MemoryStore):
-    """A store that counts how often it was asked for its version."""
+    """A store that counts how often it was asked for its version, and for anything else."""
 
     asked = 0
+    begun = 0
+
+    @contextmanager
+    def begin(self, *, write: bool = True) -> Iterator[MemoryTransaction]:
+        self.begun += 1
+        with super().begin(write=write) as tx:
+            yield tx
 
     def version(self) -> int:
         self.asked += 1
@@ -112,6 +119,48 @@ def test_one_look_serves_all_and_ends_with_the_last_reader(served: Served) -> No
     asyncio.run(idle())
     assert feed.streams == 0
     assert store.asked < 100
+
+
+def test_a_number_that_is_to_come_is_the_newest_there_is(served: Served) -> None:
+    known = submitted(served)
+    feed = Feed(served.lab.store, poll_s=0.01)
+
+    async def read(seq: int) -> list[bytes]:
+        return [chunk async for chunk in feed.read(known, seq, follow=True)]
+
+    async def together() -> list[list[bytes]]:
+        async with asyncio.timeout(20):
+            readers = [asyncio.create_task(read(seq)) for seq in (2**63 - 1, 0)]
+            await asyncio.sleep(0.2)
+            tell(served, known, "later")
+            directions.cancel(served.lab.store, served.lab.clock, known)
+            return await asyncio.gather(*readers)
+
+    ahead, plain = asyncio.run(together())
+    assert [b"later" in b"".join(one) for one in (ahead, plain)] == [True, True]
+    assert ahead == plain[-3:]
+    assert ahead[-1] is END
+
+
+def test_a_place_that_the_database_no_longer_has_is_waited_at(served: Served) -> None:
+    known = submitted(served)
+    store = CountingStore()
+    with served.lab.store.begin(write=False) as tx:
+        direction = tx.directions.get(known)
+    with store.begin() as tx:
+        tx.directions.save(direction)
+    feed = Feed(store, poll_s=0.05)
+
+    async def follow() -> None:
+        async with asyncio.timeout(20), aclosing(feed.read(known, 0, follow=True, heartbeat_s=0.2)) as stream:
+            assert await anext(stream) is HEARTBEAT
+            # As where a database is set back beneath a server.
+            feed._topics[known].floor = 10
+            begun = store.begun
+            assert [await anext(stream) for _ in range(2)] == [HEARTBEAT, HEARTBEAT]
+            assert store.begun - begun < 10
+
+    asyncio.run(follow())
 
 
 def test_a_client_that_takes_nothing_is_let_go(served: Served) -> None:

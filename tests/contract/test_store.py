@@ -768,6 +768,7 @@ class TestSteps:
 class TestEvents:
     def test_events_come_back_in_order_with_a_growing_number(self, store: AnyStore) -> None:
         with store.begin() as transaction:
+            assert transaction.events.newest(DIR) == 0
             transaction.events.append(EVENT)
         for number in range(6):
             with store.begin() as transaction:
@@ -780,6 +781,7 @@ class TestEvents:
             assert transaction.events.since(DIR, mine[1].seq) == mine[2:]
             assert transaction.events.since(DIR, mine[0].seq, limit=2) == mine[1:3]
             assert transaction.events.since(DIR, mine[-1].seq) == ()
+            assert [transaction.events.newest(key) for key in (DIR, OTHER)] == [mine[-1].seq, others[-1].seq]
         numbers = [event.seq for event in mine]
         assert numbers == sorted(set(numbers))
         assert numbers[0] > 0
