@@ -20,6 +20,7 @@ from api.schemas import Problem
 from api.views import Page
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Queue, Store
+from fumehood.services import keys
 from fumehood.services.browsing import Shelf
 from fumehood.services.keys import Caller
 from fumehood.services.replies import Once
@@ -85,6 +86,10 @@ class Context:
     def shelf(self, by: Caller) -> Shelf:
         """Return what the caller may see."""
         return Shelf(self.store, by.tenant)
+
+    def still_opens(self, by: Caller) -> Callable[[], bool]:
+        """Return what asks whether the caller's key opens still, for an answer that goes on for long."""
+        return lambda: keys.still_opens(self.store, self.clock, by.key)
 
 
 def caller(request: Request) -> Caller:

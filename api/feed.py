@@ -11,6 +11,7 @@ from contextlib import aclosing, contextmanager
 
 from starlette.concurrency import run_in_threadpool
 
+from api.streams import HEARTBEAT, HEARTBEAT_S
 from fumehood.domain.step import Event
 from fumehood.ports import Store
 from fumehood.services import browsing
@@ -21,7 +22,6 @@ TAIL = 256
 POLL_S = 0.25
 PAUSE_S = 2.0
 """Until the next look after one that failed."""
-HEARTBEAT_S = 15.0
 MOST_STREAMS = 1_000
 _LOG = logging.getLogger("fumehood.api")
 
@@ -39,7 +39,6 @@ def _told(event: Event) -> tuple[int, bytes]:
 
 
 END = b"event: end\ndata: {}\n\n"
-HEARTBEAT = b": still here\n\n"
 
 
 class _Topic:

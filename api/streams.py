@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 import anyio
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
+from fumehood.errors import StoreUnavailableError
+
+HEARTBEAT_S = 15.0
+"""After so long a stream that has nothing to tell says that it is still there."""
+HEARTBEAT = b": still here\n\n"
+ASK_EVERY_S = HEARTBEAT_S
+"""How long a stream goes on before its key is looked up again; so long, at most, it tells a revoked one something."""
 STALL_S = 30.0
 """How long a client may take nothing before its stream is ended; it may resume where it was."""
+_LOG = logging.getLogger("fumehood.api")
+
+
+async def while_it_opens(opens: Callable[[], bool], chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Give the chunks of a stream until its key no longer opens; who asks anew is then told so at the door.
+
+    Asked between two chunks, so a stream must send heartbeats.
+    """
+    asked = time.monotonic()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if time.monotonic() - asked >= ASK_EVERY_S:
+                if not await run_in_threadpool(_or_unknown, opens):
+                    return
+                asked = time.monotonic()
+            yield chunk
+
+
+def _or_unknown(opens: Callable[[], bool]) -> bool:
+    try:
+        return opens()
+    except StoreUnavailableError as error:
+        # What holds the keys holds the events too: nothing new is told until it answers, and then it is asked again.
+        _LOG.warning("Whether a stream's key still opens cannot be asked now: %s", error)
+        return True
 
 
 class EventStream(StreamingResponse):

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
 from api.problem import problem
 from api.schemas import DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
-from api.streams import EventStream
+from api.streams import EventStream, while_it_opens
 from api.views import ExperimentRead, IdeaRead, Page
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.step import Side
@@ -187,4 +187,5 @@ def _following(routes: APIRouter, context: Context) -> None:
             detail = "As many streams are open as this server holds; close one, or try again."
             return problem(429, "too-many-streams", detail, {"Retry-After": RETRY_S})
         events = context.feed.read(direction_id, last_event_id, follow=follow)
+        events = while_it_opens(context.still_opens(by), events)
         return EventStream(events, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})

@@ -38,6 +38,12 @@ def authenticate(store: Store, clock: Clock, text: str) -> Caller | None:
     return Caller(key=found[0].id, tenant=found[0].tenant, scopes=found[0].scopes)
 
 
+def still_opens(store: Store, clock: Clock, key_id: str) -> bool:
+    """Whether a key that was shown a while ago would be let in again."""
+    with store.begin(write=False) as tx:
+        return any(key.is_live(clock.now()) for key in tx.keys.find(id=key_id))
+
+
 def issue(
     store: Store,
     clock: Clock,
@@ -68,7 +74,7 @@ def rotate(store: Store, clock: Clock, actor: str, key_id: str, overlap_s: float
     with store.begin() as tx:
         old = tx.keys.get(key_id)
         now = clock.now()
-        if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        if not old.is_live(now):
             raise ConflictError("This key opens nothing any more; issue a new one.")
         lives_s = None if old.expires_at is None else old.expires_at - now
         key, text = _make(tx, clock, tx.tenants.get(old.tenant), old.name, old.scopes, lives_s)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from api.feed import END, HEARTBEAT, Feed
-from api.streams import EventStream
+from api import streams
+from api.feed import END, Feed
+from api.streams import HEARTBEAT, EventStream, while_it_opens
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
-from fumehood.services import browsing, directions
+from fumehood.errors import StoreUnavailableError
+from fumehood.services import browsing, directions, keys
 from fumehood.store.memory import MemoryStore, MemoryTransaction
 from tests.api.test_api import ASKED, Served, problem
 
@@ -185,3 +190,57 @@ def test_no_more_streams_than_the_server_holds(served: Served) -> None:
     answer = served.client.get(f"/v1/directions/{known}/events")
     problem(answer, 429, "too-many-streams")
     assert answer.headers["retry-after"]
+
+
+def holder(served: Served, lives_s: float | None) -> str:
+    """Return the id of a key, and have everything asked with its text from now on."""
+    asked = {"tenant": "local", "scopes": ["read"], "lives_s": lives_s}
+    made = served.client.post("/v1/admin/keys", json=asked).json()
+    served.nobody.headers["Authorization"] = f"Bearer {made['key']}"
+    return str(made["id"])
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired"])
+def test_a_stream_ends_with_its_key(served: Served, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ASK_EVERY_S", 0.2)
+    known, lab = submitted(served), served.lab
+    tell(served, known, "before")
+    key = holder(served, 3600.0)
+
+    def go_on() -> None:
+        time.sleep(0.5)
+        if ends == "revoked":
+            keys.revoke(lab.store, lab.clock, "test", key)
+        else:
+            lab.clock.advance(3601)
+        tell(served, known, "later")
+        time.sleep(0.5)
+        directions.cancel(lab.store, lab.clock, known)
+
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(go_on)
+        told = served.nobody.get(f"/v1/directions/{known}/events").text
+        going.result()
+    assert "before" in told
+    assert "later" not in told
+    assert "event: end" not in told
+    assert served.feed.streams == 0
+
+
+def test_a_stream_whose_key_opens_goes_on_also_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ASK_EVERY_S", 0.0)
+    answers = iter((True, None, True, False))
+
+    def opens() -> bool:
+        if (answer := next(answers)) is None:
+            raise StoreUnavailableError("away")
+        return answer
+
+    async def counting() -> AsyncGenerator[bytes, None]:
+        for number in itertools.count():
+            yield b"%d" % number
+
+    async def read() -> list[bytes]:
+        return [chunk async for chunk in while_it_opens(opens, counting())]
+
+    assert asyncio.run(read()) == [b"0", b"1", b"2"]
