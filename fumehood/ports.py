@@ -221,6 +221,16 @@ class Workers(Collection[Worker], Protocol):
         """Remove those that were last seen before that time."""
 
 
+class Replies(Collection[Reply], Protocol):
+    """What requests with an idempotency key made."""
+
+    def forget(self, key: str, *, before: float, most: int) -> None:
+        """Remove, of the first `most` and the one with this id, those that were made before that time.
+
+        Who forgets an old one before it is saved anew keeps all in the order of their age.
+        """
+
+
 class Transaction(Protocol):
     """All collections, in one transaction."""
 
@@ -233,7 +243,7 @@ class Transaction(Protocol):
     tenants: Collection[Tenant]
     keys: Collection[Key]
     switches: Collection[Switch]
-    replies: Collection[Reply]
+    replies: Replies
     feedback: Collection[Feedback]
     leases: Collection[Lease]
     steps: Steps

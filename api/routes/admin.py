@@ -86,9 +86,9 @@ def _keys(routes: APIRouter, context: Context) -> None:
         return KeyIssued.of(key, text)
 
     @routes.post("/keys/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=errors(404, 409))
-    def rotate_key(key_id: str, by: AskedBy) -> KeyIssued:
+    def rotate_key(key_id: str, by: AskedBy, once: AskedOnce) -> KeyIssued:
         """Issue a key like this one, which opens for another day."""
-        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id)
+        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id, once=once)
         return KeyIssued.of(key, text)
 
     @routes.delete("/keys/{key_id}", summary="Revoke a key", responses=errors(404))
@@ -152,16 +152,20 @@ def _work(routes: APIRouter, context: Context) -> None:
     store, clock = context.store, context.clock
 
     @routes.post("/pause", summary="Pause the work", responses=errors(400, 404, 413))
-    def pause_work(given: WorkPause, by: AskedBy) -> SwitchRead:
+    def pause_work(given: WorkPause, by: AskedBy, once: AskedOnce, response: Response) -> SwitchRead:
         """Begin nothing new, of one tenant or of all; with `kill`, stop within seconds also what runs."""
         tenant = None if given.tenant is None else administration.tenant(store, given.tenant).id
-        return SwitchRead.of(switches.pause(store, clock, by.key, tenant, kill=given.kill))
+        paused = switches.pause(store, clock, by.key, tenant, kill=given.kill, once=once)
+        say_replayed(response, once)
+        return SwitchRead.of(paused)
 
     @routes.post("/resume", summary="Let the work go on", responses=errors(400, 404, 413))
-    def resume_work(given: WorkResume, by: AskedBy) -> SwitchRead:
+    def resume_work(given: WorkResume, by: AskedBy, once: AskedOnce, response: Response) -> SwitchRead:
         """Let what was paused go on where it stood."""
         tenant = None if given.tenant is None else administration.tenant(store, given.tenant).id
-        return SwitchRead.of(switches.resume(store, clock, by.key, tenant))
+        resumed = switches.resume(store, clock, by.key, tenant, once)
+        say_replayed(response, once)
+        return SwitchRead.of(resumed)
 
     @routes.get("/audit", summary="Read the audit", responses=errors())
     def read_audit(asked: AskedPage, after: Seq = 0) -> Page[AuditRead]:

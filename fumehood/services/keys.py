@@ -61,17 +61,19 @@ def issue(
     if len(name) > LONGEST_NAME:
         raise BadInputError(f"The key's name is longer than {LONGEST_NAME} characters.")
     with store.begin() as tx:
-        if made_by(tx, clock, once):
-            raise ConflictError("This request made its key before, and a key's text is shown once: rotate the key.")
+        _make_once(tx, clock, once)
         key, text = _make(tx, clock, tx.tenants.get(tenant), name, tuple(dict.fromkeys(scopes)), lives_s)
         keep(tx, clock, once, key.id)
         audit.note(tx, clock, actor, "key.issued", tenant=tenant, subject=key.id, scopes=" ".join(key.scopes))
     return key, text
 
 
-def rotate(store: Store, clock: Clock, actor: str, key_id: str, overlap_s: float = OVERLAP_S) -> tuple[Key, str]:
+def rotate(
+    store: Store, clock: Clock, actor: str, key_id: str, overlap_s: float = OVERLAP_S, once: Once | None = None
+) -> tuple[Key, str]:
     """Return a new key like an old one, which opens for a while still."""
     with store.begin() as tx:
+        _make_once(tx, clock, once)
         old = tx.keys.get(key_id)
         now = clock.now()
         if not old.is_live(now):
@@ -80,6 +82,7 @@ def rotate(store: Store, clock: Clock, actor: str, key_id: str, overlap_s: float
         key, text = _make(tx, clock, tx.tenants.get(old.tenant), old.name, old.scopes, lives_s)
         ends = now + overlap_s
         tx.keys.save(dataclasses.replace(old, expires_at=min(ends, old.expires_at or ends)))
+        keep(tx, clock, once, key.id)
         audit.note(tx, clock, actor, "key.rotated", tenant=old.tenant, subject=old.id, by=key.id)
     return key, text
 
@@ -114,6 +117,11 @@ def first(store: Store, clock: Clock, given: str = "") -> str | None:
         key, text = _make(tx, clock, local, "first", everything, None)
         audit.note(tx, clock, PLATFORM, "key.issued", tenant=local.id, subject=key.id, scopes=" ".join(everything))
     return text
+
+
+def _make_once(tx: Transaction, clock: Clock, once: Once | None) -> None:
+    if made := made_by(tx, clock, once):
+        raise ConflictError(f"This request made {made} before, and a key's text is shown once: rotate that key.")
 
 
 def _make(

@@ -28,7 +28,7 @@ from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Replies, Steps, Workers
 from fumehood.store import memory_figures, plain
 from fumehood.store.plain import Shape
 
@@ -106,7 +106,7 @@ class MemoryTransaction:
         self.tenants: Collection[Tenant] = MemoryCollection(work.tenants, plain.TENANT, None, unique="name")
         self.keys: Collection[Key] = MemoryCollection(work.keys, plain.KEY, None)
         self.switches: Collection[Switch] = MemoryCollection(work.switches, plain.SWITCH, None)
-        self.replies: Collection[Reply] = MemoryCollection(work.replies, plain.REPLY, None)
+        self.replies: Replies = MemoryReplies(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
         self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
         self.audit: Audit = MemoryAudit(work.audit)
@@ -194,6 +194,16 @@ class MemoryWorkers(MemoryCollection[Worker]):
         """Remove those that were last seen before that time."""
         for key in [key for key, row in self._rows.items() if row["seen_at"] < before]:
             del self._rows[key]
+
+
+class MemoryReplies(MemoryCollection[Reply]):
+    """What requests made."""
+
+    def forget(self, key: str, *, before: float, most: int) -> None:
+        """Remove, of the first `most` and the one with this id, those that were made before that time."""
+        for one in {key, *itertools.islice(self._rows, most)}:
+            if one in self._rows and self._rows[one]["at"] < before:
+                del self._rows[one]
 
 
 class MemorySteps(_Reading[Step]):

@@ -19,8 +19,10 @@ from api.app import create_app
 from api.rates import Rates
 from fumehood.domain.direction import Hold
 from fumehood.domain.ids import TenantId
+from fumehood.domain.reply import KEPT_S
 from fumehood.domain.tenant import LOCAL_TENANT, Scope
 from fumehood.services import audit, keys, tenants
+from fumehood.services.replies import FORGOTTEN_AT_ONCE
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
 from tests.api.test_api import ASKED, KEY, Hints, Served, problem
@@ -183,6 +185,16 @@ class TestKeys:
         told = problem(served.client.post("/v1/admin/keys", json=asked, headers=once), 409, "conflict")
         assert "rotate" in told["detail"]
 
+    def test_a_rotation_sent_again_makes_no_second_key(self, served: Served) -> None:
+        asked = {"tenant": "local", "name": "ci", "scopes": ["read"]}
+        issued = served.client.post("/v1/admin/keys", json=asked).json()
+        once = {"Idempotency-Key": "one"}
+        rotated = served.client.post(f"/v1/admin/keys/{issued['id']}/rotate", headers=once)
+        assert rotated.status_code == 201
+        told = problem(served.client.post(f"/v1/admin/keys/{issued['id']}/rotate", headers=once), 409, "conflict")
+        assert rotated.json()["id"] in told["detail"]
+        assert len(served.client.get("/v1/admin/keys").json()["items"]) == 3
+
 
 class TestOnce:
     def test_the_same_key_is_one_direction_and_another_request_is_refused(self, served: Served) -> None:
@@ -196,6 +208,48 @@ class TestOnce:
         told = problem(served.client.post("/v1/directions", json=ASKED | {"ideas": 1}, headers=once), 422, "bad-input")
         assert "Idempotency-Key" in told["detail"]
         assert len(served.client.get("/v1/directions").json()["items"]) == 1
+
+    def test_every_post_takes_a_key(self, served: Served) -> None:
+        posts = {path: each["post"] for path, each in served.app.openapi()["paths"].items() if "post" in each}
+        assert len(posts) > 15
+        for path, operation in posts.items():
+            assert "Idempotency-Key" in {one["name"].title() for one in operation.get("parameters", ())}, path
+
+    def test_a_decision_that_is_sent_again_later_does_not_undo_the_one_after_it(self, served: Served) -> None:
+        known = served.client.post("/v1/directions", json=ASKED | {"ideas": 1}).json()["id"]
+        served.lab.go_on_to("code")
+        experiment, idea = served.lab.experiments()[0].id, served.lab.ideas()[0].id
+        for place, first, then in (
+            (f"/v1/directions/{known}", "pause", "resume"),
+            (f"/v1/experiments/{experiment}", "pause", "resume"),
+            (f"/v1/experiments/{experiment}", "resume", "pause"),
+            (f"/v1/ideas/{idea}", "approve", "approve"),
+            ("/v1/admin", "pause", "resume"),
+            ("/v1/admin", "resume", "pause"),
+        ):
+            body = {"json": {}} if place == "/v1/admin" else {}
+            once = {"Idempotency-Key": f"{place} {first}".replace(" ", "/")}
+            assert served.client.post(f"{place}/{first}", headers=once, **body).status_code == 200
+            later = served.client.post(f"{place}/{then}", **body).json()
+            again = served.client.post(f"{place}/{first}", headers=once, **body)
+            assert (again.status_code, again.json()) == (200, later), place
+            assert again.headers["idempotent-replayed"] == "true"
+        once = {"Idempotency-Key": "cancel"}
+        told = [served.client.post(f"/v1/directions/{known}/cancel", headers=once) for _ in range(2)]
+        assert told[0].json() == told[1].json()
+        assert told[1].headers["idempotent-replayed"] == "true"
+
+    def test_what_is_too_old_to_be_asked_for_is_not_kept(self, served: Served) -> None:
+        for number in range(60):
+            asked = {"Idempotency-Key": f"old-{number}"}
+            assert served.client.post("/v1/admin/resume", json={}, headers=asked).status_code == 200
+        served.lab.clock.advance(KEPT_S + 1)
+        left = []
+        for number in range(3):
+            served.client.post("/v1/admin/resume", json={}, headers={"Idempotency-Key": f"new-{number}"})
+            with served.lab.store.begin(write=False) as tx:
+                left.append(tx.replies.count())
+        assert left == [61 - FORGOTTEN_AT_ONCE, 62 - 2 * FORGOTTEN_AT_ONCE, 3]
 
     @pytest.mark.parametrize("key", ["", "a b", "x" * 201, "\N{LATIN SMALL LETTER E WITH ACUTE}"])
     def test_an_odd_key_is_refused(self, served: Served, key: str) -> None:
@@ -390,6 +444,24 @@ class TestDecisions:
             client.post(f"/v1/experiments/{experiment.id}/resume")
         assert experiment.state.value == "done"
         assert {"coding", "running", "plotting", "writing", "reviewing"} <= set(held)
+
+    def test_an_approval_that_is_sent_again_approves_one_step(self, served: Served) -> None:
+        client, lab = served.client, served.lab
+        direction = client.post("/v1/directions", json=ASKED | {"ideas": 1, "approve": "every_step"}).json()["id"]
+        lab.go_on()
+        (idea,) = client.get(f"/v1/directions/{direction}/ideas").json()["items"]
+        client.post(f"/v1/ideas/{idea['id']}/approve")
+        lab.go_on()
+        place, states = f"/v1/experiments/{lab.experiments()[0].id}/resume", []
+        for _ in range(3):
+            client.post(place, headers={"Idempotency-Key": "one"})
+            lab.go_on()
+            states.append(lab.experiments()[0].state)
+        assert len(set(states)) == 1
+        assert lab.experiments()[0].hold is Hold.APPROVAL
+        client.post(place, headers={"Idempotency-Key": "two"})
+        lab.go_on()
+        assert lab.experiments()[0].state is not states[0]
 
     def test_a_persons_own_idea_is_carried_out(self, served: Served) -> None:
         client, lab = served.client, served.lab

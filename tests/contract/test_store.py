@@ -926,6 +926,18 @@ class TestWorkers:
             assert [worker.id for worker in transaction.workers.find()] == ["worker_2", "worker_3"]
 
 
+class TestReplies:
+    def test_of_the_first_and_of_one_more_those_are_forgotten_that_are_too_old(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(8):
+                made = dataclasses.replace(REPLY, id=f"reply_{number}", at=20.0 if number == 1 else float(number))
+                transaction.replies.save(made)
+            transaction.replies.forget("reply_4", before=5.0, most=3)
+            assert [one.id for one in transaction.replies.find()] == [f"reply_{number}" for number in (1, 3, 5, 6, 7)]
+            transaction.replies.forget("reply_6", before=5.0, most=2)
+            assert [one.id for one in transaction.replies.find()] == [f"reply_{number}" for number in (1, 5, 6, 7)]
+
+
 class TestFigures:
     def test_an_empty_store_has_none(self) -> None:
         with MemoryStore().begin(write=False) as transaction:
