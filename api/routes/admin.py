@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from api.admin_views import (
     AuditRead,
+    AuditVerified,
     BudgetChange,
     KeyCreate,
     KeyIssued,
@@ -22,9 +23,13 @@ from api.admin_views import (
     WorkResume,
 )
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
+from api.problem import problem
 from api.views import Page
-from fumehood.services import administration, keys, switches, tenants
+from fumehood.domain.audit import HEAD
+from fumehood.errors import TamperedError
+from fumehood.services import administration, audit, keys, switches, tenants
 
+Head = Annotated[str, Query(pattern=HEAD, description="An earlier answer's `head`, which must still be there.")]
 Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Entries after this number.")]
 
 
@@ -176,3 +181,11 @@ def _work(routes: APIRouter, context: Context) -> None:
             lambda one: str(one.seq),
             AuditRead.model_validate,
         )
+
+    @routes.get("/audit/verify", summary="Verify the audit", response_model=AuditVerified, responses=errors(409))
+    def verify_audit(head: Head | None = None) -> AuditVerified | Response:
+        """Walk the audit's chain of seals and say how far it holds; a problem names the first entry that does not."""
+        try:
+            return AuditVerified.model_validate(audit.verify(store, head or ""))
+        except TamperedError as error:
+            return problem(409, "tampered", str(error))

@@ -19,6 +19,7 @@ from fumehood.errors import (
     MachineUnfitError,
     NotFoundError,
     OverBudgetError,
+    TamperedError,
     WorkFailedError,
 )
 from fumehood.settings import Settings
@@ -38,6 +39,7 @@ _KINDS: Mapping[int, type[FumehoodError]] = {
     409: ConflictError,
     429: OverBudgetError,
 }
+_TAMPERED = "urn:fumehood:problem:tampered"
 
 
 class Server:
@@ -172,8 +174,11 @@ def _refusal(answer: httpx.Response) -> FumehoodError:
     if status == httpx.codes.UNAUTHORIZED:
         return BadInputError("The server does not know this key: set FUMEHOOD_API_KEY to one that it made.")
     try:
-        detail = str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
+        document = answer.json()
+        detail = str(document["detail"])
+        if document.get("type") == _TAMPERED:
+            return TamperedError(detail)
+    except (ValueError, KeyError, TypeError, AttributeError):
         detail = f"The server answered {status} {answer.reason_phrase}".rstrip() + "."
     if status in _KINDS:
         return _KINDS[status](detail)
