@@ -10,6 +10,7 @@ from fumehood.domain.quota import QUOTAS, Balance
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
 
 _TENANT, _KEY = "ten_01kaw3v6rsv2xq8s5y9m4tz7hn", "key_01kaw3v9m1c7d2e5f8g0h3j6kq"
+_SEAL = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _NAME = r"^[^\x00]*$"
 
 
@@ -215,6 +216,19 @@ class SwitchRead(BaseModel):
         return cls(tenant=whose, paused=switch.is_paused, killed=switch.is_killed, at=switch.at)
 
 
+class AuditVerified(BaseModel):
+    """How far the audit's chain holds."""
+
+    model_config = _example(entries=7, seq=7, seal=_SEAL, head=f"7:{_SEAL}")
+    entries: int
+    """How many are sealed, and as they were when they were."""
+    seq: int
+    """The number of the last of them; 0 where there is none."""
+    seal: str
+    head: str
+    """Both, to be kept elsewhere and given at a later time: it shows whether the chain's end was cut off."""
+
+
 class AuditRead(BaseModel):
     """Who changed what."""
 
@@ -226,7 +240,7 @@ class AuditRead(BaseModel):
         subject=_TENANT,
         detail={"runs": 4},
         at=1.8e9,
-        seal="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        seal=_SEAL,
     )
     seq: int
     actor: str

@@ -21,6 +21,7 @@ from api.views import Page
 from fumehood.domain.policy import Policy
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Queue, Store
+from fumehood.services import keys
 from fumehood.services.browsing import Shelf
 from fumehood.services.keys import Caller
 from fumehood.services.known_templates import KnownTemplates
@@ -90,6 +91,10 @@ class Context:
     def shelf(self, by: Caller) -> Shelf:
         """Return what the caller may see."""
         return Shelf(self.store, by.tenant)
+
+    def still_opens(self, by: Caller) -> Callable[[], bool]:
+        """Return what asks whether the caller's key opens still, for an answer that goes on for long."""
+        return lambda: keys.still_opens(self.store, self.clock, by.key)
 
 
 async def caller(request: Request) -> Caller:

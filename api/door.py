@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problem import problem
+from api.problem import problem, store_away
 from api.rates import Rates, Taken
 from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
@@ -25,7 +25,6 @@ KNOWN_S = 1.0
 """How long a key that was found is not looked up again; so long, at most, a revoked one still opens."""
 MOST_KNOWN = 10_000
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-SOON_S = "5"
 
 
 class Door:
@@ -47,7 +46,7 @@ class Door:
             try:
                 caller = await self._caller(Headers(scope=scope).get("authorization", ""))
             except StoreUnavailableError as error:
-                await problem(503, "machine-unfit", str(error), {"Retry-After": SOON_S})(scope, receive, send)
+                await store_away(error)(scope, receive, send)
                 return
             if caller is None:
                 detail = "A valid key is needed: Authorization: Bearer <key>."

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 
@@ -24,13 +25,15 @@ PAGE = 200
 TAIL = 256
 """Pieces of a stream that are kept for those who read along; who is further behind reads the database."""
 POLL_S = 0.25
+HEARTBEAT_S = 15.0
+"""After so long a stream that has nothing to tell says that it is still there."""
 PAUSE_S = 2.0
 """Until the next look after one that failed."""
-HEARTBEAT_S = 15.0
 MOST_STREAMS = 1_000
 _LOG = logging.getLogger("fumehood.api")
 Chunk = tuple[int, bytes]
 """A place in a stream, and what is sent there."""
+Newest = Callable[[], int]
 Look = Callable[[int, int], tuple[list[Chunk], bytes | None]]
 """Given a place and a most, returns what follows it, and the last word where nothing will follow that."""
 
@@ -121,13 +124,19 @@ class Feed:
     def read(
         self, direction_id: str, seq: int, *, follow: bool, heartbeat_s: float = HEARTBEAT_S
     ) -> AsyncGenerator[bytes, None]:
-        """Give a direction's events after `seq` as server-sent events, and go on until the direction has ended."""
+        """Give a direction's events after `seq` as server-sent events, and go on until the direction has ended.
+
+        A number that is still to come, as after a restore of the database, is taken for the newest there is.
+        """
 
         def look(seq: int, limit: int) -> tuple[list[Chunk], bytes | None]:
             events, final = browsing.events(self._store, direction_id, seq, limit)
             return [_told(event) for event in events], END if final else None
 
-        return self._read(direction_id, look, seq, follow=follow, heartbeat_s=heartbeat_s)
+        return self._read(
+            direction_id, look, seq, partial(browsing.newest_event, self._store, direction_id),
+            follow=follow, heartbeat_s=heartbeat_s,
+        )  # fmt: skip
 
     def printed(
         self, artifacts: Artifacts, run_id: RunId, place: int, *, heartbeat_s: float = HEARTBEAT_S
@@ -138,13 +147,16 @@ class Feed:
             pieces, over = outputs.read(self._store, artifacts, run_id, place, limit)
             return [_shown(piece) for piece in pieces], None if over is None else _ended(over)
 
-        return self._read(run_id, look, place, follow=True, heartbeat_s=heartbeat_s)
+        newest = partial(outputs.newest, self._store, run_id)
+        return self._read(run_id, look, place, newest, follow=True, heartbeat_s=heartbeat_s)
 
     async def _read(
-        self, key: str, look: Look, seq: int, *, follow: bool, heartbeat_s: float
+        self, key: str, look: Look, seq: int, newest: Newest, *, follow: bool, heartbeat_s: float
     ) -> AsyncGenerator[bytes, None]:
         self.streams += 1
         try:
+            # Where one stream begins, the tail begins for all that join it.
+            seq = min(seq, await run_in_threadpool(newest)) if seq else 0
             async with aclosing(_stored(look, seq)) as stored:
                 async for one in stored:
                     seq = one.place
@@ -161,7 +173,7 @@ class Feed:
     async def _live(self, key: str, look: Look, seq: int, heartbeat_s: float) -> AsyncGenerator[bytes, None]:
         with self._joined(key, look, seq) as topic:
             while True:
-                changed = topic.changed
+                changed, before = topic.changed, seq
                 if seq < topic.floor:
                     async with aclosing(_stored(look, seq)) as stored:
                         async for one in stored:
@@ -169,10 +181,13 @@ class Feed:
                             yield one.chunk
                             if one.is_last:
                                 return
-                    continue
-                for number, chunk in [one for one in topic.tail if one[0] > seq]:
-                    seq = number
-                    yield chunk
+                    # Where the database has nothing to catch up with, asking at once again would be all this does.
+                    if seq > before:
+                        continue
+                else:
+                    for number, chunk in [one for one in topic.tail if one[0] > seq]:
+                        seq = number
+                        yield chunk
                 if changed is not topic.changed:
                     continue
                 if topic.last is not None:

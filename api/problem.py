@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from fumehood.errors import (
     NotFoundError,
     OverBudgetError,
     PolicyError,
+    StoreUnavailableError,
 )
 from fumehood.observe import context
 
@@ -32,6 +34,8 @@ STATUSES: dict[type[FumehoodError], tuple[int, str]] = {
     MachineUnfitError: (503, "machine-unfit"),
 }
 SOON = {"Retry-After": "5"}
+STORE_AWAY = "The database does not answer now. Try again soon."
+_LOG = logging.getLogger("fumehood.api")
 NAMES = {400: "bad-request", 404: "not-found", 405: "method-not-allowed", 413: "too-large", 429: "too-many-requests"}
 
 
@@ -54,6 +58,12 @@ def problem(
     )
 
 
+def store_away(error: StoreUnavailableError) -> JSONResponse:
+    """Return what is said while the database is away: where it is, and as whom it is asked, is for the log alone."""
+    _LOG.warning("A request could not be answered: %s", error)
+    return problem(503, "machine-unfit", STORE_AWAY, SOON)
+
+
 def _methods(request: Request) -> list[str]:
     """Return what a path takes, by the API's own description; the framework names the first route's methods alone."""
     found = [
@@ -69,6 +79,8 @@ def install(app: FastAPI) -> None:
     """Have every expected error answered as a problem document; `api.access` answers for the others."""
 
     def expected(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, StoreUnavailableError):
+            return store_away(error)
         for kind in type(error).__mro__:
             if kind in STATUSES:
                 status, name = STATUSES[kind]

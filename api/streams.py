@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Annotated, Any
 
 import anyio
 from fastapi import Header
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from api.feed import Feed
+from api.feed import HEARTBEAT_S, Feed
 from api.problem import problem
+from fumehood.errors import StoreUnavailableError
 
+ASK_EVERY_S = HEARTBEAT_S
+"""How long a stream goes on before its key is looked up again; so long, at most, it tells a revoked one something."""
 STALL_S = 30.0
 """How long a client may take nothing before its stream is ended; it may resume where it was."""
 EVENTS = "text/event-stream"
 RETRY_S = "5"
+_LOG = logging.getLogger("fumehood.api")
 LAST_SEQ = 2**63 - 1
 AskedPlace = Annotated[int, Header(ge=0, le=LAST_SEQ, description="Events after this one.")]
 
@@ -27,12 +34,36 @@ def events_of(example: str) -> dict[str, Any]:
     return {EVENTS: {"schema": {"type": "string"}, "example": example}}
 
 
-def followed(feed: Feed, events: AsyncGenerator[bytes, None]) -> Response:
-    """Return a stream of the feed, or refuse it where the server holds as many as it can."""
+def followed(feed: Feed, opens: Callable[[], bool], events: AsyncGenerator[bytes, None]) -> Response:
+    """Return a stream of the feed for as long as its key opens, or refuse it where the server holds all it can."""
     if feed.is_full:
         detail = "As many streams are open as this server holds; close one, or try again."
         return problem(429, "too-many-streams", detail, {"Retry-After": RETRY_S})
-    return EventStream(events, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    return EventStream(while_it_opens(opens, events), {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+async def while_it_opens(opens: Callable[[], bool], chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Give the chunks of a stream until its key no longer opens; who asks anew is then told so at the door.
+
+    Asked between two chunks, so a stream must send heartbeats.
+    """
+    asked = time.monotonic()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if time.monotonic() - asked >= ASK_EVERY_S:
+                if not await run_in_threadpool(_or_unknown, opens):
+                    return
+                asked = time.monotonic()
+            yield chunk
+
+
+def _or_unknown(opens: Callable[[], bool]) -> bool:
+    try:
+        return opens()
+    except StoreUnavailableError as error:
+        # What holds the keys holds the events too: nothing new is told until it answers, and then it is asked again.
+        _LOG.warning("Whether a stream's key still opens cannot be asked now: %s", error)
+        return True
 
 
 class EventStream(StreamingResponse):

@@ -177,6 +177,9 @@ class Events(Protocol):
     def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return the events after `seq`."""
 
+    def newest(self, direction_id: DirectionId) -> int:
+        """Return the `seq` of a direction's newest event; 0 where it has none."""
+
 
 class Audit(Protocol):
     """Who changed what, in order. Entries are added and sealed once, never changed."""
@@ -245,6 +248,16 @@ class Outputs(Collection[Output], Protocol):
         """Remove every piece of an execution."""
 
 
+class Replies(Collection[Reply], Protocol):
+    """What requests with an idempotency key made."""
+
+    def forget(self, key: str, *, before: float, most: int) -> None:
+        """Remove, of the first `most` and the one with this id, those that were made before that time.
+
+        Who forgets an old one before it is saved anew keeps all in the order of their age.
+        """
+
+
 class Transaction(Protocol):
     """All collections, in one transaction."""
 
@@ -257,7 +270,7 @@ class Transaction(Protocol):
     tenants: Collection[Tenant]
     keys: Collection[Key]
     switches: Collection[Switch]
-    replies: Collection[Reply]
+    replies: Replies
     feedback: Collection[Feedback]
     leases: Collection[Lease]
     outputs: Outputs

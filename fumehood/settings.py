@@ -66,9 +66,9 @@ class Settings(FileSettings):
 
     state_dir: Path = Field(default_factory=default_state_dir)
     """Holds database, keys, volumes, logs and the lab."""
-    database_url: str = ""
+    database_url: str = Field(default="", repr=False)
     """SQLAlchemy URL; empty means SQLite below `state_dir`."""
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Broker of the Celery workers; not used by `fumehood run`."""
     anthropic_base_url: str = "https://api.anthropic.com"
     """Where the gateway's Anthropic upstream sends calls."""
@@ -100,7 +100,7 @@ class Settings(FileSettings):
     """What gives workspaces their hard size; `auto` is the first of xfs and loop that holds."""
     storage_pool_mib: int = Field(default=0, ge=0, le=64 * 1024 * 1024)
     """The pool of the driver btrfs, taken from the disk at once; 0 is a quarter of what is free."""
-    api_key: str = ""
+    api_key: str = Field(default="", repr=False)
     """An admin key that the API takes from its first start on; empty has it make one, and print it once.
 
     The commands that ask a server send it.

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from api.admin_views import (
     ApprovalRead,
     AuditRead,
+    AuditVerified,
     BudgetChange,
     Decided,
     KeyCreate,
@@ -24,10 +25,14 @@ from api.admin_views import (
     WorkResume,
 )
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
+from api.problem import problem
 from api.views import Page
+from fumehood.domain.audit import HEAD
 from fumehood.domain.step import Side
-from fumehood.services import administration, approvals, keys, switches, tenants
+from fumehood.errors import TamperedError
+from fumehood.services import administration, approvals, audit, keys, switches, tenants
 
+Head = Annotated[str, Query(pattern=HEAD, description="An earlier answer's `head`, which must still be there.")]
 Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Entries after this number.")]
 
 
@@ -90,9 +95,9 @@ def _keys(routes: APIRouter, context: Context) -> None:
         return KeyIssued.of(key, text)
 
     @routes.post("/keys/{key_id}/rotate", summary="Rotate a key", status_code=201, responses=errors(404, 409))
-    def rotate_key(key_id: str, by: AskedBy) -> KeyIssued:
+    def rotate_key(key_id: str, by: AskedBy, once: AskedOnce) -> KeyIssued:
         """Issue a key like this one, which opens for another day."""
-        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id)
+        key, text = keys.rotate(store, clock, by.key, administration.key(store, key_id).id, once=once)
         return KeyIssued.of(key, text)
 
     @routes.delete("/keys/{key_id}", summary="Revoke a key", responses=errors(404))
@@ -156,16 +161,20 @@ def _work(routes: APIRouter, context: Context) -> None:
     store, clock = context.store, context.clock
 
     @routes.post("/pause", summary="Pause the work", responses=errors(400, 404, 413))
-    def pause_work(given: WorkPause, by: AskedBy) -> SwitchRead:
+    def pause_work(given: WorkPause, by: AskedBy, once: AskedOnce, response: Response) -> SwitchRead:
         """Begin nothing new, of one tenant or of all; with `kill`, stop within seconds also what runs."""
         tenant = None if given.tenant is None else administration.tenant(store, given.tenant).id
-        return SwitchRead.of(switches.pause(store, clock, by.key, tenant, kill=given.kill))
+        paused = switches.pause(store, clock, by.key, tenant, kill=given.kill, once=once)
+        say_replayed(response, once)
+        return SwitchRead.of(paused)
 
     @routes.post("/resume", summary="Let the work go on", responses=errors(400, 404, 413))
-    def resume_work(given: WorkResume, by: AskedBy) -> SwitchRead:
+    def resume_work(given: WorkResume, by: AskedBy, once: AskedOnce, response: Response) -> SwitchRead:
         """Let what was paused go on where it stood."""
         tenant = None if given.tenant is None else administration.tenant(store, given.tenant).id
-        return SwitchRead.of(switches.resume(store, clock, by.key, tenant))
+        resumed = switches.resume(store, clock, by.key, tenant, once)
+        say_replayed(response, once)
+        return SwitchRead.of(resumed)
 
     @routes.get("/audit", summary="Read the audit", responses=errors())
     def read_audit(asked: AskedPage, after: Seq = 0) -> Page[AuditRead]:
@@ -176,6 +185,14 @@ def _work(routes: APIRouter, context: Context) -> None:
             lambda one: str(one.seq),
             AuditRead.model_validate,
         )
+
+    @routes.get("/audit/verify", summary="Verify the audit", response_model=AuditVerified, responses=errors(409))
+    def verify_audit(head: Head | None = None) -> AuditVerified | Response:
+        """Walk the audit's chain of seals and say how far it holds; a problem names the first entry that does not."""
+        try:
+            return AuditVerified.model_validate(audit.verify(store, head or ""))
+        except TamperedError as error:
+            return problem(409, "tampered", str(error))
 
 
 def _approvals(routes: APIRouter, context: Context) -> None:
@@ -192,17 +209,23 @@ def _approvals(routes: APIRouter, context: Context) -> None:
             ApprovalRead.model_validate,
         )
 
-    @routes.post("/approvals/{subject_id}/approve", summary="Approve what the policy holds", responses=errors(404, 409))
-    def approve_held(subject_id: str, by: AskedBy) -> Decided:
+    @routes.post(
+        "/approvals/{subject_id}/approve", summary="Approve what the policy holds", responses=errors(400, 404, 409)
+    )
+    def approve_held(subject_id: str, by: AskedBy, once: AskedOnce, response: Response) -> Decided:
         """Let a direction, an idea or an experiment go on that the policy holds."""
-        approvals.approve(store, clock, by.key, subject_id)
+        approvals.approve(store, clock, by.key, subject_id, once)
+        say_replayed(response, once)
         for side in Side:
             context.queue.hint(side)
         return Decided(id=subject_id, decision="approved")
 
-    @routes.post("/approvals/{subject_id}/refuse", summary="Refuse what the policy holds", responses=errors(404, 409))
-    def refuse_held(subject_id: str, by: AskedBy) -> Decided:
+    @routes.post(
+        "/approvals/{subject_id}/refuse", summary="Refuse what the policy holds", responses=errors(400, 404, 409)
+    )
+    def refuse_held(subject_id: str, by: AskedBy, once: AskedOnce, response: Response) -> Decided:
         """End a direction, an idea or an experiment that the policy holds."""
-        approvals.refuse(store, clock, by.key, subject_id)
+        approvals.refuse(store, clock, by.key, subject_id, once)
+        say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return Decided(id=subject_id, decision="refused")

@@ -83,10 +83,11 @@ def _changing(routes: APIRouter, context: Context) -> None:
         return DirectionRead.of(direction)
 
     @routes.post("/{direction_id}/cancel", summary="Cancel a direction", responses=errors(404))
-    def cancel(direction_id: str, by: AskedBy) -> DirectionRead:
+    def cancel(direction_id: str, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
         """Cancel a direction; what runs is stopped. One that has ended stays as it is."""
         known = context.shelf(by).direction(direction_id)
-        cancelled = directions.cancel(store, clock, known.id, by.key)
+        cancelled = directions.cancel(store, clock, known.id, by.key, once)
+        say_replayed(response, once)
         context.queue.hint(Side.RUN)
         return DirectionRead.of(cancelled)
 
@@ -101,16 +102,19 @@ def _changing(routes: APIRouter, context: Context) -> None:
         return DirectionRead.of(changed)
 
     @routes.post("/{direction_id}/pause", summary="Pause a direction", responses=errors(404, 409))
-    def pause_direction(direction_id: str, by: AskedBy) -> DirectionRead:
+    def pause_direction(direction_id: str, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
         """Begin nothing more of a direction; what runs goes on."""
         known = context.shelf(by).direction(direction_id)
-        return DirectionRead.of(guidance.pause_direction(store, clock, by.key, known.id))
+        paused = guidance.pause_direction(store, clock, by.key, known.id, once)
+        say_replayed(response, once)
+        return DirectionRead.of(paused)
 
     @routes.post("/{direction_id}/resume", summary="Let a direction go on", responses=errors(404, 409))
-    def resume_direction(direction_id: str, by: AskedBy) -> DirectionRead:
+    def resume_direction(direction_id: str, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
         """Lift whatever holds the direction; it goes on where it stood."""
         known = context.shelf(by).direction(direction_id)
-        resumed = guidance.resume_direction(store, clock, by.key, known.id)
+        resumed = guidance.resume_direction(store, clock, by.key, known.id, once)
+        say_replayed(response, once)
         _hint_both(context)
         return DirectionRead.of(resumed)
 
@@ -205,4 +209,5 @@ def _following(routes: APIRouter, context: Context) -> None:
         `id` is the event's number: a client that was cut off resumes with `Last-Event-ID`.
         """
         await run_in_threadpool(context.shelf(by).direction, direction_id)
-        return followed(context.feed, context.feed.read(direction_id, last_event_id, follow=follow))
+        events = context.feed.read(direction_id, last_event_id, follow=follow)
+        return followed(context.feed, context.still_opens(by), events)

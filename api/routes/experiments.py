@@ -90,7 +90,8 @@ def _runs(routes: APIRouter, context: Context) -> None:
         """
         found = context.shelf(by).run(run_id)
         if follow or (follow is None and EVENTS in request.headers.get("accept", "")):
-            return followed(context.feed, context.feed.printed(context.artifacts, found.id, last_event_id))
+            printed = context.feed.printed(context.artifacts, found.id, last_event_id)
+            return followed(context.feed, context.still_opens(by), printed)
         log = found.log
         if not log:
             raise NotFoundError("This run has no log yet: its program has not ended.")

@@ -17,32 +17,37 @@ def router(context: Context) -> APIRouter:
     store, clock = context.store, context.clock
 
     @routes.post("/ideas/{idea_id}/approve", summary="Approve an idea", responses=errors(404, 409))
-    def approve_idea(idea_id: str, by: AskedBy) -> IdeaRead:
+    def approve_idea(idea_id: str, by: AskedBy, once: AskedOnce, response: Response) -> IdeaRead:
         """Have an idea carried out; when the last one is decided, a direction that waits goes on."""
         known = context.shelf(by).idea(idea_id)
-        decided = guidance.decide(store, clock, by.key, known.id, approve=True)
+        decided = guidance.decide(store, clock, by.key, known.id, approve=True, once=once)
+        say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return IdeaRead.model_validate(decided)
 
     @routes.post("/ideas/{idea_id}/reject", summary="Reject an idea", responses=errors(404, 409))
-    def reject_idea(idea_id: str, by: AskedBy) -> IdeaRead:
+    def reject_idea(idea_id: str, by: AskedBy, once: AskedOnce, response: Response) -> IdeaRead:
         """Have an idea not carried out, unless its experiment has begun."""
         known = context.shelf(by).idea(idea_id)
-        decided = guidance.decide(store, clock, by.key, known.id, approve=False)
+        decided = guidance.decide(store, clock, by.key, known.id, approve=False, once=once)
+        say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return IdeaRead.model_validate(decided)
 
     @routes.post("/experiments/{experiment_id}/pause", summary="Pause an experiment", responses=errors(404, 409))
-    def pause_experiment(experiment_id: str, by: AskedBy) -> ExperimentRead:
+    def pause_experiment(experiment_id: str, by: AskedBy, once: AskedOnce, response: Response) -> ExperimentRead:
         """Begin nothing more of an experiment; what runs goes on."""
         known = context.shelf(by).experiment(experiment_id)
-        return ExperimentRead.of(guidance.pause_experiment(store, clock, by.key, known.id))
+        paused = guidance.pause_experiment(store, clock, by.key, known.id, once)
+        say_replayed(response, once)
+        return ExperimentRead.of(paused)
 
     @routes.post("/experiments/{experiment_id}/resume", summary="Let an experiment go on", responses=errors(404, 409))
-    def resume_experiment(experiment_id: str, by: AskedBy) -> ExperimentRead:
+    def resume_experiment(experiment_id: str, by: AskedBy, once: AskedOnce, response: Response) -> ExperimentRead:
         """Lift whatever holds the experiment; where each step is approved, this approves the next."""
         known = context.shelf(by).experiment(experiment_id)
-        resumed = guidance.resume_experiment(store, clock, by.key, known.id)
+        resumed = guidance.resume_experiment(store, clock, by.key, known.id, once)
+        say_replayed(response, once)
         for side in Side:
             context.queue.hint(side)
         return ExperimentRead.of(resumed)

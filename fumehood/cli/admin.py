@@ -14,6 +14,7 @@ from fumehood.cli import output
 from fumehood.cli.client import lines
 from fumehood.cli.options import AsJson, Url
 from fumehood.cli.remote import Server
+from fumehood.domain.audit import HEAD
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts, Store
 from fumehood.services import approvals as held
@@ -214,10 +215,19 @@ def _here(settings: Settings) -> Iterator[tuple[Store, Artifacts]]:
 @app.command()
 def audit(
     after: Annotated[int | None, typer.Option(min=0, help="Only what followed the entry of this number.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Say instead whether all is as it was written.")] = False,
+    head: Annotated[
+        str | None, typer.Option(metavar="SEQ:SEAL", help="With --verify: what it said before, which must be there.")
+    ] = None,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
     """List who changed what, oldest first."""
+    if verify:
+        _verify(after, head, url, as_json=as_json)
+        return
+    if head is not None:
+        raise BadInputError("--head is checked by --verify: give both.")
     query = {} if after is None else {"after": after}
     with Server.of(Settings(), url) as server:
         _tell_all(server.pages("/v1/admin/audit", **query), as_json=as_json)
@@ -229,6 +239,15 @@ def usage(tenant: OneTenant = None, url: Url = "", as_json: AsJson = False) -> N
     query = {} if tenant is None else {"tenant": tenant}
     with Server.of(Settings(), url) as server:
         _tell_all(server.pages("/v1/admin/usage", **query), as_json=as_json)
+
+
+def _verify(after: int | None, head: str | None, url: str, *, as_json: bool) -> None:
+    if after is not None:
+        raise BadInputError("--verify looks at the whole audit: leave --after out.")
+    if head is not None and not re.fullmatch(HEAD, head):
+        raise BadInputError(f"{head!r} is no head: give SEQ:SEAL, as --verify prints it.")
+    with Server.of(Settings(), url) as server:
+        _tell(server.get("/v1/admin/audit/verify", **({} if head is None else {"head": head})), as_json=as_json)
 
 
 def _part(given: str) -> str:

@@ -22,6 +22,7 @@ from fumehood.cli import handover
 from fumehood.domain.ids import DirectionId
 from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
+from fumehood.store.engine import holds_password
 
 GATEWAY_START_S = 60.0
 METRICS_PORTS = {"gateway": 0, "write": 1, "run": 2, "watch": 3, "api": 4}
@@ -54,6 +55,12 @@ def as_root(command: Sequence[str], settings: Settings) -> list[str]:
         raise MachineUnfitError(
             "Artifacts in S3 need this command to be started by root, since sudo is not given their secret key.",
             remedy="Start it as root, or leave FUMEHOOD_S3_ENDPOINT out.",
+        )
+    if holds_password(settings.resolved_database_url):
+        # It too would stand there, in sudo's log, and in the line to type.
+        raise MachineUnfitError(
+            "A database URL with a password needs this command to be started by root, since sudo is not given it.",
+            remedy="Start it as root, or have the URL name a file that holds the password (?passfile=PATH).",
         )
     told = [f"{name}={value}" for name, value in environment(settings).items() if value]
     # Bytecode written by root would lie in the user's checkout for good.

@@ -20,6 +20,7 @@ from fumehood.errors import (
     NotFoundError,
     OverBudgetError,
     PolicyError,
+    TamperedError,
     WorkFailedError,
 )
 from fumehood.settings import Settings
@@ -40,6 +41,7 @@ _KINDS: Mapping[int, type[FumehoodError]] = {
     429: OverBudgetError,
 }
 _BY_POLICY = "urn:fumehood:problem:refused-by-policy"
+_TAMPERED = "urn:fumehood:problem:tampered"
 
 
 class Server:
@@ -174,11 +176,13 @@ def _refusal(answer: httpx.Response) -> FumehoodError:
     if status == httpx.codes.UNAUTHORIZED:
         return BadInputError("The server does not know this key: set FUMEHOOD_API_KEY to one that it made.")
     try:
-        told = answer.json()
-        detail = str(told["detail"])
-        if told.get("type") == _BY_POLICY:
+        document = answer.json()
+        detail = str(document["detail"])
+        if document.get("type") == _BY_POLICY:
             return PolicyError(detail)
-    except (ValueError, KeyError, TypeError):
+        if document.get("type") == _TAMPERED:
+            return TamperedError(detail)
+    except (ValueError, KeyError, TypeError, AttributeError):
         detail = f"The server answered {status} {answer.reason_phrase}".rstrip() + "."
     if status in _KINDS:
         return _KINDS[status](detail)

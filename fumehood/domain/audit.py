@@ -31,6 +31,25 @@ class AuditEntry:
     """Binds this entry and all before it; set once, by the sealer."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """How far the chain holds: whoever writes its head down elsewhere can tell later whether its end was cut off."""
+
+    entries: int
+    seq: int
+    """Of the last entry that is sealed; 0 where none is."""
+    seal: str
+
+    @property
+    def head(self) -> str:
+        """The last entry and its seal, as `SEQ:SEAL`; empty where none is sealed."""
+        return f"{self.seq}:{self.seal}" if self.seal else ""
+
+
+HEAD = r"^[0-9]{1,19}:[0-9a-f]{64}$"
+"""What a head looks like."""
+
+
 def seal(before: str, entry: AuditEntry) -> str:
     """Return an entry's seal, given the seal of the one before it (empty for the first)."""
     told = [before, entry.seq, entry.id, entry.at, entry.actor, entry.tenant, entry.action, entry.subject]

@@ -59,8 +59,11 @@ class Key:
 
     def opens(self, text: str, now: float) -> bool:
         """Whether this text is the key, and it is neither revoked nor past its end."""
-        is_live = self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
-        return hmac.compare_digest(digest(text), self.digest) and is_live
+        return hmac.compare_digest(digest(text), self.digest) and self.is_live(now)
+
+    def is_live(self, now: float) -> bool:
+        """Whether it is neither revoked nor past its end."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

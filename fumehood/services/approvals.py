@@ -19,6 +19,7 @@ from fumehood.services import audit, browsing, directions, screening
 from fumehood.services.change import happened
 from fumehood.services.guidance import let_go_on
 from fumehood.services.queueing import enqueue
+from fumehood.services.replies import Once, keep, made_by
 
 MOST_SHOWN = 20_000
 """Characters of a text that an admin is shown."""
@@ -85,9 +86,11 @@ def _told(tx: Transaction, direction_id: DirectionId, experiment_id: str | None)
     return told[-1].removeprefix("held: ") if told else ""
 
 
-def approve(store: Store, clock: Clock, actor: str, key: str) -> None:
+def approve(store: Store, clock: Clock, actor: str, key: str, once: Once | None = None) -> None:
     """Let go on what waits: a direction with all its ideas, an idea, or an experiment with its edit."""
     with store.begin() as tx:
+        if made_by(tx, clock, once):
+            return
         direction, of = _subject(tx, key)
         if isinstance(of, Idea):
             _allow(tx, direction, of)
@@ -98,12 +101,15 @@ def approve(store: Store, clock: Clock, actor: str, key: str) -> None:
             for idea in tx.ideas.find(direction_id=of.id):
                 if idea.awaits_admin:
                     tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
+        keep(tx, clock, once, key)
         _tell(tx, clock, actor, direction, of, "approved")
 
 
-def refuse(store: Store, clock: Clock, actor: str, key: str) -> None:
+def refuse(store: Store, clock: Clock, actor: str, key: str, once: Once | None = None) -> None:
     """End what waits; of an idea, its experiment too."""
     with store.begin() as tx:
+        if made_by(tx, clock, once):
+            return
         direction, of = _subject(tx, key)
         if isinstance(of, Idea):
             idea = of.screened(_said(PolicyVerdict.REFUSED, of))
@@ -118,6 +124,7 @@ def refuse(store: Store, clock: Clock, actor: str, key: str) -> None:
             error = f"an admin refuses this: {_told(tx, direction.id, None)}"
             ended = dataclasses.replace(directions.failed(direction, error, clock.now()), hold=Hold.NONE)
             tx.directions.save(ended)
+        keep(tx, clock, once, key)
         _tell(tx, clock, actor, direction, of, "refused")
 
 

@@ -5,10 +5,14 @@ Sealing apart keeps those who submit at once from waiting for one row.
 
 from __future__ import annotations
 
+import logging
+
 from fumehood.domain import audit
-from fumehood.domain.audit import AuditEntry
+from fumehood.domain.audit import AuditEntry, Chain
+from fumehood.errors import TamperedError
 from fumehood.ports import Clock, Store, Transaction
 
+_LOG = logging.getLogger("fumehood.audit")
 Detail = str | int | float | bool | None
 
 
@@ -39,18 +43,31 @@ def seal(store: Store) -> int:
         for entry in fresh:
             before = audit.seal(before, entry)
             tx.audit.seal(entry.seq, before)
+    if fresh:
+        # Where the log is kept apart from the database, it proves that nothing was cut off the chain's end.
+        _LOG.info("the audit is sealed up to %d:%s", fresh[-1].seq, before)
     return len(fresh)
 
 
-def verify(store: Store) -> int:
-    """Walk the whole chain; return how many seals hold, or raise `TamperedError` at the first that does not."""
-    seq, before, count = 0, "", 0
+def verify(store: Store, head: str = "") -> Chain:
+    """Walk the whole chain and say how far it holds, or raise `TamperedError` at the first entry that does not.
+
+    A chain that was cut at its end holds as far as it goes: only an earlier `head` (`Chain.head`) shows that.
+    """
+    at, _, known = head.partition(":")
+    seq, before, count, is_met = 0, "", 0, not head
     while True:
         with store.begin(write=False) as tx:
             page = tx.audit.since(seq)
         sealed = [entry for entry in page if entry.seal]
         before = audit.verify(sealed, before)
+        is_met = is_met or any(entry.seq == int(at) and entry.seal == known for entry in sealed)
         count += len(sealed)
+        seq = sealed[-1].seq if sealed else seq
         if not page or len(sealed) < len(page):
-            return count
-        seq = page[-1].seq
+            break
+    if not is_met:
+        raise TamperedError(
+            f"The audit has no entry {at} with the seal that was given: its end was cut off, or written anew."
+        )
+    return Chain(entries=count, seq=seq, seal=before)

@@ -236,6 +236,12 @@ def events(store: Store, key: str, seq: int, limit: int) -> tuple[Sequence[Event
         return found, len(found) < limit and tx.directions.get(key).is_final
 
 
+def newest_event(store: Store, key: str) -> int:
+    """Return the number of a direction's newest event."""
+    with store.begin(write=False) as tx:
+        return tx.events.newest(DirectionId(key))
+
+
 def _check(noun: str, prefix: str, key: str) -> None:
     # Whatever is no id never comes to the database, which may not even be able to be asked for it.
     if not re.fullmatch(rf"{prefix}_{ULID}", key):

@@ -386,10 +386,15 @@ def live(tx: Transaction, key: DirectionId) -> Direction:
     return direction
 
 
-def cancel(store: Store, clock: Clock, direction_id: DirectionId, actor: str = LOCAL_ACTOR) -> Direction:
+def cancel(
+    store: Store, clock: Clock, direction_id: DirectionId, actor: str = LOCAL_ACTOR, once: Once | None = None
+) -> Direction:
     """Cancel a direction; what runs is stopped by the watcher. Cancelling twice is the same as once."""
     with store.begin() as tx:
+        if known := made_by(tx, clock, once):
+            return tx.directions.get(known)
         direction = tx.directions.get(direction_id)
+        keep(tx, clock, once, direction.id)
         if direction.is_final:
             return direction
         now = clock.now()

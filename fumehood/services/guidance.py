@@ -82,11 +82,14 @@ def _store_own(tx: Transaction, clock: Clock, direction: Direction, idea: Idea, 
     audit.note(tx, clock, author, "idea.given", tenant=direction.tenant, subject=idea.id)
 
 
-def decide(store: Store, clock: Clock, actor: str, idea_id: str, *, approve: bool) -> Idea:
+def decide(store: Store, clock: Clock, actor: str, idea_id: str, *, approve: bool, once: Once | None = None) -> Idea:
     """Say whether an idea is carried out; when the last is decided, a direction that waits for it goes on."""
     with store.begin() as tx:
+        if known := made_by(tx, clock, once):
+            return tx.ideas.get(known)
         idea = tx.ideas.get(idea_id)
         direction = directions.live(tx, idea.direction_id)
+        keep(tx, clock, once, idea.id)
         word = Decision.APPROVED if approve else Decision.REJECTED
         if idea.decision is word:
             return idea
@@ -148,29 +151,42 @@ def set_budget(
     return changed
 
 
-def pause_direction(store: Store, clock: Clock, actor: str, direction_id: DirectionId) -> Direction:
+def pause_direction(
+    store: Store, clock: Clock, actor: str, direction_id: DirectionId, once: Once | None = None
+) -> Direction:
     """Begin nothing more of a direction; what runs goes on."""
-    return _hold_direction(store, clock, actor, direction_id, Hold.PAUSED)
+    return _hold_direction(store, clock, actor, direction_id, Hold.PAUSED, once)
 
 
-def resume_direction(store: Store, clock: Clock, actor: str, direction_id: DirectionId) -> Direction:
+def resume_direction(
+    store: Store, clock: Clock, actor: str, direction_id: DirectionId, once: Once | None = None
+) -> Direction:
     """Let a held direction go on where it stood."""
-    return _hold_direction(store, clock, actor, direction_id, Hold.NONE)
+    return _hold_direction(store, clock, actor, direction_id, Hold.NONE, once)
 
 
-def pause_experiment(store: Store, clock: Clock, actor: str, experiment_id: ExperimentId) -> Experiment:
+def pause_experiment(
+    store: Store, clock: Clock, actor: str, experiment_id: ExperimentId, once: Once | None = None
+) -> Experiment:
     """Begin nothing more of an experiment; what runs goes on."""
-    return _hold_experiment(store, clock, actor, experiment_id, Hold.PAUSED)
+    return _hold_experiment(store, clock, actor, experiment_id, Hold.PAUSED, once)
 
 
-def resume_experiment(store: Store, clock: Clock, actor: str, experiment_id: ExperimentId) -> Experiment:
+def resume_experiment(
+    store: Store, clock: Clock, actor: str, experiment_id: ExperimentId, once: Once | None = None
+) -> Experiment:
     """Let a held experiment go on where it stood; where each step is approved, this approves the next."""
-    return _hold_experiment(store, clock, actor, experiment_id, Hold.NONE)
+    return _hold_experiment(store, clock, actor, experiment_id, Hold.NONE, once)
 
 
-def _hold_direction(store: Store, clock: Clock, actor: str, key: DirectionId, hold: Hold) -> Direction:
+def _hold_direction(
+    store: Store, clock: Clock, actor: str, key: DirectionId, hold: Hold, once: Once | None
+) -> Direction:
     with store.begin() as tx:
+        if known := made_by(tx, clock, once):
+            return tx.directions.get(known)
         direction = directions.live(tx, key)
+        keep(tx, clock, once, direction.id)
         if direction.hold is hold:
             return direction
         _leave_to_admin(direction)
@@ -180,12 +196,17 @@ def _hold_direction(store: Store, clock: Clock, actor: str, key: DirectionId, ho
     return held
 
 
-def _hold_experiment(store: Store, clock: Clock, actor: str, key: ExperimentId, hold: Hold) -> Experiment:
+def _hold_experiment(
+    store: Store, clock: Clock, actor: str, key: ExperimentId, hold: Hold, once: Once | None
+) -> Experiment:
     with store.begin() as tx:
+        if known := made_by(tx, clock, once):
+            return tx.experiments.get(known)
         experiment = tx.experiments.get(key)
         direction = tx.directions.get(experiment.direction_id)
         if experiment.is_final:
             raise ConflictError(f"The experiment is {experiment.state}, so there is nothing to pause or to resume.")
+        keep(tx, clock, once, experiment.id)
         if experiment.hold is hold:
             return experiment
         _leave_to_admin(experiment)

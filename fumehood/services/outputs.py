@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+from collections.abc import Sequence
 
 from fumehood.domain.execution import ExecutionState, Kind
 from fumehood.domain.experiment import Execution, Run, RunResult
@@ -26,7 +27,7 @@ PIECE = 16 * 1024
 KEPT_S = 60.0
 """How long pieces outlive their execution, so that who follows it reads its last words."""
 _FENCE_AT, _EXECUTION_AT = 31, 51
-_WHOLE = 2**_FENCE_AT - 1
+_WHOLE: int = 2**_FENCE_AT - 1
 """A place after anything that an execution can have printed."""
 
 
@@ -119,10 +120,25 @@ def read(
         run = tx.runs.get(run_id)
         executions = tx.executions.find(run_id=run_id, kind=Kind.RUN)
         if executions:
-            base = (len(executions) - 1 << _EXECUTION_AT) + (executions[-1].fence << _FENCE_AT)
-            return _printed(tx, executions[-1], base, place, limit)
+            return _printed(tx, executions[-1], _base(executions), place, limit)
         is_over = tx.directions.get(run.direction_id).is_final
     return _not_executed(artifacts, run, place, is_over=is_over)
+
+
+def newest(store: Store, run_id: RunId) -> int:
+    """Return the last place that there is to go on from."""
+    with store.begin(write=False) as tx:
+        executions = tx.executions.find(run_id=run_id, kind=Kind.RUN)
+        if not executions:
+            return _WHOLE
+        last = executions[-1]
+        end: int = _WHOLE if last.outcome else tx.outputs.end(last.id, last.fence)
+        return _base(executions) + end
+
+
+def _base(executions: Sequence[Execution]) -> int:
+    place: int = (len(executions) - 1 << _EXECUTION_AT) + (executions[-1].fence << _FENCE_AT)
+    return place
 
 
 def _printed(

@@ -9,6 +9,9 @@ from fumehood.domain.reply import KEPT_S, Reply, reply_id
 from fumehood.errors import BadInputError
 from fumehood.ports import Clock, Transaction
 
+FORGOTTEN_AT_ONCE = 20
+"""More than one, so that the table shrinks to what is asked for; few, so that nobody waits for it."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Once:
@@ -39,7 +42,8 @@ def made_by(tx: Transaction, clock: Clock, once: Once | None) -> str | None:
 
 
 def keep(tx: Transaction, clock: Clock, once: Once | None, made: str) -> None:
-    """Store what a request made, in the same transaction."""
+    """Store what a request made, in the same transaction, and forget some of what is too old to be asked for."""
     if once is not None:
-        key = reply_id(once.tenant, once.key)
-        tx.replies.save(Reply(id=key, request=once.request, made=made, at=clock.now()))
+        key, now = reply_id(once.tenant, once.key), clock.now()
+        tx.replies.forget(key, before=now - KEPT_S, most=FORGOTTEN_AT_ONCE)
+        tx.replies.save(Reply(id=key, request=once.request, made=made, at=now))

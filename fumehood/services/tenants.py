@@ -11,7 +11,7 @@ from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.ids import TenantId
 from fumehood.domain.quota import MONEY, Balance
-from fumehood.domain.tenant import LOCAL_TENANT, Tenant
+from fumehood.domain.tenant import LOCAL_TENANT, PLATFORM, Tenant
 from fumehood.errors import BadInputError, OverBudgetError
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import audit
@@ -28,6 +28,7 @@ def local(tx: Transaction, clock: Clock) -> Tenant:
         return found[0]
     made = Tenant(id=LOCAL_TENANT, name="local", created_at=clock.now())
     tx.tenants.save(made)
+    _note_created(tx, clock, PLATFORM, made)
     return made
 
 
@@ -43,8 +44,13 @@ def create(store: Store, clock: Clock, actor: str, name: str, weight: float = 1.
         made = Tenant(id=TenantId(clock.new_id("ten")), name=name, weight=weight, created_at=clock.now())
         tx.tenants.save(made)
         keep(tx, clock, once, made.id)
-        audit.note(tx, clock, actor, "tenant.created", tenant=made.id, subject=made.id, name=name, weight=weight)
+        _note_created(tx, clock, actor, made)
     return made
+
+
+def _note_created(tx: Transaction, clock: Clock, actor: str, made: Tenant) -> None:
+    called, weight = made.name, made.weight
+    audit.note(tx, clock, actor, "tenant.created", tenant=made.id, subject=made.id, name=called, weight=weight)
 
 
 def set_quotas(

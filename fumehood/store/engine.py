@@ -29,10 +29,7 @@ def connect(url: str, *, migrating: bool = False) -> Engine:
 
     One for migrating waits as long as it takes, counts no commits, and on SQLite lets foreign keys rest.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise BadInputError("The database's address is not a URL such as sqlite:////var/lib/fumehood.db.") from None
+    parsed = _parsed(url)
     dialect = parsed.get_backend_name()
     if dialect not in DIALECTS:
         raise BadInputError(f"The database must be one of {', '.join(DIALECTS)}, not {dialect!r}.")
@@ -41,6 +38,19 @@ def connect(url: str, *, migrating: bool = False) -> Engine:
     if not parsed.database or parsed.database == ":memory:":
         raise BadInputError("A SQLite database needs a file, since several processes share it.")
     return _sqlite(parsed, foreign_keys=not migrating)
+
+
+def holds_password(url: str) -> bool:
+    """Whether a database's address says a password, in its own place or among the driver's options."""
+    parsed = _parsed(url)
+    return bool(parsed.password) or any("password" in name.lower() for name in parsed.query)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise BadInputError("The database's address is not a URL such as sqlite:////var/lib/fumehood.db.") from None
 
 
 def _postgresql(url: URL, *, migrating: bool) -> Engine:

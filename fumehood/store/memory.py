@@ -29,7 +29,7 @@ from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Steps, Workers
 from fumehood.store import memory_figures, plain
 from fumehood.store.plain import Shape
 
@@ -108,7 +108,7 @@ class MemoryTransaction:
         self.tenants: Collection[Tenant] = MemoryCollection(work.tenants, plain.TENANT, None, unique="name")
         self.keys: Collection[Key] = MemoryCollection(work.keys, plain.KEY, None)
         self.switches: Collection[Switch] = MemoryCollection(work.switches, plain.SWITCH, None)
-        self.replies: Collection[Reply] = MemoryCollection(work.replies, plain.REPLY, None)
+        self.replies: Replies = MemoryReplies(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
         self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
         self.outputs: Outputs = MemoryOutputs(work)
@@ -231,6 +231,16 @@ class MemoryOutputs(MemoryCollection[Output]):
             del self._rows[key]
 
 
+class MemoryReplies(MemoryCollection[Reply]):
+    """What requests made."""
+
+    def forget(self, key: str, *, before: float, most: int) -> None:
+        """Remove, of the first `most` and the one with this id, those that were made before that time."""
+        for one in {key, *itertools.islice(self._rows, most)}:
+            if one in self._rows and self._rows[one]["at"] < before:
+                del self._rows[one]
+
+
 class MemorySteps(_Reading[Step]):
     """The steps."""
 
@@ -346,6 +356,10 @@ class MemoryEvents:
         """Return the events after `seq`."""
         later = [event for event in self._events[max(seq, 0) :] if event.direction_id == direction_id]
         return tuple(later[:limit])
+
+    def newest(self, direction_id: DirectionId) -> int:
+        """Return the `seq` of a direction's newest event; 0 where it has none."""
+        return next((event.seq for event in reversed(self._events) if event.direction_id == direction_id), 0)
 
 
 class MemoryAudit:

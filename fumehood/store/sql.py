@@ -42,7 +42,7 @@ from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Steps, Workers
 from fumehood.store import plain, sql_figures, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
@@ -104,7 +104,7 @@ class SqlTransaction:
         self.tenants: Collection[Tenant] = SqlCollection(connection, tables.TENANTS, plain.TENANT)
         self.keys: Collection[Key] = SqlCollection(connection, tables.KEYS, plain.KEY)
         self.switches: Collection[Switch] = SqlCollection(connection, tables.SWITCHES, plain.SWITCH)
-        self.replies: Collection[Reply] = SqlCollection(connection, tables.REPLIES, plain.REPLY)
+        self.replies: Replies = SqlReplies(connection, tables.REPLIES, plain.REPLY)
         self.feedback: Collection[Feedback] = SqlCollection(connection, tables.FEEDBACK, plain.FEEDBACK)
         self.leases: Collection[Lease] = SqlCollection(connection, tables.LEASES, plain.LEASE)
         self.outputs: Outputs = SqlOutputs(connection, tables.OUTPUTS, plain.OUTPUT)
@@ -186,6 +186,18 @@ class SqlCollection(_Reading[T]):
         row = self._shape.row(value)
         with _kept(self._connection, self._shape.noun, row["id"]):
             self._connection.execute(self._insert(value).on_conflict_do_update(index_elements=["id"], set_=row))
+
+
+class SqlReplies(SqlCollection[Reply]):
+    """The table of what requests made."""
+
+    def forget(self, key: str, *, before: float, most: int) -> None:
+        """Remove, of the first `most` and the one with this id, those that were made before that time."""
+        columns = self._table.c
+        # By place and not by age, which has no index: all are looked at in turn, as they come to the front.
+        first = select(columns.row).order_by(columns.row).limit(most).subquery()
+        looked_at = or_(columns.id == key, columns.row.in_(select(first.c.row)))
+        self._connection.execute(delete(self._table).where(looked_at, columns.at < before))
 
 
 class SqlSteps(_Reading[Step]):
@@ -334,6 +346,12 @@ class SqlEvents:
         query = select(tables.EVENTS).where(events.direction_id == direction_id, events.seq > seq)
         rows = self._connection.execute(query.order_by(events.seq).limit(limit)).mappings()
         return tuple(plain.EVENT.value(row) for row in rows)  # type: ignore[arg-type]
+
+    def newest(self, direction_id: DirectionId) -> int:
+        """Return the `seq` of a direction's newest event; 0 where it has none."""
+        events = tables.EVENTS.c
+        query = select(func.max(events.seq)).where(events.direction_id == direction_id)
+        return int(self._connection.execute(query).scalar_one() or 0)
 
 
 class SqlAudit:

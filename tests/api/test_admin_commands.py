@@ -96,6 +96,23 @@ def test_lists_are_read_to_their_end(say: Any, recorder: Recorder, words: str, p
     assert recorder.asked == [("GET", path, None)] * 2
 
 
+@pytest.mark.parametrize("head", ["", f"7:{'a' * 64}"])
+def test_the_audit_is_verified(say: Any, recorder: Recorder, head: str) -> None:
+    recorder.body = {"entries": 7, "head": f"7:{'a' * 64}"}
+    words = ("audit", "--verify", *(("--head", head) if head else ()))
+    assert say(*words) == (0, f"entries: 7\nhead: 7:{'a' * 64}\n", "")
+    query = f"?head=7%3A{'a' * 64}" if head else ""
+    assert recorder.asked == [("GET", f"/v1/admin/audit/verify{query}", None)]
+
+
+def test_an_audit_that_does_not_hold_is_status_1(say: Any, recorder: Recorder) -> None:
+    sentence = "The audit's entry 3 was changed, or one before it was taken out."
+    recorder.status, recorder.body = 409, {"type": "urn:fumehood:problem:tampered", "detail": sentence}
+    status, out, complained = say("audit", "--verify")
+    assert (status, out) == (1, "")
+    assert sentence in complained
+
+
 def test_a_key_that_was_taken_away_without_a_word_is_told(say: Any, recorder: Recorder) -> None:
     recorder.status, recorder.body = 204, b""
     assert say("key", "revoke", KEY) == (0, f"revoked: {KEY}\n", "")
@@ -112,6 +129,9 @@ def test_a_key_that_was_taken_away_without_a_word_is_told(say: Any, recorder: Re
         (("quota", "set", TENANT, "runs=many"), "'runs=many' is no quota: its value must be a number."),
         (("budget", "set", TENANT), "Nothing is to be set: give --usd-day or --usd-total."),
         (("budget", "set", TENANT, "--usd-day", "-1"), "Invalid value for '--usd-day'"),
+        (("audit", "--head", f"7:{'a' * 64}"), "--head is checked by --verify: give both."),
+        (("audit", "--verify", "--after", "7"), "--verify looks at the whole audit: leave --after out."),
+        (("audit", "--verify", "--head", "7"), "'7' is no head: give SEQ:SEAL, as --verify prints it."),
         (("key", "create", "--tenant", TENANT), "Missing option '--scope'"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.door import OPEN
 from api.feed import Feed
+from api.problem import STORE_AWAY
 from api.rates import Rates
 from fumehood.domain.ids import ID
 from fumehood.domain.policy import Policy
@@ -26,6 +27,7 @@ from fumehood.errors import (
     MachineUnfitError,
     NotFoundError,
     OverBudgetError,
+    StoreUnavailableError,
     WorkFailedError,
 )
 from fumehood.services import keys
@@ -219,6 +221,22 @@ class TestErrors:
         served.hints.hint = fail  # type: ignore[method-assign]
         told = problem(served.client.post("/v1/directions", json=ASKED), status, name)
         assert "secret" not in told["detail"]
+
+    @pytest.mark.parametrize("headers", [{"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {KEY}"}])
+    @pytest.mark.parametrize("known", [True, False])
+    def test_a_database_that_is_away_is_told_in_the_log_alone(
+        self, served: Served, headers: dict[str, str], caplog: pytest.LogCaptureFixture, *, known: bool
+    ) -> None:
+        def away(*, write: bool = True) -> NoReturn:
+            raise StoreUnavailableError("The database does not answer (connection to 10.0.0.7 failed for fumehood).")
+
+        if known:
+            served.nobody.get("/v1/directions", headers=headers)
+        served.lab.store.begin = away  # type: ignore[method-assign]
+        answer = served.nobody.get("/v1/directions", headers=headers)
+        assert problem(answer, 503, "machine-unfit")["detail"] == STORE_AWAY
+        assert answer.headers["retry-after"] == "5"
+        assert "10.0.0.7" in caplog.text
 
     def test_the_documented_errors_are_problems(self, served: Served) -> None:
         for path, operations in served.app.openapi()["paths"].items():

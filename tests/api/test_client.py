@@ -20,7 +20,7 @@ from fumehood.domain.direction import Hold
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
 from fumehood.errors import BadInputError, MachineUnfitError
-from fumehood.services import directions
+from fumehood.services import audit, directions
 from fumehood.settings import Settings
 from tests.api.test_api import KEY, UNKNOWN, Served
 from tests.conftest import free_port
@@ -447,10 +447,20 @@ def test_an_administrator_does_everything_by_commands(say: Say, port: int, serve
     [usage] = say(port, "admin", "usage", "--tenant", "vision", "--json").document
     assert (usage["name"], usage["directions"]) == ("vision", 1)
     actions = [one["action"] for one in say(port, "admin", "audit", "--json").document]
-    assert actions == [
+    # The first two are the server's own: its tenant, and the key that it was given.
+    assert actions[:2] == ["tenant.created", "key.issued"]
+    assert actions[2:] == [
         "tenant.created", "key.issued", "quota.set", "quota.set", "direction.submitted", "work.killed", "work.resumed",
         "key.rotated", "key.revoked",
     ]  # fmt: skip
+    audit.seal(served.lab.store)
+    head = say(port, "admin", "audit", "--verify", "--json").document["head"]
+    told = say(port, "admin", "audit", "--verify", "--head", head, "--json").document
+    assert (told["entries"], told["head"]) == (11, head)
+    with served.lab.store.begin() as tx:
+        tx.audit._entries.pop()  # type: ignore[attr-defined]
+    cut = say(port, "admin", "audit", "--verify", "--head", head)
+    assert (cut.status, "no entry 11 with the seal that was given" in cut.sentence) == (1, True)
     assert say(port, "admin", "tenant", "list", key=key).status == 2
 
 

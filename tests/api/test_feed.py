@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import aclosing
+import itertools
+import time
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from api import streams
 from api.feed import END, HEARTBEAT, Feed
-from api.streams import EventStream
+from api.streams import EventStream, while_it_opens
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
-from fumehood.services import browsing, directions
-from fumehood.store.memory import MemoryStore
+from fumehood.errors import StoreUnavailableError
+from fumehood.services import browsing, directions, keys
+from fumehood.store.memory import MemoryStore, MemoryTransaction
 from tests.api.test_api import ASKED, Served, problem
 
 
 class CountingStore(MemoryStore):
-    """A store that counts how often it was asked for its version."""
+    """A store that counts how often it was asked for its version, and for anything else."""
 
     asked = 0
+    begun = 0
+
+    @contextmanager
+    def begin(self, *, write: bool = True) -> Iterator[MemoryTransaction]:
+        self.begun += 1
+        with super().begin(write=write) as tx:
+            yield tx
 
     def version(self) -> int:
         self.asked += 1
@@ -114,6 +126,48 @@ def test_one_look_serves_all_and_ends_with_the_last_reader(served: Served) -> No
     assert store.asked < 100
 
 
+def test_a_number_that_is_to_come_is_the_newest_there_is(served: Served) -> None:
+    known = submitted(served)
+    feed = Feed(served.lab.store, poll_s=0.01)
+
+    async def read(seq: int) -> list[bytes]:
+        return [chunk async for chunk in feed.read(known, seq, follow=True)]
+
+    async def together() -> list[list[bytes]]:
+        async with asyncio.timeout(20):
+            readers = [asyncio.create_task(read(seq)) for seq in (2**63 - 1, 0)]
+            await asyncio.sleep(0.2)
+            tell(served, known, "later")
+            directions.cancel(served.lab.store, served.lab.clock, known)
+            return await asyncio.gather(*readers)
+
+    ahead, plain = asyncio.run(together())
+    assert [b"later" in b"".join(one) for one in (ahead, plain)] == [True, True]
+    assert ahead == plain[-3:]
+    assert ahead[-1] is END
+
+
+def test_a_place_that_the_database_no_longer_has_is_waited_at(served: Served) -> None:
+    known = submitted(served)
+    store = CountingStore()
+    with served.lab.store.begin(write=False) as tx:
+        direction = tx.directions.get(known)
+    with store.begin() as tx:
+        tx.directions.save(direction)
+    feed = Feed(store, poll_s=0.05)
+
+    async def follow() -> None:
+        async with asyncio.timeout(20), aclosing(feed.read(known, 0, follow=True, heartbeat_s=0.2)) as stream:
+            assert await anext(stream) is HEARTBEAT
+            # As where a database is set back beneath a server.
+            feed._topics[known].floor = 10
+            begun = store.begun
+            assert [await anext(stream) for _ in range(2)] == [HEARTBEAT, HEARTBEAT]
+            assert store.begun - begun < 10
+
+    asyncio.run(follow())
+
+
 def test_a_client_that_takes_nothing_is_let_go(served: Served) -> None:
     known = submitted(served)
     tell(served, known, "first")
@@ -136,3 +190,57 @@ def test_no_more_streams_than_the_server_holds(served: Served) -> None:
     answer = served.client.get(f"/v1/directions/{known}/events")
     problem(answer, 429, "too-many-streams")
     assert answer.headers["retry-after"]
+
+
+def holder(served: Served, lives_s: float | None) -> str:
+    """Return the id of a key, and have everything asked with its text from now on."""
+    asked = {"tenant": "local", "scopes": ["read"], "lives_s": lives_s}
+    made = served.client.post("/v1/admin/keys", json=asked).json()
+    served.nobody.headers["Authorization"] = f"Bearer {made['key']}"
+    return str(made["id"])
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired"])
+def test_a_stream_ends_with_its_key(served: Served, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ASK_EVERY_S", 0.2)
+    known, lab = submitted(served), served.lab
+    tell(served, known, "before")
+    key = holder(served, 3600.0)
+
+    def go_on() -> None:
+        time.sleep(0.5)
+        if ends == "revoked":
+            keys.revoke(lab.store, lab.clock, "test", key)
+        else:
+            lab.clock.advance(3601)
+        tell(served, known, "later")
+        time.sleep(0.5)
+        directions.cancel(lab.store, lab.clock, known)
+
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(go_on)
+        told = served.nobody.get(f"/v1/directions/{known}/events").text
+        going.result()
+    assert "before" in told
+    assert "later" not in told
+    assert "event: end" not in told
+    assert served.feed.streams == 0
+
+
+def test_a_stream_whose_key_opens_goes_on_also_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "ASK_EVERY_S", 0.0)
+    answers = iter((True, None, True, False))
+
+    def opens() -> bool:
+        if (answer := next(answers)) is None:
+            raise StoreUnavailableError("away")
+        return answer
+
+    async def counting() -> AsyncGenerator[bytes, None]:
+        for number in itertools.count():
+            yield b"%d" % number
+
+    async def read() -> list[bytes]:
+        return [chunk async for chunk in while_it_opens(opens, counting())]
+
+    assert asyncio.run(read()) == [b"0", b"1", b"2"]

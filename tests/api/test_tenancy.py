@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,10 @@ from api.app import create_app
 from api.rates import Rates
 from fumehood.domain.direction import Hold
 from fumehood.domain.ids import TenantId
-from fumehood.domain.tenant import LOCAL_TENANT, Scope
+from fumehood.domain.reply import KEPT_S
+from fumehood.domain.tenant import LOCAL_TENANT, PLATFORM, Scope
 from fumehood.services import audit, keys, tenants
+from fumehood.services.replies import FORGOTTEN_AT_ONCE
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
 from tests.api.test_api import ASKED, KEY, Hints, Served, problem
@@ -174,7 +177,34 @@ class TestKeys:
         assert keys.first(store, SystemClock()) is None
         store.close()
         kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-        assert text.rpartition("_")[2].encode() not in kept
+        assert text.split("_", 2)[2].encode() not in kept
+
+    def test_a_key_that_the_environment_gives_takes_the_place_of_the_one_before(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(door, "KNOWN_S", 0.0)
+        lab, other = served.lab, "n" * 40
+        client = as_holder(served, other)
+        (mine,) = served.client.get("/v1/admin/keys").json()["items"]
+        issued = served.client.post("/v1/admin/keys", json={"tenant": "local", "scopes": ["read"]}).json()
+        rotated = served.client.post(f"/v1/admin/keys/{mine['id']}/rotate").json()
+        keys.first(lab.store, lab.clock, KEY)
+        assert as_holder(served, rotated["key"]).get("/v1/directions").status_code == 200
+        for _ in range(2):
+            keys.first(lab.store, lab.clock, other)
+        for gone in (KEY, rotated["key"]):
+            problem(as_holder(served, gone).get("/v1/directions"), 401, "unauthorised")
+        assert as_holder(served, issued["key"]).get("/v1/directions").status_code == 200
+        given = client.get("/v1/admin/keys").json()["items"][-1]["id"]
+        told = [(one["action"], one["subject"]) for one in client.get("/v1/admin/audit").json()["items"]]
+        assert told[-3:] == [("key.issued", given), ("key.revoked", mine["id"]), ("key.revoked", rotated["id"])]
+        # What was revoked stays so, and opens no way back to revoking the one that is in its place.
+        keys.first(lab.store, lab.clock, KEY)
+        assert client.get("/v1/admin/keys").status_code == 200
+
+    def test_no_other_key_has_the_name_of_that_one(self, served: Served) -> None:
+        asked = {"tenant": "local", "name": "FUMEHOOD_API_KEY", "scopes": ["read"]}
+        problem(served.client.post("/v1/admin/keys", json=asked), 422, "bad-input")
 
     def test_a_key_asked_for_twice_is_made_once_and_not_shown_again(self, served: Served) -> None:
         asked = {"tenant": "local", "name": "ci", "scopes": ["read"]}
@@ -182,6 +212,16 @@ class TestKeys:
         assert served.client.post("/v1/admin/keys", json=asked, headers=once).status_code == 201
         told = problem(served.client.post("/v1/admin/keys", json=asked, headers=once), 409, "conflict")
         assert "rotate" in told["detail"]
+
+    def test_a_rotation_sent_again_makes_no_second_key(self, served: Served) -> None:
+        asked = {"tenant": "local", "name": "ci", "scopes": ["read"]}
+        issued = served.client.post("/v1/admin/keys", json=asked).json()
+        once = {"Idempotency-Key": "one"}
+        rotated = served.client.post(f"/v1/admin/keys/{issued['id']}/rotate", headers=once)
+        assert rotated.status_code == 201
+        told = problem(served.client.post(f"/v1/admin/keys/{issued['id']}/rotate", headers=once), 409, "conflict")
+        assert rotated.json()["id"] in told["detail"]
+        assert len(served.client.get("/v1/admin/keys").json()["items"]) == 3
 
 
 class TestOnce:
@@ -196,6 +236,48 @@ class TestOnce:
         told = problem(served.client.post("/v1/directions", json=ASKED | {"ideas": 1}, headers=once), 422, "bad-input")
         assert "Idempotency-Key" in told["detail"]
         assert len(served.client.get("/v1/directions").json()["items"]) == 1
+
+    def test_every_post_takes_a_key(self, served: Served) -> None:
+        posts = {path: each["post"] for path, each in served.app.openapi()["paths"].items() if "post" in each}
+        assert len(posts) > 15
+        for path, operation in posts.items():
+            assert "Idempotency-Key" in {one["name"].title() for one in operation.get("parameters", ())}, path
+
+    def test_a_decision_that_is_sent_again_later_does_not_undo_the_one_after_it(self, served: Served) -> None:
+        known = served.client.post("/v1/directions", json=ASKED | {"ideas": 1}).json()["id"]
+        served.lab.go_on_to("code")
+        experiment, idea = served.lab.experiments()[0].id, served.lab.ideas()[0].id
+        for place, first, then in (
+            (f"/v1/directions/{known}", "pause", "resume"),
+            (f"/v1/experiments/{experiment}", "pause", "resume"),
+            (f"/v1/experiments/{experiment}", "resume", "pause"),
+            (f"/v1/ideas/{idea}", "approve", "approve"),
+            ("/v1/admin", "pause", "resume"),
+            ("/v1/admin", "resume", "pause"),
+        ):
+            body = {"json": {}} if place == "/v1/admin" else {}
+            once = {"Idempotency-Key": f"{place} {first}".replace(" ", "/")}
+            assert served.client.post(f"{place}/{first}", headers=once, **body).status_code == 200
+            later = served.client.post(f"{place}/{then}", **body).json()
+            again = served.client.post(f"{place}/{first}", headers=once, **body)
+            assert (again.status_code, again.json()) == (200, later), place
+            assert again.headers["idempotent-replayed"] == "true"
+        once = {"Idempotency-Key": "cancel"}
+        told = [served.client.post(f"/v1/directions/{known}/cancel", headers=once) for _ in range(2)]
+        assert told[0].json() == told[1].json()
+        assert told[1].headers["idempotent-replayed"] == "true"
+
+    def test_what_is_too_old_to_be_asked_for_is_not_kept(self, served: Served) -> None:
+        for number in range(60):
+            asked = {"Idempotency-Key": f"old-{number}"}
+            assert served.client.post("/v1/admin/resume", json={}, headers=asked).status_code == 200
+        served.lab.clock.advance(KEPT_S + 1)
+        left = []
+        for number in range(3):
+            served.client.post("/v1/admin/resume", json={}, headers={"Idempotency-Key": f"new-{number}"})
+            with served.lab.store.begin(write=False) as tx:
+                left.append(tx.replies.count())
+        assert left == [61 - FORGOTTEN_AT_ONCE, 62 - 2 * FORGOTTEN_AT_ONCE, 3]
 
     @pytest.mark.parametrize("key", ["", "a b", "x" * 201, "\N{LATIN SMALL LETTER E WITH ACUTE}"])
     def test_an_odd_key_is_refused(self, served: Served, key: str) -> None:
@@ -340,20 +422,46 @@ class TestAdministration:
         served.client.post("/v1/admin/resume", json={})
         found = served.client.get("/v1/admin/audit").json()["items"]
         assert [one["action"] for one in found] == [
-            "direction.submitted", "direction.paused", "feedback.given", "direction.cancelled", "work.killed",
-            "work.resumed",
+            "tenant.created", "key.issued", "direction.submitted", "direction.paused", "feedback.given",
+            "direction.cancelled", "work.killed", "work.resumed",
         ]  # fmt: skip
         with served.lab.store.begin(write=False) as tx:
             (mine,) = tx.keys.find()
-        assert {one["actor"] for one in found} == {mine.id}
+        assert [one["actor"] for one in found] == [PLATFORM] * 2 + [mine.id] * 6
         assert {one["seal"] for one in found} == {""}
-        assert audit.seal(served.lab.store) == 6
-        assert audit.verify(served.lab.store) == 6
+        assert audit.seal(served.lab.store) == 8
+        assert audit.verify(served.lab.store).entries == 8
         first, second = served.client.get("/v1/admin/audit?limit=2").json()["items"]
         assert first["seal"] != second["seal"] != ""
         page = served.client.get("/v1/admin/audit?limit=2").json()["next"]
         for query in (f"limit=2&cursor={page}", f"after={second['seq']}"):
-            assert served.client.get(f"/v1/admin/audit?{query}").json()["items"][0]["action"] == "feedback.given"
+            assert served.client.get(f"/v1/admin/audit?{query}").json()["items"][0]["action"] == "direction.submitted"
+
+    def test_the_audit_is_verified_up_to_its_head(self, served: Served, caplog: pytest.LogCaptureFixture) -> None:
+        place, store = "/v1/admin/audit/verify", served.lab.store
+        assert served.client.get(place).json() == {"entries": 0, "seq": 0, "seal": "", "head": ""}
+        with caplog.at_level(logging.INFO, "fumehood.audit"):
+            audit.seal(store)
+        early = served.client.get(place).json()
+        assert (early["entries"], early["seq"], early["head"]) == (2, 2, f"2:{early['seal']}")
+        assert early["head"] in caplog.text
+        served.client.post("/v1/admin/pause", json={})
+        assert served.client.get(place).json() == early
+        audit.seal(store)
+        late = served.client.get(place, params={"head": early["head"]}).json()
+        assert (late["entries"], late["seq"]) == (3, 3)
+        for odd in ("3", "3:", "x:" + "0" * 64, "3:" + "0" * 63):
+            problem(served.client.get(place, params={"head": odd}), 422, "bad-input")
+        # Its last entry is taken out, and another is written in the place of it.
+        del store._tables.audit[2:]
+        assert served.client.get(place).json() == early
+        for cut in (False, True):
+            told = problem(served.client.get(place, params={"head": late["head"]}), 409, "tampered")
+            assert "entry 3" in told["detail"], cut
+            served.client.post("/v1/admin/resume", json={})
+            audit.seal(store)
+        store._tables.audit[0] = dataclasses.replace(store._tables.audit[0], actor="nobody")
+        assert "entry 1" in problem(served.client.get(place), 409, "tampered")["detail"]
 
 
 class TestDecisions:
@@ -390,6 +498,24 @@ class TestDecisions:
             client.post(f"/v1/experiments/{experiment.id}/resume")
         assert experiment.state.value == "done"
         assert {"coding", "running", "plotting", "writing", "reviewing"} <= set(held)
+
+    def test_an_approval_that_is_sent_again_approves_one_step(self, served: Served) -> None:
+        client, lab = served.client, served.lab
+        direction = client.post("/v1/directions", json=ASKED | {"ideas": 1, "approve": "every_step"}).json()["id"]
+        lab.go_on()
+        (idea,) = client.get(f"/v1/directions/{direction}/ideas").json()["items"]
+        client.post(f"/v1/ideas/{idea['id']}/approve")
+        lab.go_on()
+        place, states = f"/v1/experiments/{lab.experiments()[0].id}/resume", []
+        for _ in range(3):
+            client.post(place, headers={"Idempotency-Key": "one"})
+            lab.go_on()
+            states.append(lab.experiments()[0].state)
+        assert len(set(states)) == 1
+        assert lab.experiments()[0].hold is Hold.APPROVAL
+        client.post(place, headers={"Idempotency-Key": "two"})
+        lab.go_on()
+        assert lab.experiments()[0].state is not states[0]
 
     def test_a_persons_own_idea_is_carried_out(self, served: Served) -> None:
         client, lab = served.client, served.lab

@@ -809,6 +809,7 @@ class TestSteps:
 class TestEvents:
     def test_events_come_back_in_order_with_a_growing_number(self, store: AnyStore) -> None:
         with store.begin() as transaction:
+            assert transaction.events.newest(DIR) == 0
             transaction.events.append(EVENT)
         for number in range(6):
             with store.begin() as transaction:
@@ -821,6 +822,7 @@ class TestEvents:
             assert transaction.events.since(DIR, mine[1].seq) == mine[2:]
             assert transaction.events.since(DIR, mine[0].seq, limit=2) == mine[1:3]
             assert transaction.events.since(DIR, mine[-1].seq) == ()
+            assert [transaction.events.newest(key) for key in (DIR, OTHER)] == [mine[-1].seq, others[-1].seq]
         numbers = [event.seq for event in mine]
         assert numbers == sorted(set(numbers))
         assert numbers[0] > 0
@@ -1022,6 +1024,18 @@ class TestWorkers:
                 transaction.workers.save(Worker(id=f"worker_{number}", part=Part.RUN, seen_at=float(number)))
             transaction.workers.forget(before=2.0)
             assert [worker.id for worker in transaction.workers.find()] == ["worker_2", "worker_3"]
+
+
+class TestReplies:
+    def test_of_the_first_and_of_one_more_those_are_forgotten_that_are_too_old(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(8):
+                made = dataclasses.replace(REPLY, id=f"reply_{number}", at=20.0 if number == 1 else float(number))
+                transaction.replies.save(made)
+            transaction.replies.forget("reply_4", before=5.0, most=3)
+            assert [one.id for one in transaction.replies.find()] == [f"reply_{number}" for number in (1, 3, 5, 6, 7)]
+            transaction.replies.forget("reply_6", before=5.0, most=2)
+            assert [one.id for one in transaction.replies.find()] == [f"reply_{number}" for number in (1, 5, 6, 7)]
 
 
 class TestFigures:

@@ -179,7 +179,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0005_moves"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0006_audit_truncate"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
@@ -276,7 +276,7 @@ def test_the_database_itself_keeps_the_audit(url: str, database: str, change: st
         with store.begin() as tx:
             audit.note(tx, SystemClock(), "key_1", "quota.set", tenant="ten_1", runs=4)
         audit.seal(store)
-    assert audit.verify(store) == 2
+    assert audit.verify(store).entries == 2
     store.close()
     engine = connect(url)
     with engine.connect() as connection:
@@ -284,6 +284,22 @@ def test_the_database_itself_keeps_the_audit(url: str, database: str, change: st
         with pytest.raises(DBAPIError, match="never changed"):
             connection.exec_driver_sql(change)
     engine.dispose()
+
+
+def test_the_audit_cannot_be_emptied_at_once(postgres: PostgresServer) -> None:
+    url = postgres.empty()
+    store = open_store(url)
+    with store.begin() as tx:
+        audit.note(tx, SystemClock(), "key_1", "quota.set")
+    store.close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        connection.execution_options(fumehood_write=True)
+        with pytest.raises(DBAPIError, match="never changed"):
+            connection.exec_driver_sql("TRUNCATE audit")
+    engine.dispose()
+    downgrade(url, "0003")
+    upgrade(url)
 
 
 def test_a_changed_audit_is_seen(url: str, path: Path) -> None:

@@ -102,5 +102,31 @@ def test_each_child_tells_its_figures_on_a_port_of_its_own(tmp_path: Path) -> No
     assert told == ["9100", "9101", "9102", "9103", "9104"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://fumehood:s3cret@db/fumehood",
+        "postgresql+psycopg://fumehood@db/fumehood?password=s3cret",
+        "postgresql+psycopg://fumehood@db/fumehood?sslpassword=s3cret",
+    ],
+)
+def test_sudo_is_given_no_password_of_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    settings = Settings(state_dir=tmp_path, database_url=url)
+    with pytest.raises(MachineUnfitError, match=r"with a password .* started by root.*passfile=") as refused:
+        children.as_root(["python"], settings)
+    assert "s3cret" not in str(refused.value) + repr(settings)
+
+
+@pytest.mark.parametrize("url", ["", "postgresql+psycopg://fumehood@db/fumehood?passfile=/etc/fumehood/pgpass"])
+def test_an_address_that_says_none_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    # A name that no folder has: the line to type says all that sudo would be given.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineUnfitError, match="Type this instead: sudo env") as told:
+        children.as_root(["python"], Settings(state_dir=tmp_path, database_url=url))
+    assert url in str(told.value)
+
+
 def test_without_a_port_none_has_one(kept: Simple) -> None:
     assert "FUMEHOOD_METRICS_PORT" not in children.environment(kept._settings_of("run"))
