@@ -22,7 +22,7 @@ from tests.e2e.test_demo import SECTIONS, text_of
 from tests.fakes.provider import KEY, Asked, Failure, Provider, Reply, serving
 from tests.fakes.researcher import Researcher
 
-pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
+pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 MODEL = "claude-sonnet-4-5"
 ASKED = ("--template", "2d_diffusion", "--profile", "tiny", "--sandbox", "local", "--model", MODEL)
 SMALL = (*ASKED, "--ideas", "1", "--runs", "1")
