@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -22,7 +23,8 @@ from api.routes import admin, catalogue, directions, experiments, health, moves
 from fumehood.domain.policy import Policy
 from fumehood.gateway.prices import Prices
 from fumehood.ports import Artifacts, Clock, Queue, Store
-from fumehood.services import keys, screening
+from fumehood.services import keys, screening, submissions
+from fumehood.services.group_commit import GroupCommit
 
 
 def create_app(
@@ -68,6 +70,7 @@ def create_app(
         cursors=Cursors(cursor_key),
         feed=feed,
         policy=policy,
+        accept=GroupCommit(partial(submissions.accept, store, clock)),
         public_keys=public_keys,
     )
     for room in (directions, experiments, moves, catalogue, admin):

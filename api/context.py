@@ -18,6 +18,7 @@ from api.cursors import Cursors
 from api.feed import Feed
 from api.schemas import Problem
 from api.views import Page
+from fumehood.domain.direction import Direction
 from fumehood.domain.policy import Policy
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts, Clock, Queue, Store
@@ -26,6 +27,7 @@ from fumehood.services.browsing import Shelf
 from fumehood.services.keys import Caller
 from fumehood.services.known_templates import KnownTemplates
 from fumehood.services.replies import Once
+from fumehood.services.submissions import Checked
 
 T = TypeVar("T")
 Shown = TypeVar("Shown", bound=BaseModel)
@@ -84,6 +86,8 @@ class Context:
     feed: Feed
     policy: Policy
     """What comes in is screened by its rules."""
+    accept: Callable[[Checked], Direction]
+    """Stores a submission, together with others that came at the same moment."""
     known_templates: KnownTemplates = field(default_factory=KnownTemplates)
     public_keys: Callable[[], Mapping[str, bytes]]
     """The signing keys by fingerprint, as PEM."""

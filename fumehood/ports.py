@@ -120,8 +120,8 @@ class Collection(Protocol[T]):
     def count(self, **equal: object) -> int:
         """Return how many values `find` would return."""
 
-    def save(self, value: T) -> None:
-        """Insert the value, or replace the one with its id."""
+    def save(self, *values: T) -> None:
+        """Insert the values, or replace those with their ids; many at once cost little more than one."""
 
 
 class Steps(Protocol):
@@ -133,8 +133,8 @@ class Steps(Protocol):
     def find(self, **equal: object) -> tuple[Step, ...]:
         """Return the steps whose columns equal these, oldest first."""
 
-    def add(self, step: Step) -> bool:
-        """Insert a step; False, and nothing changed, when one with its `key` exists."""
+    def add(self, *steps: Step) -> int:
+        """Insert the steps whose `key` no other has, and return how many those were; many cost little more than one."""
 
     def claim(
         self,
@@ -171,8 +171,8 @@ class Steps(Protocol):
 class Events(Protocol):
     """What happened, in order."""
 
-    def append(self, event: Event) -> None:
-        """Add an event; its `seq` is given here."""
+    def append(self, *events: Event) -> None:
+        """Add events in this order; their `seq` are given here."""
 
     def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return the events after `seq`."""
@@ -184,8 +184,8 @@ class Events(Protocol):
 class Audit(Protocol):
     """Who changed what, in order. Entries are added and sealed once, never changed."""
 
-    def append(self, entry: AuditEntry) -> None:
-        """Add an entry; its `seq` is given here."""
+    def append(self, *entries: AuditEntry) -> None:
+        """Add entries in this order; their `seq` are given here."""
 
     def since(self, seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
         """Return the entries after `seq`."""

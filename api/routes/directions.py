@@ -14,7 +14,7 @@ from api.streams import AskedPlace, events_of, followed
 from api.views import ExperimentRead, IdeaRead, Page
 from fumehood.domain.direction import DirectionState, Reviewing
 from fumehood.domain.step import Side
-from fumehood.services import directions, feedback, guidance
+from fumehood.services import directions, feedback, guidance, submissions
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -43,7 +43,7 @@ def _changing(routes: APIRouter, context: Context) -> None:
         What the admin's policy refuses is answered with `refused-by-policy` and the rule's name. What it wants a person
         for is held (`policy`) until an admin has looked at it.
         """
-        submission = directions.Submission(
+        submission = submissions.Submission(
             template=asked.template,
             text=asked.text,
             model=asked.model,
@@ -67,7 +67,7 @@ def _changing(routes: APIRouter, context: Context) -> None:
             tenant=by.tenant,
             actor=by.key,
         )
-        direction = directions.submit(
+        checked = submissions.check(
             store,
             context.artifacts,
             clock,
@@ -78,6 +78,7 @@ def _changing(routes: APIRouter, context: Context) -> None:
             policy=context.policy,
             known_templates=context.known_templates,
         )
+        direction = context.accept(checked)
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return DirectionRead.of(direction)

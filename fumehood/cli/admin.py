@@ -15,10 +15,10 @@ from fumehood.cli.client import lines
 from fumehood.cli.options import AsJson, Url
 from fumehood.cli.remote import Server
 from fumehood.domain.audit import HEAD
+from fumehood.domain.tenant import LOCAL_ACTOR
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts, Store
 from fumehood.services import approvals as held
-from fumehood.services.directions import LOCAL_ACTOR
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds

@@ -13,7 +13,7 @@ from fumehood.cli.run import follow, raise_for
 from fumehood.domain.experiment import Run
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts
-from fumehood.services import directions, facts, final_info, screening, templates
+from fumehood.services import facts, final_info, screening, submissions, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -26,7 +26,7 @@ def measure(
 ) -> dict[str, Any]:
     """Run a template's baseline in the sandbox and return its results, its noise and its smallest detectable effect."""
     policy = screening.load(settings.policy)
-    asked = directions.Submission(template=folder, profile=profile, sandbox=sandbox, ideas=1)
+    asked = submissions.Submission(template=folder, profile=profile, sandbox=sandbox, ideas=1)
     if out is not None and not checks.is_new(out):
         raise BadInputError(f"--out {out} is not an empty folder.")
     checks.draft(asked)
@@ -38,7 +38,7 @@ def measure(
         told = check_machine(settings, sandbox, progress.say)
         worlds.prepare_state(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
-        direction = directions.submit(
+        direction = submissions.submit(
             store, artifacts, SystemClock(), asked, worlds.SHIPPED, baseline_only=True, policy=policy
         )
         progress.start(f"measuring the baseline of {direction.template}")

@@ -18,7 +18,7 @@ from fumehood.domain.ids import ID
 from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.gateway.keys import Keys
 from fumehood.gateway.prices import Prices
-from fumehood.services import directions, templates
+from fumehood.services import submissions, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -62,7 +62,7 @@ _SHOWN: Mapping[str, Callable[[Any], object]] = {
 """How an option's value is compared and shown, where that is not as it stands."""
 
 
-def unchanged(told: Mapping[str, Any], asked: directions.Submission, given: Collection[str], out: Path) -> None:
+def unchanged(told: Mapping[str, Any], asked: submissions.Submission, given: Collection[str], out: Path) -> None:
     """Refuse what a person gave that the folder's direction has otherwise: going on would leave it out silently.
 
     A budget may change; what was not given is taken from the folder.
@@ -80,13 +80,13 @@ def unchanged(told: Mapping[str, Any], asked: directions.Submission, given: Coll
             )
 
 
-def draft(asked: directions.Submission) -> Direction:
+def draft(asked: submissions.Submission) -> Direction:
     """Refuse bad input before anything is made: the draft's files are thrown away, with what it would have kept."""
     if not asked.template:
         shipped = ", ".join(templates.names(worlds.SHIPPED))
         raise BadInputError(f"--template is missing: give a folder, or one that ships with Fumehood ({shipped}).")
     with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
-        return directions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
+        return submissions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
 
 
 def no_gpu(profile: str) -> None:

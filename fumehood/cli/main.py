@@ -25,7 +25,7 @@ from fumehood.cli.run import run as carry_out
 from fumehood.cli.sandbox import INTERRUPTED
 from fumehood.cli.sandbox import app as sandbox_app
 from fumehood.errors import FumehoodError
-from fumehood.services import directions, export, verification
+from fumehood.services import export, submissions, verification
 from fumehood.settings import Settings
 
 app = typer.Typer(
@@ -92,7 +92,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Take one research direction from ideas to reviewed papers."""
-    asked = directions.Submission(
+    asked = submissions.Submission(
         template=template_name,
         text=text,
         model=model,

@@ -29,7 +29,7 @@ from fumehood.errors import (
     WorkFailedError,
 )
 from fumehood.ports import Artifacts, Store
-from fumehood.services import approvals, directions, export, screening, steps, verification
+from fumehood.services import approvals, export, screening, steps, submissions, verification
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -50,7 +50,7 @@ class Finished:
 
 def run(
     settings: Settings,
-    asked: directions.Submission,
+    asked: submissions.Submission,
     out: Path,
     *,
     resume: bool,
@@ -88,7 +88,7 @@ def run(
         direction = (
             _find(store, known, out)
             if known
-            else directions.submit(store, artifacts, clock, asked, worlds.SHIPPED, policy=policy)
+            else submissions.submit(store, artifacts, clock, asked, worlds.SHIPPED, policy=policy)
         )
         if known:
             checks.models(settings, direction)
@@ -109,7 +109,7 @@ def run(
     return finished(settings, out)
 
 
-def _sandbox(told_before: Mapping[str, Any] | None, asked: directions.Submission) -> str:
+def _sandbox(told_before: Mapping[str, Any] | None, asked: submissions.Submission) -> str:
     """Return the sandbox to work in: going on, the one that the direction began with."""
     begun_in = (told_before or {}).get("sandbox")
     return str(begun_in) if begun_in in get_args(Adapter) else asked.sandbox
@@ -123,7 +123,7 @@ def _find(store: Store, known: DirectionId, out: Path) -> Direction:
         raise BadInputError(f"--resume: {out} belongs to {known}, which this state folder does not know.") from error
 
 
-def _lifted(store: Store, direction: Direction, asked: directions.Submission) -> Direction:
+def _lifted(store: Store, direction: Direction, asked: submissions.Submission) -> Direction:
     """Take over a raised budget, and lift the holds that it or the command itself mends."""
     with store.begin() as tx:
         names = ("budget_usd", "budget_gpu_s", "budget_wall_s")

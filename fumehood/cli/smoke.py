@@ -13,7 +13,7 @@ from pypdf import PdfReader
 from fumehood.cli.output import Progress
 from fumehood.cli.run import Finished, run
 from fumehood.errors import FumehoodError
-from fumehood.services import directions, templates
+from fumehood.services import submissions, templates
 from fumehood.settings import Settings
 from worker import worlds
 
@@ -29,7 +29,7 @@ def smoke(settings: Settings, template: str, sandbox: str, progress: Progress) -
     began = time.monotonic()
     for name in names:
         with tempfile.TemporaryDirectory(prefix="fumehood-smoke-") as folder:
-            asked = directions.Submission(template=name, profile="tiny", ideas=IDEAS, runs=RUNS, sandbox=sandbox)
+            asked = submissions.Submission(template=name, profile="tiny", ideas=IDEAS, runs=RUNS, sandbox=sandbox)
             done = run(settings, asked, Path(folder) / name, resume=False, progress=progress)
             checks += [{"template": name, **check} for check in _checks(done)]
     return {

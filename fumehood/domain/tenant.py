@@ -14,6 +14,8 @@ from fumehood.domain.ids import ULID, TenantId
 
 LOCAL_TENANT: Final = TenantId("ten_00000000000000000000000000")
 """Whoever works on this machine itself: `fumehood run`, and the first key of a server."""
+LOCAL_ACTOR: Final = "local"
+"""Whoever types a command on this machine."""
 PLATFORM: Final = "platform"
 """The id of the switch that is everybody's, and who acts where no person does."""
 _KEY = re.compile(rf"fh_({ULID})_([A-Za-z0-9_-]{{43}})\Z")

@@ -173,15 +173,13 @@ def _after(direction: Direction) -> Hold:
 
 def _end(tx: Transaction, clock: Clock, experiment: Experiment, why: str) -> None:
     change = directions.refuse_experiment(clock, experiment, why)
-    for ended in change.experiments:
-        tx.experiments.save(ended)
+    tx.experiments.save(*change.experiments)
     for step in tx.steps.find(experiment_id=experiment.id):
         # Nothing else keeps the refused edit from being run.
         if step.state in {StepState.DUE, StepState.CLAIMED, StepState.WAITING}:
             tx.steps.finish(dataclasses.replace(step, state=StepState.FAILED, error=why, lease_until=0.0))
     enqueue(tx, clock, change.steps)
-    for event in change.events:
-        tx.events.append(event)
+    tx.events.append(*change.events)
 
 
 def _tell(

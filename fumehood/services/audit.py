@@ -16,21 +16,26 @@ _LOG = logging.getLogger("fumehood.audit")
 Detail = str | int | float | bool | None
 
 
+def entry(
+    clock: Clock, actor: str, action: str, *, tenant: str = "", subject: str = "", **detail: Detail
+) -> AuditEntry:
+    """Return what says who changed what, just now."""
+    return AuditEntry(
+        id=clock.new_id("evt"),
+        actor=actor,
+        action=action,
+        tenant=tenant,
+        subject=subject,
+        detail=detail,
+        at=clock.now(),
+    )
+
+
 def note(
     tx: Transaction, clock: Clock, actor: str, action: str, *, tenant: str = "", subject: str = "", **detail: Detail
 ) -> None:
     """Write down who changed what."""
-    tx.audit.append(
-        AuditEntry(
-            id=clock.new_id("evt"),
-            actor=actor,
-            action=action,
-            tenant=tenant,
-            subject=subject,
-            detail=detail,
-            at=clock.now(),
-        )
-    )
+    tx.audit.append(entry(clock, actor, action, tenant=tenant, subject=subject, **detail))
 
 
 def seal(store: Store) -> int:

@@ -119,8 +119,7 @@ def fork(
             raise ConflictError(f"This direction has {len(known_ones)} experiments, and no more are taken.")
         made = _made(tx, clock, source, known_ones, stage, edits, files)
         tx.experiments.save(made)
-        for run in _shared(clock, source, made, stage, seeds):
-            tx.runs.save(run)
+        tx.runs.save(*_shared(clock, source, made, stage, seeds))
         if all(one.is_final for one in known_ones):
             # Nothing else would look for it; where one is under way, its end does.
             key = f"next_experiment:{direction.id}:fork:{made.id}"
@@ -181,7 +180,7 @@ def _files(artifacts: Artifacts, source: _Source, stage: str, edits: Edits) -> d
 def _reopened(tx: Transaction, direction: Direction) -> Direction:
     """Open a direction that has ended; what was left to do when it ended stays undone."""
     opened = direction.reopened()
-    tenants.admit(tx, direction.tenant)
+    tenants.room(tx, direction.tenant).take()
     for state in (StepState.DUE, StepState.WAITING):
         for step in tx.steps.find(direction_id=direction.id, side=Side.WRITE, state=state):
             tx.steps.finish(dataclasses.replace(step, state=StepState.FAILED, error="its direction had ended"))

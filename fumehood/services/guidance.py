@@ -15,7 +15,7 @@ from fumehood.domain.policy import Policy, PolicyVerdict
 from fumehood.domain.step import Event
 from fumehood.errors import ConflictError
 from fumehood.ports import Clock, Store, Transaction
-from fumehood.services import audit, directions, ideas, screening, templates
+from fumehood.services import audit, directions, ideas, screening, submissions, templates
 from fumehood.services.change import Next, happened
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
@@ -67,8 +67,7 @@ def add_idea(
                 idea = idea.screened(found)
             _store_own(tx, clock, direction, idea, author)
             keep(tx, clock, once, idea.id)
-            for event in screening.events(clock, policy, direction, found, idea.name):
-                tx.events.append(event)
+            tx.events.append(*screening.events(clock, policy, direction, found, idea.name))
     if found.verdict is PolicyVerdict.REFUSED:
         raise screening.refusal(found)
     return idea
@@ -136,7 +135,7 @@ def set_budget(
 
     Raises `BadInputError` for what is no budget, and `ConflictError` for a direction that has ended.
     """
-    directions.check_budget(usd, gpu_s, wall_s)
+    submissions.check_budget(usd, gpu_s, wall_s)
     with store.begin() as tx:
         direction = directions.live(tx, direction_id)
         hold = Hold.NONE if direction.hold is Hold.OVER_BUDGET else direction.hold

@@ -76,8 +76,7 @@ def _copy(store: Store, sandbox: Sandbox, clock: Clock, execution: Execution, *,
         now = tx.executions.get(execution.id)
         is_ours = now.state is ExecutionState.LAUNCHED and now.fence == execution.fence
         if is_ours and tx.outputs.end(execution.id, execution.fence) == end:
-            for piece in pieces:
-                tx.outputs.save(piece)
+            tx.outputs.save(*pieces)
 
 
 def _pieces(execution: Execution, offset: int, data: bytes, now: float, *, is_over: bool) -> list[Output]:

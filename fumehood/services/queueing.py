@@ -15,8 +15,8 @@ RUN_SIDE = frozenset({"launch", "collect", "remove", "record"})
 def enqueue(tx: Transaction, clock: Clock, steps: Iterable[Next]) -> None:
     """Insert steps; one whose key is known already changes nothing."""
     now = clock.now()
-    for asked in steps:
-        tx.steps.add(
+    tx.steps.add(
+        *(
             Step(
                 id=clock.new_id("step"),
                 key=asked.key,
@@ -29,4 +29,6 @@ def enqueue(tx: Transaction, clock: Clock, steps: Iterable[Next]) -> None:
                 payload=dict(asked.payload),
                 waits_for=asked.waits_for,
             )
+            for asked in steps
         )
+    )

@@ -190,8 +190,7 @@ def note(
     tx: Transaction, clock: Clock, policy: Policy, direction: Direction, told: Text, found: Screening, actor: str
 ) -> None:
     """Write a verdict down in the transaction of what came of it."""
-    for one in entry(clock, policy, direction, told, found, actor):
-        tx.audit.append(one)
+    tx.audit.append(*entry(clock, policy, direction, told, found, actor))
 
 
 def events(

@@ -331,17 +331,13 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
             if known and hold is Hold.NONE and known[0].state is not experiment.state and not experiment.is_final:
                 hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
-    for idea in change.ideas:
-        tx.ideas.save(idea)
-    for run in change.runs:
-        tx.runs.save(run)
+    tx.ideas.save(*change.ideas)
+    tx.runs.save(*change.runs)
     for execution in change.executions:
         _save_execution(tx, clock, execution)
     enqueue(tx, clock, change.steps)
-    for event in change.events:
-        tx.events.append(event)
-    for entry in change.audit:
-        tx.audit.append(entry)
+    tx.events.append(*change.events)
+    tx.audit.append(*change.audit)
 
 
 def _save_execution(tx: Transaction, clock: Clock, execution: Execution) -> None:

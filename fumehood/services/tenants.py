@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fumehood.domain import ledger, quota
 from fumehood.domain.direction import Direction, DirectionState, Hold
@@ -117,15 +119,29 @@ def _lift(tx: Transaction, direction: Direction) -> bool:
     return bool(held) or direction.hold is Hold.OVER_BUDGET
 
 
-def admit(tx: Transaction, key: TenantId) -> None:
-    """Refuse one more direction where the tenant has as many as it may; in the transaction that saves it."""
+@dataclass(slots=True)
+class Room:
+    """How many directions a tenant has under way, in a transaction that makes some, and may have."""
+
+    most: float
+    taken: int
+
+    def take(self) -> None:
+        """Count one more, or refuse it."""
+        if self.taken + 1 > self.most:
+            raise OverBudgetError(
+                f"The tenant's quota is {self.most:g} directions at once, and {self.taken} are under way."
+            )
+        self.taken += 1
+
+
+def room(tx: Transaction, key: TenantId) -> Room:
+    """Return what room a tenant has for directions; they are counted only where there is a quota."""
     found = tx.tenants.find(id=key)
     most = found[0].quotas.get("directions") if found else None
     if most is None:
-        return
-    taken = sum(tx.directions.count(tenant=key, state=state) for state in LIVE)
-    if taken + 1 > most:
-        raise OverBudgetError(f"The tenant's quota is {most:g} directions at once, and {taken} are under way.")
+        return Room(math.inf, 0)
+    return Room(most, sum(tx.directions.count(tenant=key, state=state) for state in LIVE))
 
 
 def usage(store: Store, clock: Clock, key: TenantId) -> tuple[Tenant, int, Balance, Balance]:

@@ -182,12 +182,25 @@ class _Reading(Generic[T]):
         self._rows[row["id"]] = row
 
 
+@contextmanager
+def _all_or_none(rows: Rows) -> Iterator[None]:
+    before = dict(rows)
+    try:
+        yield
+    except ConflictError:
+        rows.clear()
+        rows.update(before)
+        raise
+
+
 class MemoryCollection(_Reading[T]):
     """The values of one kind."""
 
-    def save(self, value: T) -> None:
-        """Insert the value, or replace the one with its id."""
-        self._keep(value)
+    def save(self, *values: T) -> None:
+        """Insert the values, or replace those with their ids."""
+        with _all_or_none(self._rows):
+            for value in values:
+                self._keep(value)
 
 
 class MemoryWorkers(MemoryCollection[Worker]):
@@ -248,14 +261,18 @@ class MemorySteps(_Reading[Step]):
         super().__init__(work.steps, plain.STEP, work.directions)
         self._work = work
 
-    def add(self, step: Step) -> bool:
-        """Insert a step; False when one with its `key` exists."""
-        if any(row["key"] == step.key for row in self._rows.values()):
-            return False
-        if step.id in self._rows:
-            raise ConflictError(f"The step {step.id} is there already.")
-        self._keep(step)
-        return True
+    def add(self, *steps: Step) -> int:
+        """Insert the steps whose `key` no other has, and return how many those were."""
+        keys, before = {row["key"] for row in self._rows.values()}, len(self._rows)
+        with _all_or_none(self._rows):
+            for step in steps:
+                if step.key in keys:
+                    continue
+                if step.id in self._rows:
+                    raise ConflictError(f"The step {step.id} is there already.")
+                self._keep(step)
+                keys.add(step.key)
+        return len(self._rows) - before
 
     def claim(
         self,
@@ -347,10 +364,11 @@ class MemoryEvents:
     def __init__(self, events: list[Event]) -> None:
         self._events = events
 
-    def append(self, event: Event) -> None:
-        """Add an event; its `seq` is given here."""
-        row = {**plain.EVENT.row(event), "seq": len(self._events) + 1}
-        self._events.append(plain.EVENT.value(row))
+    def append(self, *events: Event) -> None:
+        """Add events in this order; their `seq` are given here."""
+        for event in events:
+            row = {**plain.EVENT.row(event), "seq": len(self._events) + 1}
+            self._events.append(plain.EVENT.value(row))
 
     def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return the events after `seq`."""
@@ -368,10 +386,11 @@ class MemoryAudit:
     def __init__(self, entries: list[AuditEntry]) -> None:
         self._entries = entries
 
-    def append(self, entry: AuditEntry) -> None:
-        """Add an entry; its `seq` is given here."""
-        row = {**plain.AUDIT.row(entry), "seq": len(self._entries) + 1}
-        self._entries.append(plain.AUDIT.value(row))
+    def append(self, *entries: AuditEntry) -> None:
+        """Add entries in this order; their `seq` are given here."""
+        for entry in entries:
+            row = {**plain.AUDIT.row(entry), "seq": len(self._entries) + 1}
+            self._entries.append(plain.AUDIT.value(row))
 
     def since(self, seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
         """Return the entries after `seq`."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
@@ -160,32 +160,37 @@ class _Reading(Generic[T]):
             query = query.where(self._table.c[name] == wanted)
         return int(self._connection.execute(query).scalar_one())
 
-    def _insert(self, value: T) -> sqlite.Insert | postgresql.Insert:
+    def _insert(self) -> sqlite.Insert | postgresql.Insert:
         # Only the two dialects' own inserts know what to do on a conflict; they say it in the same words.
         if self._connection.dialect.name == "postgresql":
-            return postgresql.insert(self._table).values(self._shape.row(value))
-        return sqlite.insert(self._table).values(self._shape.row(value))
+            return postgresql.insert(self._table)
+        return sqlite.insert(self._table)
 
-
-@contextmanager
-def _kept(connection: Connection, noun: str, key: str) -> Iterator[None]:
-    # PostgreSQL gives a transaction up at its first error, unless that is fenced in; SQLite goes on.
-    fence = connection.begin_nested() if connection.dialect.name == "postgresql" else nullcontext()
-    try:
-        with fence:
-            yield
-    except IntegrityError as error:
-        raise ConflictError(f"The {noun} {key} is there already, or belongs to a direction that is not.") from error
+    @contextmanager
+    def _kept(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        # All of them or none, and what fails takes nothing else of the transaction with it.
+        try:
+            with self._connection.begin_nested():
+                yield
+        except IntegrityError as error:
+            ids = ", ".join(row["id"] for row in rows[:3]) + (", ..." if rows[3:] else "")
+            raise ConflictError(
+                f"The {self._shape.noun} {ids} is there already, or belongs to a direction that is not."
+            ) from error
 
 
 class SqlCollection(_Reading[T]):
     """The rows of one kind."""
 
-    def save(self, value: T) -> None:
-        """Insert the value, or replace the one with its id."""
-        row = self._shape.row(value)
-        with _kept(self._connection, self._shape.noun, row["id"]):
-            self._connection.execute(self._insert(value).on_conflict_do_update(index_elements=["id"], set_=row))
+    def save(self, *values: T) -> None:
+        """Insert the values, or replace those with their ids."""
+        rows = [self._shape.row(value) for value in values]
+        if not rows:
+            return
+        insert = self._insert()
+        given = {name: insert.excluded[name] for name in rows[0]}
+        with self._kept(rows):
+            self._connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=given), rows)
 
 
 class SqlReplies(SqlCollection[Reply]):
@@ -203,11 +208,14 @@ class SqlReplies(SqlCollection[Reply]):
 class SqlSteps(_Reading[Step]):
     """The table of steps."""
 
-    def add(self, step: Step) -> bool:
-        """Insert a step; False when one with its `key` exists."""
-        insert = self._insert(step).on_conflict_do_nothing(index_elements=["key"]).returning(self._table.c.id)
-        with _kept(self._connection, "step", step.id):
-            return self._connection.execute(insert).one_or_none() is not None
+    def add(self, *steps: Step) -> int:
+        """Insert the steps whose `key` no other has, and return how many those were."""
+        rows = [self._shape.row(step) for step in steps]
+        if not rows:
+            return 0
+        insert = self._insert().on_conflict_do_nothing(index_elements=["key"]).returning(self._table.c.id)
+        with self._kept(rows):
+            return len(self._connection.execute(insert, rows).all())
 
     def claim(
         self,
@@ -318,14 +326,23 @@ class SqlSteps(_Reading[Step]):
         """Make due each waiting step whose executions are all collected; return how many."""
         steps, executions = self._table.c, tables.EXECUTIONS.c
         waiting = and_(steps.side.in_([side.value for side in Side]), steps.state == StepState.WAITING.value)
-        woken = 0
-        for key, waits_for in self._connection.execute(select(steps.id, steps.waits_for).where(waiting)).all():
-            over = executions.state.in_([ExecutionState.COLLECTED.value, ExecutionState.REMOVED.value])
-            count = select(func.count()).where(executions.id.in_(waits_for), over)
-            if self._connection.execute(count).scalar_one() == len(set(waits_for)):
-                due = update(self._table).where(steps.id == key, waiting)
-                woken += self._connection.execute(due.values(state=StepState.DUE.value, due_at=now)).rowcount
-        return woken
+        waits = {key: set(of) for key, of in self._connection.execute(select(steps.id, steps.waits_for).where(waiting))}
+        if not waits:
+            return 0
+        ended = executions.state.in_([ExecutionState.COLLECTED.value, ExecutionState.REMOVED.value])
+        asked = select(executions.id).where(executions.id.in_(set().union(*waits.values())), ended)
+        over = set(self._connection.execute(asked).scalars())
+        woken = [key for key, of in waits.items() if of <= over]
+        due = update(self._table).where(steps.id.in_(woken), waiting)
+        return self._connection.execute(due.values(state=StepState.DUE.value, due_at=now)).rowcount if woken else 0
+
+
+def _append(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    for row in rows:
+        # The database counts it.
+        del row["seq"]
+    if rows:
+        connection.execute(table.insert(), rows)
 
 
 class SqlEvents:
@@ -334,11 +351,9 @@ class SqlEvents:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def append(self, event: Event) -> None:
-        """Add an event; its `seq` is given here."""
-        row = plain.EVENT.row(event)
-        del row["seq"]
-        self._connection.execute(tables.EVENTS.insert().values(row))
+    def append(self, *events: Event) -> None:
+        """Add events in this order; their `seq` are given here."""
+        _append(self._connection, tables.EVENTS, [plain.EVENT.row(event) for event in events])
 
     def since(self, direction_id: DirectionId, seq: int = 0, limit: int = 1000) -> tuple[Event, ...]:
         """Return the events after `seq`."""
@@ -360,11 +375,9 @@ class SqlAudit:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def append(self, entry: AuditEntry) -> None:
-        """Add an entry; its `seq` is given here."""
-        row = plain.AUDIT.row(entry)
-        del row["seq"]
-        self._connection.execute(tables.AUDIT.insert().values(row))
+    def append(self, *entries: AuditEntry) -> None:
+        """Add entries in this order; their `seq` are given here."""
+        _append(self._connection, tables.AUDIT, [plain.AUDIT.row(entry) for entry in entries])
 
     def since(self, seq: int = 0, limit: int = 1000) -> tuple[AuditEntry, ...]:
         """Return the entries after `seq`."""
@@ -396,8 +409,8 @@ class SqlLedger(_Reading[LedgerEntry]):
 
     def add(self, entry: LedgerEntry) -> None:
         """Add a line, and count it in its accounts; `ConflictError` when its id is there already."""
-        insert = self._insert(entry).on_conflict_do_nothing(index_elements=["id"]).returning(self._table.c.id)
-        if self._connection.execute(insert).one_or_none() is None:
+        insert = self._insert().on_conflict_do_nothing(index_elements=["id"]).returning(self._table.c.id)
+        if self._connection.execute(insert, self._shape.row(entry)).one_or_none() is None:
             raise ConflictError(f"The ledger entry {entry.id} is there already.")
         for account in ledger.accounts(entry):
             self._balances.save(ledger.plus(self.balance(account), entry))

@@ -20,7 +20,7 @@ from fumehood.domain.direction import Hold
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
 from fumehood.errors import BadInputError, MachineUnfitError
-from fumehood.services import audit, directions
+from fumehood.services import audit, directions, submissions
 from fumehood.settings import Settings
 from tests.api.test_api import KEY, UNKNOWN, Served
 from tests.conftest import free_port
@@ -415,7 +415,7 @@ class TestLocalReport:
         worlds.prepare_state(settings)
         store = worlds.store_of(settings)
         asked = done.lab.asked()
-        made = directions.submit(store, worlds.artifacts_of(settings), done.lab.clock, asked, done.lab.template.parent)
+        made = submissions.submit(store, worlds.artifacts_of(settings), done.lab.clock, asked, done.lab.template.parent)
         store.close()
         assert [row["direction"] for row in report("--json").document] == [made.id]
         assert [row["papers"] for row in report("--direction", made.id, "--json").document] == [0]

@@ -542,6 +542,32 @@ class TestTransactions:
             assert transaction.events.since(DIR) == ()
             assert transaction.ledger.entries(DIR) == ()
 
+    def test_of_many_saved_at_once_all_are_kept_or_none(self, store: AnyStore) -> None:
+        directions = [make_direction(id=DirectionId(f"dir_{number:026}"), seed=number) for number in range(70)]
+        with store.begin() as transaction:
+            transaction.directions.save()
+            transaction.directions.save(*directions)
+            changed = dataclasses.replace(directions[3], seed=99)
+            transaction.directions.save(changed, make_direction(id=DirectionId("dir_new")))
+            transaction.events.append()
+            transaction.events.append(*(make_event(number) for number in range(70)))
+        with store.begin() as transaction:
+            found = transaction.directions.find()
+            assert [one.id for one in found[1:71]] == [one.id for one in directions]
+            assert transaction.directions.get(directions[3].id) == changed
+            assert len({one.seq for one in transaction.events.since(DIR)}) == 70
+            assert [one.text for one in transaction.events.since(DIR)] == [make_event(n).text for n in range(70)]
+            fine, orphan = make_step(1), make_step(2, direction_id=DirectionId("dir_none"))
+            with pytest.raises(ConflictError, match="step_"):
+                transaction.steps.add(fine, orphan)
+            runs = [dataclasses.replace(RUN, id=f"run_{number}") for number in range(2)]
+            with pytest.raises(ConflictError):
+                transaction.runs.save(runs[0], dataclasses.replace(runs[1], direction_id=DirectionId("dir_none")))
+            transaction.events.append(make_event(71))
+        with store.begin() as transaction:
+            assert transaction.steps.find() == transaction.runs.find() == ()
+            assert len(transaction.events.since(DIR)) == 71
+
     def test_transactions_do_not_nest(self, store: AnyStore) -> None:
         with store.begin(), pytest.raises(ConflictError, match="nest"), store.begin():
             pass
@@ -603,6 +629,16 @@ class TestSteps:
         with store.begin() as transaction:
             assert not transaction.steps.add(make_step(3, key="same"))
             assert transaction.steps.find() == (make_step(1, key="same"),)
+
+    def test_of_many_steps_those_are_added_whose_key_is_new(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            assert transaction.steps.add() == 0
+            assert transaction.steps.add(make_step(1), make_step(2)) == 2
+            assert transaction.steps.add(make_step(3, key=make_step(1).key), make_step(4), make_step(5, key="4")) == 2
+            assert transaction.steps.add(make_step(6, key="new"), make_step(7, key="new")) == 1
+        with store.begin() as transaction:
+            ids = [step.id for step in transaction.steps.find()]
+            assert ids == [make_step(number).id for number in (1, 2, 4, 5, 6)]
 
     def test_a_step_needs_its_direction_and_an_id_of_its_own(self, store: AnyStore) -> None:
         with store.begin() as transaction, pytest.raises(ConflictError):

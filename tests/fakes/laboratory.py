@@ -23,7 +23,7 @@ from fumehood.latex.typesetter import Latex
 from fumehood.literature.index import LocalIndex
 from fumehood.llm.prompts import PackagedPrompts
 from fumehood.ports import Call, Sandbox, Store
-from fumehood.services import directions, executions, export, steps
+from fumehood.services import executions, export, steps, submissions
 from fumehood.services.change import Change
 from fumehood.services.screening import NO_POLICY
 from fumehood.services.world import RunWorld, WriteWorld
@@ -267,14 +267,14 @@ class Laboratory:
             derive_key=lambda context: derive_key(b"s" * 32, context),
         )
 
-    def asked(self, **changes: Any) -> directions.Submission:
+    def asked(self, **changes: Any) -> submissions.Submission:
         given: dict[str, Any] = {"template": "tiny", "profile": "tiny", "ideas": 1, "runs": 2, **changes}
-        return directions.Submission(**given)
+        return submissions.Submission(**given)
 
     def submit(self, **changes: Any) -> Direction:
         shipped = self.folder / "shipped"
         asked = self.asked(**changes)
-        return directions.submit(self.store, self.artifacts, self.clock, asked, shipped, policy=self.policy)
+        return submissions.submit(self.store, self.artifacts, self.clock, asked, shipped, policy=self.policy)
 
     def once(self) -> bool:
         """Let each worker and the watcher do one thing; False when none had anything to do."""

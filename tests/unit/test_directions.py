@@ -14,7 +14,7 @@ from fumehood.domain.idea import Idea, Novelty, Score
 from fumehood.domain.ids import ExperimentId, IdeaId
 from fumehood.domain.step import StepState
 from fumehood.errors import BadInputError
-from fumehood.services import directions
+from fumehood.services import directions, submissions
 from tests.fakes.laboratory import TINY, Laboratory, moved, step_of
 
 
@@ -93,7 +93,7 @@ class TestWhatIsRefused:
     def test_a_caller_on_the_network_names_shipped_templates_only(self, lab: Laboratory, name: str) -> None:
         asked, shipped = lab.asked(template=name), lab.folder / "shipped"
         with pytest.raises(BadInputError, match="There is no template"):
-            directions.submit(lab.store, lab.artifacts, lab.clock, asked, shipped, shipped_only=True)
+            submissions.check(lab.store, lab.artifacts, lab.clock, asked, shipped, shipped_only=True)
 
 
 class TestSubmit:
@@ -110,7 +110,7 @@ class TestSubmit:
 
     def test_a_baseline_alone_asks_for_no_idea(self, lab: Laboratory) -> None:
         shipped = lab.folder / "shipped"
-        directions.submit(lab.store, lab.artifacts, lab.clock, lab.asked(), shipped, baseline_only=True)
+        submissions.submit(lab.store, lab.artifacts, lab.clock, lab.asked(), shipped, baseline_only=True)
         lab.go_on()
         assert lab.direction().state is DirectionState.DONE
         assert [run.index for run in lab.runs()] == [0]

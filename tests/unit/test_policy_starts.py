@@ -17,7 +17,7 @@ from fumehood.cli.main import main
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.policy import Policy, PolicyVerdict, Rule, Subject
 from fumehood.errors import PolicyError, WorkFailedError
-from fumehood.services import directions
+from fumehood.services import submissions
 from fumehood.settings import Settings
 from tests.fakes.laboratory import Laboratory
 from worker import worlds
@@ -111,7 +111,7 @@ def test_whoever_works_on_the_machine_is_its_admin(
     worlds.prepare_state(settings)
     store = worlds.store_of(settings)
     asked = lab.asked(text="Study patients.")
-    made = directions.submit(store, worlds.artifacts_of(settings), lab.clock, asked, lab.template.parent, policy=RULES)
+    made = submissions.submit(store, worlds.artifacts_of(settings), lab.clock, asked, lab.template.parent, policy=RULES)
     assert main(("admin", "approvals", "--json")) == 0
     (waiting,) = json.loads(capsys.readouterr().out)
     assert (waiting["id"], waiting["text"]) == (made.id, "Study patients.")
