@@ -17,6 +17,7 @@ from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 from sandbox import overhead as measuring
 from sandbox.choose import choose
+from worker import worlds
 
 if TYPE_CHECKING:
     from fumehood.ports import Sandbox
@@ -56,7 +57,14 @@ def queue(
     """Measure what a submit costs, on a PostgreSQL and a Redis that are started for it."""
     with tempfile.TemporaryDirectory(prefix="fumehood-bench-", dir="/var/tmp") as folder:
         told = queue_figures.measure(
-            Path(folder), turns=turns, clients=clients, seconds=seconds, streams=streams, sandbox=sandbox, say=_say
+            Path(folder),
+            turns=turns,
+            clients=clients,
+            seconds=seconds,
+            streams=streams,
+            sandbox=sandbox,
+            lab=worlds.lab_folder(Settings()),
+            say=_say,
         )
     _keep(told, results, "queue", queue_figures.table(told), as_json=as_json)
 

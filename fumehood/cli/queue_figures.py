@@ -74,7 +74,15 @@ class Served:
 
 
 def measure(
-    folder: Path, *, turns: int, clients: int, seconds: float, streams: int, sandbox: str, say: Callable[[str], None]
+    folder: Path,
+    *,
+    turns: int,
+    clients: int,
+    seconds: float,
+    streams: int,
+    sandbox: str,
+    lab: Path,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Take every figure, on servers that are gone afterwards.
 
@@ -85,9 +93,10 @@ def measure(
         seconds: For how long they do.
         streams: How many follow a direction's events.
         sandbox: The adapter that launches what is wanted; empty for none.
+        lab: What is launched runs in.
         say: Told what is being measured.
     """
-    with _served(folder) as served:
+    with _served(folder, lab) as served:
         say(f"the api's memory with {streams} who follow")
         before_mib, after_mib = asyncio.run(_followed(served, streams))
         say(f"{turns} submits, one by one")
@@ -152,12 +161,15 @@ def one_by_one(served: Served, turns: int) -> list[float]:
 
 def until_wanted(served: Served, turns: int, sandbox: str) -> tuple[list[float], list[float]]:
     """Return how long it took until the first container was wanted, and until it was launched, in milliseconds."""
+    store, clock = SqlStore(served.database_url), SystemClock()
+    # What was submitted before would be carried out beside what is timed.
+    for key in _live(store):
+        directions.cancel(store, clock, key)
     # No step comes as far as a call of a model.
     served.work("--side", "write", "--gateway", "http://127.0.0.1:9")
     if sandbox:
         served.work("--side", "run", "--sandbox", sandbox)
         served.work("--side", "watch", "--sandbox", sandbox)
-    store, clock = SqlStore(served.database_url), SystemClock()
     wanted, launched = [], []
     try:
         with served.client() as client:
@@ -256,10 +268,18 @@ def _first(store: SqlStore, key: DirectionId, *, is_launched: bool) -> Execution
     def is_there() -> bool:
         with store.begin(write=False) as tx:
             found[:] = tx.executions.find(direction_id=key)[:1]
+            direction = tx.directions.get(key)
+        if direction.is_final:
+            raise WorkFailedError(f"The direction {key} is {direction.state}: {direction.error}")
         return bool(found) and (not is_launched or found[0].launched_at is not None)
 
     _until(is_there, "work was wanted")
     return found[0]
+
+
+def _live(store: SqlStore) -> list[DirectionId]:
+    with store.begin(write=False) as tx:
+        return [one.id for one in tx.directions.find() if not one.is_final]
 
 
 def _nothing_left(store: SqlStore) -> bool:
@@ -276,7 +296,7 @@ def _until(holds: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def _served(folder: Path) -> Iterator[Served]:
+def _served(folder: Path, lab: Path) -> Iterator[Served]:
     """Start everything and have nothing of it left in the end."""
     with (
         postgres_server(lasting_port()) as postgres,
@@ -284,7 +304,7 @@ def _served(folder: Path) -> Iterator[Served]:
     ):
         port, key, database_url = lasting_port(), secrets.token_urlsafe(32), postgres.empty()
         environment = {
-            **_inherited(),
+            **_inherited(lab),
             "FUMEHOOD_STATE_DIR": str(folder / "state"),
             "FUMEHOOD_DATABASE_URL": database_url,
             "FUMEHOOD_REDIS_URL": redis.url,
@@ -305,10 +325,11 @@ def _served(folder: Path) -> Iterator[Served]:
             _end([api])
 
 
-def _inherited() -> dict[str, str]:
-    """Return what a person has, but for the settings of another installation."""
+def _inherited(lab: Path) -> dict[str, str]:
+    """Return what a person has, but for the settings of another installation, whose lab alone is used."""
     kept = os.environ.items()  # noqa: TID251 - a child inherits what a command has
-    return {name: value for name, value in kept if not name.startswith("FUMEHOOD_") or name == "FUMEHOOD_LAB_DIR"}
+    mine = {name: value for name, value in kept if not name.startswith("FUMEHOOD_")}
+    return {**mine, "FUMEHOOD_LAB_DIR": str(lab)}
 
 
 def _start(folder: Path, name: str, words: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
