@@ -109,6 +109,10 @@ class Settings(FileSettings):
     """How often one API key may read."""
     writes_per_key: str = "300/minute"
     """How often one API key may change something."""
+    at_once_cpus: float | None = Field(default=None, gt=0, le=65536)
+    """The processors that the executions of this machine may ask for together; empty means those that it has."""
+    at_once_memory_mib: int | None = Field(default=None, ge=16)
+    """The same of their memory."""
     gpus: tuple[str, ...] = ()
     """The GPUs that the run workers of this machine may pass in, as Docker names them; a JSON list."""
     log_format: Literal["text", "json"] = "text"

@@ -11,6 +11,7 @@ from pathlib import Path
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
 from fumehood.domain.ids import DirectionId
+from fumehood.domain.quota import Machine
 from fumehood.domain.worker import Part
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
@@ -29,6 +30,7 @@ from fumehood.store import migrate
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore
 from sandbox.choose import choose
+from sandbox.limits import machine_ceilings
 
 SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 """The templates that come with Fumehood."""
@@ -92,11 +94,21 @@ def coder_python(settings: Settings) -> Path | None:
     return python if python.is_file() else None
 
 
+def _machine(settings: Settings) -> Machine:
+    """Return what executions share: what is set, and never more memory than there is."""
+    memory_mib = machine_ceilings().memory_mib or 0
+    return Machine(
+        cpus=settings.at_once_cpus or float(os.cpu_count() or 1),
+        memory_mib=min(settings.at_once_memory_mib or memory_mib, memory_mib),
+    )
+
+
 def run_world(settings: Settings, adapter: str) -> RunWorld:
     """Build what a run worker holds."""
     secret, clock = installation_secret(settings.state_dir), SystemClock()
     return RunWorld(
         gpus=settings.gpus,
+        machine=_machine(settings),
         store=store_of(settings),
         artifacts=artifacts_of(settings),
         clock=clock,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -10,6 +10,27 @@ from typing import Final
 from fumehood.domain.execution import Limits
 from fumehood.domain.ids import ExecutionId, TenantId
 from fumehood.errors import BadInputError, OverBudgetError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What is to be had for executions at once."""
+
+    cpus: float
+    memory_mib: int
+
+    def without(self, taken: Iterable[Limits]) -> Machine:
+        """Return what is left beside executions with these limits."""
+        limits = tuple(taken)
+        return Machine(
+            cpus=self.cpus - sum(one.cpus for one in limits),
+            memory_mib=self.memory_mib - sum(one.memory_mib for one in limits),
+        )
+
+    def holds(self, limits: Limits) -> bool:
+        """Whether an execution fits."""
+        return limits.cpus <= self.cpus + _SLACK and limits.memory_mib <= self.memory_mib
+
 
 QUOTAS: Final[Mapping[str, str]] = MappingProxyType(
     {

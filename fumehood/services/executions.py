@@ -47,7 +47,7 @@ def launch(world: RunWorld, step: Step) -> Change:
         return _collected(world, execution, outcome)
     with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
         try:
-            gpus = quotas.reserve(world.store, world.clock, direction, execution, world.gpus)
+            gpus = quotas.reserve(world.store, world.clock, direction, execution, world.gpus, world.machine)
             if gpus is None:
                 return _waits_its_turn(world, step, execution)
             world.sandbox.launch(_spec(world, direction, execution, Path(folder), gpus))

@@ -11,7 +11,7 @@ from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import LedgerEntry
-from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.quota import Balance, Lease, Machine
 from fumehood.domain.tenant import Tenant
 from fumehood.errors import SandboxUnavailableError
 from fumehood.ports import Clock, Store, Transaction
@@ -25,7 +25,12 @@ def tenant_of(tx: Transaction, key: TenantId) -> Tenant:
 
 
 def reserve(
-    store: Store, clock: Clock, direction: Direction, execution: Execution, devices: Sequence[str]
+    store: Store,
+    clock: Clock,
+    direction: Direction,
+    execution: Execution,
+    devices: Sequence[str],
+    machine: Machine | None = None,
 ) -> tuple[str, ...] | None:
     """Set aside the most that an execution can take, and return its GPUs; None while it has to wait for others.
 
@@ -45,6 +50,8 @@ def reserve(
         quota.check(tenant.quotas, total, tx.ledger.balance(ledger.day_account(tenant.id, entry.day)), more)
         quota.check_at_once(tenant.quotas, more)
         if not quota.fits(tenant.quotas, total, more):
+            return None
+        if machine is not None and not _has_room(tx, machine, execution):
             return None
         granted = _lease(tx, clock, execution, devices) if execution.gpus else ()
         if granted is None:
@@ -110,6 +117,28 @@ def beat(store: Store, clock: Clock) -> None:
 
 
 _UNDER_WAY = frozenset({ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED})
+
+
+def _has_room(tx: Transaction, machine: Machine, execution: Execution) -> bool:
+    """Whether the machine has processors and memory for one more; what it could never hold beside others runs alone."""
+    launched = tx.executions.find(state=ExecutionState.LAUNCHED)
+    free = machine.without(one.limits for one in launched)
+    if launched and not free.holds(execution.limits):
+        return False
+    others = [one for one in tx.executions.find(state=ExecutionState.WANTED) if one.id != execution.id]
+    starting = [one for one in others if tx.ledger.entry(_entry_id(one, one.fence, "reserved"))]
+    if not launched and not starting:
+        return True
+    free = free.without(one.limits for one in starting)
+    if not free.holds(execution.limits):
+        return False
+    age = _age(tx, execution)
+    # Whoever needs more is not passed over by those who need less, or it would wait for ever.
+    return not any(
+        not free.holds(one.limits) and _age(tx, one) < age and _may_begin(tx, one)
+        for one in others
+        if one not in starting
+    )
 
 
 def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequence[str]) -> tuple[str, ...] | None:

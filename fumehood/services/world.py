@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fumehood.domain.policy import Policy
+from fumehood.domain.quota import Machine
 from fumehood.ports import (
     Artifacts,
     Clock,
@@ -56,4 +57,6 @@ class RunWorld:
     """The installation secret's HMAC of a text, 32 bytes."""
     gpus: tuple[str, ...] = ()
     """The devices that this worker may pass in, as the engine names them."""
+    machine: Machine | None = None
+    """What executions share here; without it, they begin however many there are."""
     presence: Presence | None = None

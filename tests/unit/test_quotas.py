@@ -16,7 +16,7 @@ from fumehood.domain.execution import ExecutionState, Kind, Limits, Spec, Usage,
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, ExecutionId, TenantId, container_name
 from fumehood.domain.ledger import LedgerEntry
-from fumehood.domain.quota import Balance
+from fumehood.domain.quota import Balance, Machine
 from fumehood.domain.step import StepState
 from fumehood.domain.tenant import LOCAL_TENANT, Tenant
 from fumehood.errors import BadInputError, OverBudgetError, SandboxUnavailableError
@@ -65,10 +65,87 @@ def balance(lab: Laboratory, account: str = LOCAL_TENANT) -> Balance:
         return tx.ledger.balance(account)
 
 
-def reserve(lab: Laboratory, execution: Execution, devices: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+def reserve(
+    lab: Laboratory, execution: Execution, devices: tuple[str, ...] = (), machine: Machine | None = None
+) -> tuple[str, ...] | None:
     with lab.store.begin(write=False) as tx:
         direction = tx.directions.get(execution.direction_id)
-    return quotas.reserve(lab.store, lab.clock, direction, execution, devices)
+    return quotas.reserve(lab.store, lab.clock, direction, execution, devices, machine)
+
+
+class TestRoom:
+    """What one machine holds at once."""
+
+    machine = Machine(cpus=4.0, memory_mib=256)
+
+    def begin(self, lab: Laboratory, execution: Execution) -> bool:
+        """Launch it if there is room."""
+        if reserve(lab, execution, machine=self.machine) is None:
+            return False
+        lab.apply(Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=lab.clock.now()),)))
+        return True
+
+    def end(self, lab: Laboratory, execution: Execution) -> None:
+        with lab.store.begin() as tx:
+            launched = tx.executions.get(execution.id)
+            tx.executions.save(dataclasses.replace(launched, state=ExecutionState.REMOVED))
+
+    def test_no_more_begin_than_there_are_processors_for(self, make_lab: Make) -> None:
+        lab = make_lab()
+        made = [want(lab) for _ in range(3)]
+        assert [self.begin(lab, one) for one in made] == [True, True, False]
+        self.end(lab, made[0])
+        assert self.begin(lab, made[2])
+
+    def test_no_more_begin_than_there_is_memory_for(self, make_lab: Make) -> None:
+        lab = make_lab()
+        made = [want(lab, limits=dataclasses.replace(LIMITS, cpus=0.1, memory_mib=100)) for _ in range(3)]
+        assert [self.begin(lab, one) for one in made] == [True, True, False]
+
+    def test_what_is_being_launched_counts(self, make_lab: Make) -> None:
+        lab = make_lab()
+        made = [want(lab) for _ in range(3)]
+        told = [reserve(lab, one, machine=self.machine) for one in made]
+        assert told == [(), (), None]
+        # Asked again after a crash in between, the first is where it was.
+        assert reserve(lab, made[0], machine=self.machine) == ()
+
+    def test_what_the_machine_could_never_hold_beside_others_runs_alone(self, make_lab: Make) -> None:
+        lab = make_lab()
+        large = want(lab, limits=dataclasses.replace(LIMITS, cpus=8.0))
+        small = want(lab)
+        assert self.begin(lab, large)
+        assert not self.begin(lab, small)
+        self.end(lab, large)
+        assert self.begin(lab, small)
+
+    def test_who_needs_much_is_not_passed_over_by_those_who_came_later(self, make_lab: Make) -> None:
+        lab = make_lab()
+        first = want(lab)
+        assert self.begin(lab, first)
+        lab.clock.advance(1)
+        large = want(lab, limits=dataclasses.replace(LIMITS, cpus=4.0))
+        lab.clock.advance(1)
+        late = want(lab)
+        assert not self.begin(lab, large)
+        assert not self.begin(lab, late)
+        held = want(lab)
+        self.end(lab, first)
+        assert self.begin(lab, large)
+        self.end(lab, large)
+        assert self.begin(lab, late)
+        assert self.begin(lab, held)
+
+    def test_who_may_not_begin_keeps_nobody_waiting(self, make_lab: Make) -> None:
+        lab = make_lab()
+        assert self.begin(lab, want(lab))
+        lab.clock.advance(1)
+        large = want(lab, limits=dataclasses.replace(LIMITS, cpus=4.0))
+        with lab.store.begin() as tx:
+            direction = tx.directions.get(large.direction_id)
+            tx.directions.save(dataclasses.replace(direction, hold=Hold.PAUSED))
+        lab.clock.advance(1)
+        assert self.begin(lab, want(lab))
 
 
 class TestExecutions:
