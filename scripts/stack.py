@@ -18,7 +18,7 @@ from common import CANNOT, ROOT, as_root, give_up, run, say
 
 COMPOSE = ROOT / "compose.yaml"
 ENV = ROOT / ".env"
-ALSO_TOLD = ("COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "DOCKER_HOST", "MINIO_IMAGE")
+ALSO_TOLD = ("COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "DOCKER_HOST", "MINIO_IMAGE", "FUMEHOOD_POLICY")
 PINNED = ("POSTGRES_IMAGE", "REDIS_IMAGE", "S3_IMAGE", "FUMEHOOD_BASE")
 """Images that others make."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -69,12 +70,33 @@ def stack_secrets(root: Path) -> ModuleType:
         return importlib.import_module("stack_secrets")
 
 
-@pytest.mark.parametrize("files", [("compose.yaml",), ("compose.yaml", "compose.minio.yaml")])
+@pytest.mark.parametrize(
+    "files", [("compose.yaml",), ("compose.yaml", "compose.minio.yaml"), ("compose.yaml", "compose.policy.yaml")]
+)
 def test_compose_itself_reads_it(root: Path, newer_debian: ModuleType, files: tuple[str, ...]) -> None:
     command = [newer_debian.compose(), "--env-file", ".env.example", *(word for name in files for word in ("-f", name))]
-    environment = {"PATH": os.environ["PATH"], "MINIO_IMAGE": "minio:1"}
+    environment = {"PATH": os.environ["PATH"], "MINIO_IMAGE": "minio:1", "FUMEHOOD_POLICY": "/etc/policy.toml"}
     told = subprocess.run([*command, "config", "-q"], cwd=root, env=environment, capture_output=True, text=True)
     assert (told.returncode, told.stdout + told.stderr) == (0, "")
+
+
+def test_whoever_screens_gets_the_policy_and_nobody_else(root: Path, newer_debian: ModuleType) -> None:
+    command = [newer_debian.compose(), "--env-file", ".env.example", "-f", "compose.yaml", "-f", "compose.policy.yaml"]
+    environment = {"PATH": os.environ["PATH"], "FUMEHOOD_POLICY": "/etc/policy.toml"}
+    told = subprocess.run(
+        [*command, "config", "--format", "json"], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    services = json.loads(told.stdout)["services"]
+    screening = {name for name, one in services.items() if one.get("configs")}
+    assert screening == {name for name, one in services.items() if "FUMEHOOD_POLICY" in (one.get("environment") or {})}
+    assert screening == {"api", "write-worker"}
+    for name in screening:
+        assert services[name]["configs"][0]["target"] == services[name]["environment"]["FUMEHOOD_POLICY"]
+        assert services[name]["environment"]["FUMEHOOD_S3_ENDPOINT"], "what it had is kept"
+    del environment["FUMEHOOD_POLICY"]
+    told = subprocess.run([*command, "config"], cwd=root, env=environment, capture_output=True, text=True)
+    assert told.returncode != 0
+    assert "name the policy's file in FUMEHOOD_POLICY" in told.stderr
 
 
 def test_every_service_is_known_here(services: dict[str, Any]) -> None:

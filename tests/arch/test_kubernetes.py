@@ -47,10 +47,50 @@ def rendered(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Objec
     copy = tmp_path_factory.mktemp("kubernetes") / "k8s"
     shutil.copytree(root / "k8s", copy, ignore=shutil.ignore_patterns("secrets"))
     stack_secrets.ensure(copy / "overlays/example/secrets", hand_over=False)
-    command = [newer_debian.FOLDER / "kustomize", "build", copy / "overlays/example"]
-    told = subprocess.run(command, capture_output=True, text=True)
+    return build(copy / "overlays/example")
+
+
+def build(overlay: Path) -> list[Object]:
+    """Return the objects of an overlay; its kustomize was fetched."""
+    told = subprocess.run(
+        [Path(__file__).parents[2] / ".setup/bin/kustomize", "build", overlay], capture_output=True, text=True
+    )
     assert (told.returncode, told.stderr) == (0, "")
     return list(yaml.safe_load_all(told.stdout))
+
+
+@pytest.mark.usefixtures("rendered")
+def test_an_overlay_brings_the_admin_s_policy_to_those_who_screen(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets"))
+    overlay = tmp_path / "k8s/overlays/screened"
+    overlay.mkdir()
+    (overlay / "policy.toml").write_text("[[rule]]\n", encoding="utf-8")
+    told = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["../../base"],
+        "components": ["../../components/policy"],
+        "configMapGenerator": [{"name": "policy", "namespace": PLATFORM, "files": ["policy.toml"]}],
+    }
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
+    objects = build(overlay)
+    for one in objects:
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+    (made,) = [one for one in objects if one["kind"] == "ConfigMap" and one["metadata"]["name"].startswith("policy-")]
+    assert made["data"] == {"policy.toml": "[[rule]]\n"}
+    screening = {}
+    for one in objects:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        for volume in pod.get("volumes", []):
+            if volume["name"] == "policy":
+                screening[one["metadata"]["name"]] = pod
+                assert volume["configMap"]["name"] == made["metadata"]["name"]
+    assert set(screening) == {"api", "write-worker"}
+    for pod in screening.values():
+        (container,) = pod["containers"]
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "policy"]
+        assert container["env"] == [{"name": "FUMEHOOD_POLICY", "value": f"{mount['mountPath']}/policy.toml"}]
+        assert mount["readOnly"]
 
 
 @pytest.fixture(scope="module")
