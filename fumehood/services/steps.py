@@ -25,6 +25,7 @@ from fumehood.errors import (
     FumehoodError,
     ModelUnavailableError,
     OverBudgetError,
+    SandboxUnavailableError,
     StoreUnavailableError,
 )
 from fumehood.observe import context, metrics, traces
@@ -93,7 +94,7 @@ TRIES = MODEL_TRIES
 BUG_TRIES = 3
 """A fault of our own is tried again, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
-ARTIFACTS_WAIT_S = 3.0
+AWAY_WAIT_S = 3.0
 DEATHS = 20
 """A step whose workers died this often with it, beyond its tries, is given up: it would take others with it."""
 LIFTED_BY_ITSELF = frozenset({Hold.OVER_BUDGET, Hold.NO_MODEL})
@@ -247,12 +248,13 @@ def _ends_lease(store: Store, clock: Clock, step: Step) -> bool:
 def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries: int = TRIES) -> _Ended:
     """Put the step back, hold what it belongs to, or fail it, by what went wrong."""
     reason = str(error)
-    if isinstance(error, ArtifactsUnavailableError):
-        # Nothing was kept by half; what waits for its store waits as long as that takes, and loses no try by it.
+    if isinstance(error, ArtifactsUnavailableError) or _is_engine_away(error):
+        # Nothing was kept by half; what waits for its store or engine waits as long as that takes, and loses no try.
         waiting = dataclasses.replace(step, tries=step.tries - 1)
-        commit(store, clock, waiting, Change(), StepState.DUE, reason, delay_s=ARTIFACTS_WAIT_S)
+        commit(store, clock, waiting, Change(), StepState.DUE, reason, delay_s=AWAY_WAIT_S)
         return _Ended(Ending.AGAIN, reason)
-    again = isinstance(error, ModelUnavailableError) and error.retryable
+    # What an engine refuses to collect or to remove now, it may not in a moment.
+    again = isinstance(error, SandboxUnavailableError) or (isinstance(error, ModelUnavailableError) and error.retryable)
     hold = _hold_for(error, is_last=step.tries >= tries)
     if hold is not Hold.NONE:
         # What is held has not failed: it waits for the hold to be lifted, then has all its tries again.
@@ -268,6 +270,11 @@ def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries
         return _Ended(Ending.AGAIN, reason)
     commit(store, clock, step, _failed(store, clock, step, reason), StepState.FAILED, reason)
     return _Ended(Ending.FAILED, reason)
+
+
+def _is_engine_away(error: Exception) -> bool:
+    """Whether it is the engine that does not answer; a launch, which may not wait for ever, sees to that itself."""
+    return isinstance(error, SandboxUnavailableError) and error.reason == "no_docker"
 
 
 def _hold_for(error: Exception, *, is_last: bool) -> Hold:

@@ -45,15 +45,15 @@ while True: time.sleep(1)
 PROGRAMS: dict[Verdict, tuple[tuple[str, ...], Limits]] = {
     Verdict.SUCCEEDED: (
         ("sh", "-c", "sleep 2; echo fine > result"),
-        Limits(wall_s=20, memory_mib=64, storage_mib=16, processes=32),
+        Limits(wall_s=20, memory_mib=64, storage_mib=16, processes=32, cpus=0.5),
     ),
     Verdict.TIMED_OUT: (
         ("python3", "-c", STUBBORN),
-        Limits(wall_s=3, memory_mib=64, storage_mib=16, processes=32),
+        Limits(wall_s=3, memory_mib=64, storage_mib=16, processes=32, cpus=0.5),
     ),
     Verdict.TOO_MUCH_OUTPUT: (
         ("sh", "-c", "sleep 1; yes"),
-        Limits(wall_s=20, memory_mib=64, storage_mib=16, processes=32, output_bytes=20_000),
+        Limits(wall_s=20, memory_mib=64, storage_mib=16, processes=32, cpus=0.5, output_bytes=20_000),
     ),
 }
 PHASES = ("launching", "running", "ending", "collecting")

@@ -126,6 +126,53 @@ class TestKey:
         assert one.lab.sandbox.launched[0].inputs == ()
 
 
+class Stalling(InstantSandbox):
+    """Collects and removes only after it was asked so often."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        super().__init__(lambda _: Did(output="did it"))
+        self._errors = {name: [error] * times for name in ("collect", "remove")}
+
+    def collect(self, name: str, into: Path) -> Outcome:
+        self._stall("collect")
+        return super().collect(name, into)
+
+    def remove(self, name: str) -> None:
+        self._stall("remove")
+        super().remove(name)
+
+    def _stall(self, name: str) -> None:
+        if self._errors[name]:
+            raise self._errors[name].pop()
+
+
+class TestEngineAway:
+    def test_what_ended_meanwhile_is_collected_and_removed_when_it_is_back(self, wanted: Callable[..., One]) -> None:
+        away, times = SandboxUnavailableError("The engine does not answer.", reason="no_docker"), 3 * steps.TRIES
+        one = wanted(sandbox=Stalling(away, times))
+        for _ in range(2 * times + 1):
+            one.lab.go_on()
+            one.lab.clock.advance(steps.AWAY_WAIT_S)
+        assert (one.now.state, one.outcome.verdict) == (ExecutionState.REMOVED, Verdict.SUCCEEDED)
+        assert one.now.losses == 0
+        assert one.lab.sandbox.specs == {}
+
+    def test_what_it_refuses_once_it_is_asked_again(self, wanted: Callable[..., One]) -> None:
+        one = wanted(sandbox=Stalling(SandboxUnavailableError("Busy.", reason="engine_refused"), steps.TRIES - 1))
+        for _ in range(2 * steps.TRIES):
+            one.lab.go_on()
+            one.lab.clock.advance(60)
+        assert (one.now.state, one.outcome.verdict) == (ExecutionState.REMOVED, Verdict.SUCCEEDED)
+
+    def test_what_it_refuses_always_is_told(self, wanted: Callable[..., One]) -> None:
+        one = wanted(sandbox=Stalling(SandboxUnavailableError("Busy.", reason="engine_refused"), 1000))
+        for _ in range(3 * steps.TRIES):
+            one.lab.go_on()
+            one.lab.clock.advance(60)
+        assert (one.now.state, one.outcome.verdict) == (ExecutionState.COLLECTED, Verdict.LOST)
+        assert "cleanup.failed: Busy." in one.lab.told()
+
+
 class TestLost:
     def test_it_is_tried_three_times_and_then_told(self, wanted: Callable[..., One]) -> None:
         one = wanted(lambda _: Did(verdict=Verdict.LOST))

@@ -210,7 +210,7 @@ class TestArtifactsAway:
         lab.submit(ideas=1, runs=1)
         for _ in range(2 * steps.TRIES + 1):
             lab.go_on()
-            lab.clock.advance(steps.ARTIFACTS_WAIT_S)
+            lab.clock.advance(steps.AWAY_WAIT_S)
         assert len(lab.model.asked("idea")) > 2 * steps.TRIES
         assert (lab.direction().state, lab.direction().hold) == (DirectionState.DONE, Hold.NONE)
 
