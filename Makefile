@@ -5,8 +5,7 @@
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
-# Most tests wait most of the time, so some run beside each other. Those of REST count what is left and how long it
-# takes; they run alone.
+# Most tests wait most of the time, so some run beside each other; what would notice its neighbours is marked `alone`.
 BESIDE := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 help: ## List the targets.
@@ -28,7 +27,8 @@ test: ## Run the tests, in less than ten minutes.
 
 test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed at seeded moments.
 	@scripts/setup test
-	scripts/with_docker .venv/bin/pytest -m "$(REST)"
+	scripts/with_docker .venv/bin/pytest $(BESIDE) -m "($(REST)) and not alone"
+	scripts/with_docker .venv/bin/pytest -m "($(REST)) and alone"
 
 escape: ## Try every escape on every adapter, print what came of it, and write docs/threat-model.md's figures.
 	@scripts/setup test

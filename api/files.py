@@ -47,6 +47,12 @@ def stored(request: Request, artifacts: Artifacts, sha: str, name: str, kind: st
     return FileResponse(path, media_type=kind, headers=headers)
 
 
+def given(text: str, name: str, kind: str) -> Response:
+    """Return a text that no artifact holds as a download."""
+    headers = SAFE | {"Content-Disposition": _attachment(name)}
+    return Response(text.encode("utf-8", "replace"), media_type=kind, headers=headers)
+
+
 def archive(artifacts: Artifacts, files: Mapping[str, str], name: str) -> Response:
     """Return several files as one ZIP, the same for the same files."""
     spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it was sent

@@ -98,8 +98,8 @@ class Artifacts(Protocol):
     def path(self, sha256: str) -> Path:
         """Return a readable local file with these bytes; `NotFoundError` when absent. Never write to it."""
 
-    def probe(self) -> None:
-        """Return when it answers now, without writing anything; else raise `ArtifactsUnavailableError`."""
+    def probe(self, *, writes: bool = False) -> None:
+        """Return when it answers now, and with `writes` also takes bytes; else raise `ArtifactsUnavailableError`."""
 
 
 class Collection(Protocol[T]):

@@ -24,7 +24,7 @@ from fumehood.errors import FumehoodError, NotFoundError, StoreUnavailableError
 from fumehood.observe import traces
 from fumehood.observe.start import start
 from fumehood.queue.local import LocalQueue
-from fumehood.services import steps
+from fumehood.services import executions, steps
 from fumehood.services.change import Change
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
@@ -136,6 +136,9 @@ def halt(world: RunWorld, direction_id: DirectionId) -> None:
         world.sandbox.remove(name)
     for execution in launched:
         _save(world, execution.to(ExecutionState.WANTED, fence=execution.fence + 1))
+    for execution in wanted:
+        with world.store.begin() as tx:
+            executions.give_back(tx, world.clock, execution)
     with world.store.begin() as tx:
         for step in tx.steps.find(direction_id=direction_id, state=StepState.CLAIMED):
             # Its worker is gone, so nobody need wait for the lease to run out.

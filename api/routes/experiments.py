@@ -14,7 +14,7 @@ from api.streams import EVENTS, AskedPlace, events_of, followed
 from api.views import ArtifactRead, ChangeRead, DiffRead, ExperimentRead, Page, ReviewRead, ReviewsRead, RunRead
 from fumehood.domain.experiment import Run
 from fumehood.errors import NotFoundError
-from fumehood.services import browsing
+from fumehood.services import browsing, outputs
 from fumehood.services.keys import Caller
 
 FILE_ERRORS = errors(404, 416)
@@ -84,6 +84,8 @@ def _runs(routes: APIRouter, context: Context) -> None:
     ) -> Response:
         """Return what the run's program printed, as far as it was kept, or follow what it prints.
 
+        Of an attempt that failed, the end of its output is kept.
+
         Followed, the output of the newest attempt comes within about two seconds, and `event: end` tells its verdict.
         `offset` is where a piece begins in bytes; null for the kept end of a log, which stands for all before it.
         A client that was cut off resumes with `Last-Event-ID`.
@@ -92,6 +94,8 @@ def _runs(routes: APIRouter, context: Context) -> None:
         if follow or (follow is None and EVENTS in request.headers.get("accept", "")):
             printed = context.feed.printed(context.artifacts, found.id, last_event_id)
             return followed(context.feed, context.still_opens(by), printed)
+        if (tail := outputs.left(context.store, found.id)) is not None:
+            return files.given(tail, "log.txt", files.BYTES)
         log = found.log
         if not log:
             raise NotFoundError("This run has no log yet: its program has not ended.")

@@ -62,7 +62,7 @@ class LocalArtifacts:
             raise NotFoundError(f"There is no artifact {sha256}.")
         return path
 
-    def probe(self) -> None:
+    def probe(self, *, writes: bool = False) -> None:  # noqa: ARG002 - what may be read may be written to here
         """Return when the folder is there and may be used; else raise `ArtifactsUnavailableError`."""
         if not os.access(self._root if self._root.exists() else self._root.parent, os.R_OK | os.W_OK | os.X_OK):
             raise ArtifactsUnavailableError(

@@ -50,7 +50,7 @@ class MemoryArtifacts:
                 path.chmod(0o400)
         return path
 
-    def probe(self) -> None:
+    def probe(self, *, writes: bool = False) -> None:
         """Do nothing; it answers as long as the process lives."""
 
     def close(self) -> None:

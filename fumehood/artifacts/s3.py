@@ -49,6 +49,9 @@ class S3Artifacts:
         with told(self._place):
             if not self._client.bucket_exists(self._place.bucket):
                 self._make_bucket(allowed=create)
+        self._write_probe()
+
+    def _write_probe(self) -> None:
         name = f"{self._place.prefix}/probes/{secrets.token_hex(8)}"
         with told(self._place):
             self._client.put_object(self._place.bucket, name, io.BytesIO(b"probe"), 5)
@@ -95,9 +98,12 @@ class S3Artifacts:
         key = self._key(sha256)
         return self._cache.path(sha256, lambda: self._chunks(key))
 
-    def probe(self) -> None:
-        """Return when the service answers for our keys; else raise `ArtifactsUnavailableError`."""
-        self._size(self._key("0" * 64))
+    def probe(self, *, writes: bool = False) -> None:
+        """Return when the service answers for our keys, and takes an object; else raise `ArtifactsUnavailableError`."""
+        if writes:
+            self._write_probe()
+        else:
+            self._size(self._key("0" * 64))
 
     def link(self, sha256: str, filename: str, *, seconds: int = LINK_S) -> str:
         """Return an address that gives these bytes to whoever holds it, as a download; it is secret: never log it.

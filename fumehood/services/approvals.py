@@ -12,7 +12,7 @@ from fumehood.domain.experiment import Experiment
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ULID, DirectionId
 from fumehood.domain.policy import ADMIN, PolicyVerdict, Screening
-from fumehood.domain.step import StepState
+from fumehood.domain.step import CLEARING, StepState
 from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Artifacts, Clock, Store, Transaction
 from fumehood.services import audit, browsing, directions, screening
@@ -97,7 +97,8 @@ def approve(store: Store, clock: Clock, actor: str, key: str, once: Once | None 
         elif isinstance(of, Experiment):
             _lift(tx, direction, of)
         else:
-            tx.directions.save(dataclasses.replace(of, hold=Hold.NONE))
+            after = Hold.PAUSED if _is_paused(tx, of) else Hold.NONE
+            tx.directions.save(dataclasses.replace(of, hold=after))
             for idea in tx.ideas.find(direction_id=of.id):
                 if idea.awaits_admin:
                     tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
@@ -156,18 +157,29 @@ def _allow(tx: Transaction, direction: Direction, idea: Idea) -> None:
     tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
     let_go_on(tx, direction)
     for experiment in tx.experiments.find(idea_id=idea.id, hold=Hold.POLICY):
-        tx.experiments.save(dataclasses.replace(experiment, hold=_after(direction)))
+        tx.experiments.save(dataclasses.replace(experiment, hold=_after(tx, direction, experiment)))
 
 
 def _lift(tx: Transaction, direction: Direction, experiment: Experiment) -> None:
-    tx.experiments.save(dataclasses.replace(experiment, hold=_after(direction)))
+    tx.experiments.save(dataclasses.replace(experiment, hold=_after(tx, direction, experiment)))
     idea = tx.ideas.get(experiment.idea_id)
     if idea.awaits_admin:
         tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
 
 
-def _after(direction: Direction) -> Hold:
+def _is_paused(tx: Transaction, direction: Direction, experiment_id: str | None = None) -> bool:
+    """Whether a person's pause stands behind the policy's hold, which took its place: only a person lets go on."""
+    past = tx.events.since(direction.id, 0, 1_000_000)
+    noun = "experiment" if experiment_id else "direction"
+    words = {f"{noun}.paused": True, f"{noun}.resumed": False}
+    told = [words[one.kind] for one in past if one.kind in words and one.experiment_id == experiment_id]
+    return bool(told) and told[-1]
+
+
+def _after(tx: Transaction, direction: Direction, experiment: Experiment) -> Hold:
     """Return what still holds an experiment: who approves each step is asked besides the admin, not in their place."""
+    if _is_paused(tx, direction, experiment.id):
+        return Hold.PAUSED
     return Hold.APPROVAL if direction.approve is Approve.EVERY_STEP else Hold.NONE
 
 
@@ -176,7 +188,7 @@ def _end(tx: Transaction, clock: Clock, experiment: Experiment, why: str) -> Non
     tx.experiments.save(*change.experiments)
     for step in tx.steps.find(experiment_id=experiment.id):
         # Nothing else keeps the refused edit from being run.
-        if step.state in {StepState.DUE, StepState.CLAIMED, StepState.WAITING}:
+        if step.state in {StepState.DUE, StepState.CLAIMED, StepState.WAITING} and step.name not in CLEARING:
             tx.steps.finish(dataclasses.replace(step, state=StepState.FAILED, error=why, lease_until=0.0))
     enqueue(tx, clock, change.steps)
     tx.events.append(*change.events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fumehood.domain.audit import AuditEntry
@@ -11,7 +11,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId
 from fumehood.domain.step import Event, Step
-from fumehood.ports import Clock
+from fumehood.ports import Clock, Transaction
 
 Payload = Mapping[str, str | int | float | bool]
 
@@ -53,6 +53,13 @@ class Change:
     audit: tuple[AuditEntry, ...] = ()
     """What the admin's policy said."""
     again: Again | None = None
+    holds: Callable[[Transaction], bool] | None = None
+    """Whether what the step went by is still so, asked in the transaction that saves it; else it is done again."""
+
+
+def key_of(name: str, execution: Execution) -> str:
+    """Return the key of a step of an execution: one for each time that it is tried."""
+    return f"{name}:{execution.id}:{execution.fence}"
 
 
 def happened(clock: Clock, of: Direction | Experiment | Execution | Step, kind: str, text: str) -> Event:

@@ -56,12 +56,18 @@ def schedule(world: WriteWorld, step: Step) -> Change:
         return _wait(world, step, direction, Hold.POLICY, f"held: the policy wants an admin to look at {names}")
     if direction.approve is not Approve.AUTO and any(idea.decision is Decision.OPEN for idea in chosen):
         return _wait(world, step, direction, Hold.APPROVAL, "the ideas wait for a person's approval")
+
+    def holds(tx: Transaction) -> bool:
+        # Somebody may give, approve or reject an idea until this is committed.
+        return tx.ideas.find(direction_id=direction.id) == ideas
+
     if not chosen:
         return Change(
             directions=(direction.to(DirectionState.DONE, ended_at=world.clock.now()),),
             events=(happened(world.clock, direction, "direction.done", "no idea was worth an experiment"),)
             if ideas
             else (),
+            holds=holds,
         )
     now = world.clock.now()
     experiments = tuple(
@@ -81,6 +87,7 @@ def schedule(world: WriteWorld, step: Step) -> Change:
         directions=(direction.to(DirectionState.RUNNING),),
         experiments=experiments,
         steps=(Next(name="next_experiment", key=f"next_experiment:{direction.id}:0", direction_id=direction.id),),
+        holds=holds,
     )
 
 
@@ -101,9 +108,15 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
         experiments = sorted(tx.experiments.find(direction_id=direction.id), key=lambda one: one.index)
     if direction.is_final:
         return Change()
+    states = {one.id: one.state for one in experiments}
+
+    def holds(tx: Transaction) -> bool:
+        # Somebody may fork an experiment, give an idea or reject one until this is committed.
+        return {one.id: one.state for one in tx.experiments.find(direction_id=direction.id)} == states
+
     waiting = [one for one in experiments if one.state is ExperimentState.QUEUED]
     if waiting:
-        return _start(world, direction, waiting[0])
+        return dataclasses.replace(_start(world, direction, waiting[0]), holds=holds)
     if not all(one.is_final for one in experiments):
         return Change()
     done = sum(one.state is ExperimentState.DONE for one in experiments)
@@ -116,6 +129,7 @@ def next_experiment(world: WriteWorld, step: Step) -> Change:
                 world.clock, direction, f"direction.{state}", f"{done} of {len(experiments)} experiments finished"
             ),
         ),
+        holds=holds,
     )
 
 

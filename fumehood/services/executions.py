@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import tempfile
@@ -11,12 +12,12 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Ended, ExecutionState, Input, Outcome, Spec, Usage, Verdict
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
-from fumehood.domain.step import Event, Step
+from fumehood.domain.step import Event, Step, StepState
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.observe import traces
-from fumehood.ports import Clock, Sandbox, Store
+from fumehood.ports import Clock, Sandbox, Store, Transaction
 from fumehood.services import outputs, quotas, switches
-from fumehood.services.change import Again, Change, Next, happened
+from fumehood.services.change import Again, Change, Next, happened, key_of
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
 
@@ -164,6 +165,18 @@ def _never_ran(execution: Execution, verdict: Verdict, detail: str) -> Outcome:
     )
 
 
+def give_back(tx: Transaction, clock: Clock, execution: Execution) -> None:
+    """Free what is set aside for an execution that did not come to be launched; it is wanted as before."""
+    if not quotas.is_reserved(tx, execution):
+        return
+    for step in tx.steps.find(key=launch_next(execution).key):
+        tx.steps.finish(dataclasses.replace(step, state=StepState.DONE, lease_until=0.0))
+    later = dataclasses.replace(execution, fence=execution.fence + 1)
+    tx.executions.save(later)
+    quotas.settle(tx, clock, later)
+    enqueue(tx, clock, (launch_next(later),))
+
+
 def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
     """Look once at every launched execution: ask for `collect` where one ended, stop what nobody waits for any more.
 
@@ -212,7 +225,7 @@ def _away(name: str, error: SandboxUnavailableError) -> None:
 def _next(name: str, execution: Execution) -> Next:
     return Next(
         name=name,
-        key=f"{name}:{execution.id}:{execution.fence}",
+        key=key_of(name, execution),
         direction_id=execution.direction_id,
         experiment_id=execution.experiment_id,
         payload={"execution": execution.id},
@@ -230,8 +243,11 @@ def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUn
     else:
         return None
     said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits: {error}")
-    again = Again(delay_s=NO_ROOM_WAIT_S, payload={"waits": waits, "in_vain": in_vain})
-    return Change(again=again, events=(said,) if waits == 1 else ())
+    # With a fence of its own, so that nothing stays set aside for it meanwhile that others could use.
+    later = dataclasses.replace(execution, fence=execution.fence + 1)
+    payload = {**step.payload, "waits": waits, "in_vain": in_vain}
+    again = dataclasses.replace(launch_next(later), payload=payload, delay_s=NO_ROOM_WAIT_S)
+    return Change(executions=(later,), steps=(again,), events=(said,) if waits == 1 else ())
 
 
 def _waits_its_turn(world: RunWorld, step: Step, execution: Execution) -> Change:

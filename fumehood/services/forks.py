@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.experiment import Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.ids import ExperimentId, RunId
-from fumehood.domain.policy import PolicyVerdict, Screening
+from fumehood.domain.policy import PolicyVerdict, Screening, strictest
 from fumehood.domain.step import Side, Step, StepState
 from fumehood.errors import BadInputError, ConflictError
 from fumehood.ports import Artifacts, Clock, Store, Transaction
@@ -269,8 +269,13 @@ def begin(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         made = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         direction = tx.directions.get(made.direction_id)
+        idea = tx.ideas.get(made.idea_id)
     told = _by_hand(world, direction, made)
     found = screening.screen(world, direction, told, experiment=made) if made.edited else Screening()
+    if "plan" in made.edited:
+        # It takes the place of the idea's own, so what the policy says of ideas holds for it.
+        planned = screening.of_idea(made.planned(idea))
+        found = strictest((found, screening.screen(world, direction, planned, experiment=made)))
     entries = screening.entry(world.clock, world.policy, direction, told, found)
     seen = screening.events(world.clock, world.policy, made, found, made.name)
     if found.verdict is PolicyVerdict.REFUSED:

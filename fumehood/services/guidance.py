@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 
 from pydantic import BaseModel, Field
 
@@ -49,6 +48,12 @@ def add_idea(
     What a rule of the policy refuses is a `PolicyError`, and of it only the audit tells. The judge is asked by the
     worker before the experiment begins.
     """
+    idea = _own(clock, direction_id, given)
+    told = screening.of_idea(idea)
+    with store.begin(write=False) as tx:
+        asked = tx.directions.get(direction_id)
+    # A rule may search for seconds, and everybody else would wait for a transaction that long.
+    found = screening.by_rules(policy, asked, told)
     with store.begin() as tx:
         if known := made_by(tx, clock, once):
             return tx.ideas.get(known)
@@ -58,9 +63,8 @@ def add_idea(
             raise ConflictError(f"This direction has {len(archive)} ideas, and no more are taken.")
         names = {one.name for one in archive}
         names |= {one.name for one in tx.experiments.find(direction_id=direction_id)}
-        idea = _own(clock, direction, archive, given, names)
-        told = screening.of_idea(idea)
-        found = screening.by_rules(policy, direction, told)
+        number = max((one.index for one in archive), default=-1) + 1
+        idea = dataclasses.replace(idea, index=number, name=ideas.free_name(idea.name, names))
         screening.note(tx, clock, policy, direction, told, found, author)
         if found.verdict is not PolicyVerdict.REFUSED:
             if found.verdict is PolicyVerdict.NEEDS_A_PERSON:
@@ -229,14 +233,13 @@ def _tell(tx: Transaction, clock: Clock, actor: str, of: Direction | Experiment,
     audit.note(tx, clock, actor, f"{noun}.{word}", tenant=tenant, subject=of.id)
 
 
-def _own(clock: Clock, direction: Direction, archive: tuple[Idea, ...], given: OwnIdea, taken: Collection[str]) -> Idea:
-    name = ideas.free_name(given.name or given.title, taken)
+def _own(clock: Clock, direction_id: DirectionId, given: OwnIdea) -> Idea:
     nobody = Score(value=0, reason="given by a person, and not scored")
     return Idea(
         id=IdeaId(clock.new_id("idea")),
-        direction_id=direction.id,
-        index=max((one.index for one in archive), default=-1) + 1,
-        name=name,
+        direction_id=direction_id,
+        index=0,
+        name=ideas.free_name(given.name or given.title, ()),
         title=given.title.strip(),
         experiment=given.experiment.strip(),
         interestingness=nobody,

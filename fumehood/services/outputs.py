@@ -14,7 +14,7 @@ import codecs
 import contextlib
 from collections.abc import Sequence
 
-from fumehood.domain.execution import ExecutionState, Kind
+from fumehood.domain.execution import ExecutionState, Kind, Verdict
 from fumehood.domain.experiment import Execution, Run, RunResult
 from fumehood.domain.ids import RunId, container_name
 from fumehood.domain.output import Output, Over, Printed
@@ -122,6 +122,14 @@ def read(
             return _printed(tx, executions[-1], _base(executions), place, limit)
         is_over = tx.directions.get(run.direction_id).is_final
     return _not_executed(artifacts, run, place, is_over=is_over)
+
+
+def left(store: Store, run_id: RunId) -> str | None:
+    """Return what is known of the output of a run's newest attempt that ended badly, which keeps no log; else None."""
+    with store.begin(write=False) as tx:
+        executions = tx.executions.find(run_id=run_id, kind=Kind.RUN)
+    outcome = executions[-1].outcome if executions else None
+    return outcome.output_tail if outcome and outcome.verdict is not Verdict.SUCCEEDED else None
 
 
 def newest(store: Store, run_id: RunId) -> int:

@@ -16,6 +16,10 @@ from fumehood.domain.tenant import Tenant
 from fumehood.errors import SandboxUnavailableError
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import switches
+from fumehood.services.change import key_of
+
+FORGOTTEN_S = 60.0
+"""A launch that nobody has asked for in this time is asked for by nobody: it keeps no other waiting."""
 
 
 def tenant_of(tx: Transaction, key: TenantId) -> Tenant:
@@ -38,7 +42,7 @@ def reserve(
     """
     with store.begin() as tx:
         tenant = tenant_of(tx, direction.tenant)
-        if tx.ledger.entry(_entry_id(execution, execution.fence, "reserved")):
+        if is_reserved(tx, execution):
             return tuple(one.id for one in tx.leases.find(execution_id=execution.id))
         current = tx.directions.get(direction.id)
         if current.budget_gpu_s is not None or current.budget_wall_s is not None:
@@ -51,7 +55,7 @@ def reserve(
         quota.check_at_once(tenant.quotas, more)
         if not quota.fits(tenant.quotas, total, more):
             return None
-        if machine is not None and not _has_room(tx, machine, execution):
+        if machine is not None and not _has_room(tx, clock, machine, execution):
             return None
         granted = _lease(tx, clock, execution, devices) if execution.gpus else ()
         if granted is None:
@@ -102,6 +106,11 @@ def settle(tx: Transaction, clock: Clock, execution: Execution) -> None:
         tx.leases.save(Lease(id=lease.id))
 
 
+def is_reserved(tx: Transaction, execution: Execution) -> bool:
+    """Whether something is set aside for this try of an execution."""
+    return tx.ledger.entry(_entry_id(execution, execution.fence, "reserved")) is not None
+
+
 def beat(store: Store, clock: Clock) -> None:
     """Renew the lease of every GPU whose execution is still under way, and free those of others."""
     with store.begin(write=False) as tx:
@@ -119,26 +128,41 @@ def beat(store: Store, clock: Clock) -> None:
 _UNDER_WAY = frozenset({ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED})
 
 
-def _has_room(tx: Transaction, machine: Machine, execution: Execution) -> bool:
+def _has_room(tx: Transaction, clock: Clock, machine: Machine, execution: Execution) -> bool:
     """Whether the machine has processors and memory for one more; what it could never hold beside others runs alone."""
     launched = tx.executions.find(state=ExecutionState.LAUNCHED)
+    now = clock.now()
     free = machine.without(one.limits for one in launched)
     if launched and not free.holds(execution.limits):
         return False
-    others = [one for one in tx.executions.find(state=ExecutionState.WANTED) if one.id != execution.id]
-    starting = [one for one in others if tx.ledger.entry(_entry_id(one, one.fence, "reserved"))]
+    wanted = tx.executions.find(state=ExecutionState.WANTED)
+    others = [one for one in wanted if one.id != execution.id and _may_begin(tx, one, now)]
+    starting = [one for one in others if is_reserved(tx, one)]
     if not launched and not starting:
         return True
     free = free.without(one.limits for one in starting)
     if not free.holds(execution.limits):
         return False
-    age = _age(tx, execution)
     # Whoever needs more is not passed over by those who need less, or it would wait for ever.
     return not any(
-        not free.holds(one.limits) and _age(tx, one) < age and _may_begin(tx, one)
+        not free.holds(one.limits) and _is_before(tx, one, execution) and _fits(tx, one)
         for one in others
         if one not in starting
     )
+
+
+def _is_before(tx: Transaction, one: Execution, other: Execution) -> bool:
+    """Whether one has waited longer than another; priorities count among a tenant's own only."""
+    if _direction(tx, one).tenant == _direction(tx, other).tenant:
+        return _age(tx, one) < _age(tx, other)
+    return one.created_at < other.created_at
+
+
+def _fits(tx: Transaction, execution: Execution) -> bool:
+    """Whether its tenant may have one more at once."""
+    tenant = tenant_of(tx, _direction(tx, execution).tenant)
+    more = Balance(id=execution.id, running=1, gpus=execution.gpus)
+    return quota.fits(tenant.quotas, tx.ledger.balance(tenant.id), more)
 
 
 def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequence[str]) -> tuple[str, ...] | None:
@@ -151,21 +175,21 @@ def _lease(tx: Transaction, clock: Clock, execution: Execution, devices: Sequenc
         )
     leases = {lease.id: lease for lease in tx.leases.find()}
     free = [device for device in devices if device not in leases or leases[device].execution_id is None]
-    for waiting in _in_turn(tx, list(leases.values()), ledger.day_of(clock.now())):
+    for waiting in _in_turn(tx, list(leases.values()), clock.now()):
         if waiting.gpus > len(free):
             # Whoever needs more is not passed over by those who need less, or it would wait for ever.
             return None
         granted, free = free[: waiting.gpus], free[waiting.gpus :]
         if waiting.id == execution.id:
             now = clock.now()
-            tenant = tx.directions.get(execution.direction_id).tenant
+            tenant = _direction(tx, execution).tenant
             for device in granted:
                 tx.leases.save(Lease(id=device, tenant=tenant, execution_id=execution.id, since=now, beat_at=now))
             return tuple(granted)
     return None
 
 
-def _in_turn(tx: Transaction, leases: Sequence[Lease], today: str) -> list[Execution]:
+def _in_turn(tx: Transaction, leases: Sequence[Lease], now: float) -> list[Execution]:
     """Return the executions that wait for GPUs, the tenant first that has least for its weight, then the oldest.
 
     Priorities count among a tenant's own only.
@@ -178,12 +202,13 @@ def _in_turn(tx: Transaction, leases: Sequence[Lease], today: str) -> list[Execu
     held: dict[TenantId, float] = {}
     wanted = tx.executions.find(state=ExecutionState.WANTED)
     for execution in sorted(wanted, key=lambda one: _age(tx, one)):
-        if execution.gpus and _may_begin(tx, execution):
-            waiting.setdefault(tx.directions.get(execution.direction_id).tenant, []).append(execution)
+        if execution.gpus and _may_begin(tx, execution, now):
+            waiting.setdefault(_direction(tx, execution).tenant, []).append(execution)
     for lease in leases:
         if lease.tenant:
             held[lease.tenant] = held.get(lease.tenant, 0.0) + 1.0
     tenants = {key: tenant_of(tx, key) for key in waiting}
+    today = ledger.day_of(now)
     used = {key: tx.ledger.balance(ledger.day_account(key, today)).gpu_s for key in waiting}
     while any(waiting.values()):
         key = min(
@@ -202,11 +227,19 @@ def _in_turn(tx: Transaction, leases: Sequence[Lease], today: str) -> list[Execu
 
 def _age(tx: Transaction, execution: Execution) -> float:
     """Return when an execution counts as wanted among its tenant's: the earlier, the higher its priority."""
-    return execution.created_at - PRIORITY_S * tx.directions.get(execution.direction_id).priority
+    return execution.created_at - PRIORITY_S * _direction(tx, execution).priority
 
 
-def _may_begin(tx: Transaction, execution: Execution) -> bool:
-    direction = tx.directions.get(execution.direction_id)
+def _direction(tx: Transaction, execution: Execution) -> Direction:
+    return tx.directions.get(execution.direction_id)
+
+
+def _may_begin(tx: Transaction, execution: Execution, now: float) -> bool:
+    """Whether nothing holds an execution and somebody asks for it: what an interrupted command left, nobody does."""
+    for step in tx.steps.find(key=key_of("launch", execution)):
+        if max(step.due_at, step.lease_until) < now - FORGOTTEN_S:
+            return False
+    direction = _direction(tx, execution)
     experiment = tx.experiments.find(id=execution.experiment_id) if execution.experiment_id else ()
     if direction.is_final or direction.hold is not Hold.NONE or any(one.hold is not Hold.NONE for one in experiment):
         return False

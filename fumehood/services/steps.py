@@ -18,7 +18,9 @@ from enum import StrEnum
 from fumehood.domain.direction import Approve, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, ExperimentState
+from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId
+from fumehood.domain.policy import ADMIN
 from fumehood.domain.step import Side, Step, StepState
 from fumehood.errors import (
     ArtifactsUnavailableError,
@@ -95,6 +97,8 @@ BUG_TRIES = 3
 """A fault of our own is tried again, since it may have been the machine's; its trace is in the worker's log."""
 MODEL_WAIT_S = 10.0
 AWAY_WAIT_S = 3.0
+_WAS_AWAY = "was_away"
+"""In the payload of a step whose artifacts or engine were away when it was done last."""
 DEATHS = 20
 """A step whose workers died this often with it, beyond its tries, is given up: it would take others with it."""
 LIFTED_BY_ITSELF = frozenset({Hold.OVER_BUDGET, Hold.NO_MODEL})
@@ -124,6 +128,10 @@ class _Ended:
 
 class _SupersededError(Exception):
     """Somebody else claimed the step; nothing of ours is committed."""
+
+
+class _OutdatedError(Exception):
+    """What the step went by has changed under it; nothing of ours is committed."""
 
 
 def advance(
@@ -193,6 +201,10 @@ def _try(world: WriteWorld | RunWorld, step: Step) -> _Ended:
             return _Ended(Ending.DONE)
         except (_SupersededError, StoreUnavailableError):
             raise
+        except _OutdatedError:
+            back = dataclasses.replace(step, tries=step.tries - 1)
+            commit(world.store, world.clock, back, Change(), StepState.DUE)
+            return _Ended(Ending.AGAIN)
         except Exception as error:  # noqa: BLE001 - the edge of a worker: one broken step must not end the loop
             return _after_error(world.store, world.clock, step, error, tries)
     except _SupersededError:
@@ -250,7 +262,7 @@ def _after_error(store: Store, clock: Clock, step: Step, error: Exception, tries
     reason = str(error)
     if isinstance(error, ArtifactsUnavailableError) or _is_engine_away(error):
         # Nothing was kept by half; what waits for its store or engine waits as long as that takes, and loses no try.
-        waiting = dataclasses.replace(step, tries=step.tries - 1)
+        waiting = dataclasses.replace(step, tries=step.tries - 1, payload={**step.payload, _WAS_AWAY: True})
         commit(store, clock, waiting, Change(), StepState.DUE, reason, delay_s=AWAY_WAIT_S)
         return _Ended(Ending.AGAIN, reason)
     # What an engine refuses to collect or to remove now, it may not in a moment.
@@ -287,6 +299,9 @@ def _hold_for(error: Exception, *, is_last: bool) -> Hold:
 
 
 def _do(world: WriteWorld | RunWorld, step: Step) -> Change:
+    if step.payload.get(_WAS_AWAY):
+        # Nothing is asked of a model again, and paid again, whose answer could not be kept.
+        world.artifacts.probe(writes=True)
     if isinstance(world, WriteWorld):
         return WRITE_STEPS[step.name](world, step)
     return RUN_STEPS[step.name](world, step)
@@ -313,6 +328,8 @@ def commit(
     with store.begin() as tx:
         if not tx.steps.finish(finished):
             raise _SupersededError
+        if change.holds is not None and not change.holds(tx):
+            raise _OutdatedError
         save(tx, clock, change)
         if _may_wake(change):
             tx.steps.wake(now=now)
@@ -325,12 +342,9 @@ def _may_wake(change: Change) -> bool:
 
 
 def save(tx: Transaction, clock: Clock, change: Change) -> None:
-    """Store everything a change holds; a final row stays as it is, and a hold set meanwhile is kept."""
+    """Store everything a change holds; a final row stays as it is, and what people set meanwhile is kept."""
     for direction in change.directions:
-        stored = tx.directions.find(id=direction.id)
-        if not (stored and stored[0].is_final):
-            hold = _kept(direction.hold, stored[0].hold if stored else Hold.NONE)
-            tx.directions.save(dataclasses.replace(direction, hold=hold))
+        _save_direction(tx, direction)
     for experiment in change.experiments:
         known = tx.experiments.find(id=experiment.id)
         if not (known and known[0].is_final):
@@ -338,13 +352,35 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
             if known and hold is Hold.NONE and known[0].state is not experiment.state and not experiment.is_final:
                 hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
-    tx.ideas.save(*change.ideas)
+    tx.ideas.save(*(_as_decided(tx, idea) for idea in change.ideas))
     tx.runs.save(*change.runs)
+    # Before the launches that follow from executions alone: of two with one key the first stays.
+    enqueue(tx, clock, change.steps)
     for execution in change.executions:
         _save_execution(tx, clock, execution)
-    enqueue(tx, clock, change.steps)
     tx.events.append(*change.events)
     tx.audit.append(*change.audit)
+
+
+def _save_direction(tx: Transaction, direction: Direction) -> None:
+    stored = tx.directions.find(id=direction.id)
+    if stored and stored[0].is_final:
+        return
+    if stored:
+        # No step sets a budget, and one that asked a model meanwhile knows the old one.
+        names = ("budget_usd", "budget_gpu_s", "budget_wall_s")
+        direction = dataclasses.replace(direction, **{name: getattr(stored[0], name) for name in names})
+    hold = _kept(direction.hold, stored[0].hold if stored else Hold.NONE)
+    tx.directions.save(dataclasses.replace(direction, hold=hold))
+
+
+def _as_decided(tx: Transaction, idea: Idea) -> Idea:
+    """Return an idea with what people have said of it while a step asked models: no step decides in their place."""
+    for stored in tx.ideas.find(id=idea.id):
+        idea = dataclasses.replace(idea, decision=stored.decision)
+        if stored.screening.rule == ADMIN:
+            idea = idea.screened(stored.screening)
+    return idea
 
 
 def _save_execution(tx: Transaction, clock: Clock, execution: Execution) -> None:

@@ -188,6 +188,16 @@ class TestLog:
         answer = done.client.get(self.path(done) + "?follow=false", headers={"Accept": "text/event-stream"})
         assert (answer.headers["content-type"], answer.content) == ("application/octet-stream", b"done")
 
+    def test_of_an_attempt_that_failed_the_end_can_be_downloaded(self, served: Served) -> None:
+        served.lab.coder.script[1, 1] = ({"experiment.py": b"raise\n"}, "RUN: Broken | it raises")
+        served.client.post("/v1/directions", json=ASKED | {"runs": 1})
+        served.lab.go_on(until=lambda: any(run.attempts for run in served.lab.runs() if run.index == 1))
+        (run,) = [one for one in served.lab.runs() if one.index == 1]
+        answer = served.client.get(f"/v1/runs/{run.id}/log")
+        assert answer.status_code == 200
+        assert answer.text.endswith("RuntimeError: boom")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
     def test_no_more_are_followed_than_the_server_holds(self, served: Served) -> None:
         served.client.post("/v1/directions", json=ASKED)
         served.lab.go_on(until=lambda: bool(served.lab.runs()))

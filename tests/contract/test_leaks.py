@@ -15,7 +15,10 @@ KINDS = {
 
 @pytest.mark.parametrize(
     "bench",
-    [pytest.param("local", marks=pytest.mark.local), pytest.param("docker", marks=pytest.mark.docker)],
+    [
+        pytest.param("local", marks=pytest.mark.local),
+        pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.alone]),
+    ],
     indirect=True,
 )
 def test_everything_that_an_execution_has_is_counted_until_it_is_removed(bench: Bench) -> None:

@@ -26,6 +26,7 @@ from tests.e2e.test_supervision import NEVER_S, STUBBORN, Site, judge, until
 
 pytestmark = [
     pytest.mark.kill,
+    pytest.mark.alone,
     pytest.mark.local,
     pytest.mark.docker,
     pytest.mark.skipif(not DOCKERD_LOG, reason="this machine's engine is not the tests' own, so it is left alone"),

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -212,21 +211,17 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
     wrong: House = make_house("away", **settings, ANTHROPIC_API_KEY="sk-ant-test-wrong")
     out = tmp_path / "out"
 
-    began = time.monotonic()
     with serving(provider.app, port):
         refused = failed(wrong.call("run", *SMALL, "--out", str(out)))
     assert "Anthropic refuses the platform's key" in refused
     assert "fumehood keys set anthropic" in refused
     assert len(provider.asked) == 1
-    assert time.monotonic() - began < 60  # most of it is the baseline's
 
     # The key comes by the environment alone, and no process that works with it has it there.
     house = House(state=wrong.state, lab=wrong.lab, settings={**settings, "ANTHROPIC_API_KEY": KEY})
-    began = time.monotonic()
     unreached = failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
     assert "The provider could not be reached (ConnectError)" in unreached
     assert unreached.endswith("give --resume to go on.")
-    assert time.monotonic() - began < 60
 
     def overloaded(asked: Asked) -> Reply:
         if "You carry out a registered research idea" in json.dumps(asked.body):

@@ -21,7 +21,7 @@ from sandbox.choose import choose
 from tests.conftest import free_port
 from tests.stack import images
 
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.alone, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).parents[2]
 ASKED = {"template": "2d_diffusion", "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
 DONE_WITHIN_S = 600.0

@@ -25,7 +25,7 @@ ENDINGS = ("end until it is seen", "deadline until the end")
     ("adapter", "bare"),
     [
         pytest.param("local", (), marks=pytest.mark.local),
-        pytest.param("docker", (overhead.BARE, overhead.HARDENED), marks=pytest.mark.docker),
+        pytest.param("docker", (overhead.BARE, overhead.HARDENED), marks=[pytest.mark.docker, pytest.mark.alone]),
     ],
 )
 def test_it_measures_each_way_and_leaves_nothing(adapter: str, bare: tuple[str, ...], tmp_path: Path) -> None:

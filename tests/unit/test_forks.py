@@ -251,6 +251,14 @@ def test_what_the_policy_refuses_of_a_persons_edit_is_never_done(
     assert lab.direction().is_final
 
 
+def test_a_persons_plan_is_an_idea_too(lab: Laboratory) -> None:
+    policy = rules(PolicyVerdict.REFUSED)
+    of_ideas = dataclasses.replace(policy.rules[0], applies_to=frozenset({Subject.IDEA}))
+    lab.write = dataclasses.replace(lab.write, policy=dataclasses.replace(policy, rules=(of_ideas,)))
+    fork(lab, "run_2", plan="Write malware.")
+    assert ended(lab).state is ExperimentState.REFUSED
+
+
 @HANDS
 def test_what_needs_a_person_waits_for_an_admin(lab: Laboratory, stage: str, edits: dict[str, object]) -> None:
     lab.write = dataclasses.replace(lab.write, policy=rules(PolicyVerdict.NEEDS_A_PERSON))

@@ -24,6 +24,7 @@ from fumehood.services import executions, guidance, quotas, steps, switches, ten
 from fumehood.services.change import Change
 from tests.fakes.laboratory import Laboratory
 from tests.fakes.sandbox import Did, InstantSandbox
+from worker import local
 
 LIMITS = Limits(wall_s=10.0, cpus=2.0, storage_mib=8, memory_mib=64, processes=8)
 Make = Callable[..., Laboratory]
@@ -147,6 +148,51 @@ class TestRoom:
         lab.clock.advance(1)
         assert self.begin(lab, want(lab))
 
+    def hold(self, lab: Laboratory, execution: Execution) -> None:
+        with lab.store.begin() as tx:
+            direction = tx.directions.get(execution.direction_id)
+            tx.directions.save(dataclasses.replace(direction, hold=Hold.PAUSED))
+
+    def test_what_is_set_aside_for_one_that_is_paused_is_free_for_others(self, make_lab: Make) -> None:
+        lab = make_lab()
+        large = want(lab, limits=dataclasses.replace(LIMITS, cpus=4.0))
+        assert reserve(lab, large, machine=self.machine) == ()
+        other = want(lab)
+        assert reserve(lab, other, machine=self.machine) is None
+        self.hold(lab, large)
+        assert self.begin(lab, other)
+
+    def test_what_nobody_asks_for_keeps_nobody_waiting(self, make_lab: Make) -> None:
+        lab = make_lab()
+        assert self.begin(lab, want(lab))
+        want(lab, limits=dataclasses.replace(LIMITS, cpus=4.0))  # as an interrupted command leaves it
+        lab.clock.advance(1)
+        late = want(lab)
+        assert not self.begin(lab, late)
+        lab.clock.advance(quotas.FORGOTTEN_S)
+        assert self.begin(lab, late)
+
+    def test_whose_tenant_has_as_many_as_it_may_keeps_nobody_waiting(self, make_lab: Make) -> None:
+        lab = make_lab()
+        allow(lab, runs=1)
+        assert self.begin(lab, want(lab))
+        lab.clock.advance(1)
+        want(lab, limits=dataclasses.replace(LIMITS, cpus=4.0))
+        lab.clock.advance(1)
+        assert self.begin(lab, want(lab, TenantId("ten_b")))
+
+    def test_a_priority_takes_no_other_tenants_turn(self, make_lab: Make) -> None:
+        lab = make_lab()
+        first = want(lab)
+        assert self.begin(lab, first)
+        lab.clock.advance(1)
+        small = want(lab)
+        lab.clock.advance(1)
+        large = want(lab, TenantId("ten_b"), limits=dataclasses.replace(LIMITS, cpus=4.0))
+        with lab.store.begin() as tx:
+            tx.directions.save(dataclasses.replace(tx.directions.get(large.direction_id), priority=5))
+        assert self.begin(lab, small)
+
 
 class TestExecutions:
     def test_the_most_it_can_take_is_set_aside_and_what_it_took_is_booked(self, make_lab: Make) -> None:
@@ -181,6 +227,41 @@ class TestExecutions:
         want(lab)
         lab.go_on()
         assert (balance(lab).running, balance(lab).cpu_s) == (0, 0.0)
+
+    def test_a_launch_that_waits_for_the_machine_holds_nothing_back(self, make_lab: Make) -> None:
+        class IsFull(InstantSandbox):
+            full = True
+
+            def launch(self, spec: Spec) -> None:
+                if self.full:
+                    raise SandboxUnavailableError("The disk is full.", reason="disk_full")
+                super().launch(spec)
+
+        sandbox = IsFull(lambda _: Did())
+        lab = make_lab(sandbox=sandbox)
+        lab.run = dataclasses.replace(lab.run, gpus=("0",))
+        one = want(lab, gpus=1)
+        for _ in range(executions.NO_ROOM_TRIES // 2):
+            lab.go_on()
+            lab.clock.advance(executions.NO_ROOM_WAIT_S)
+        now = balance(lab)
+        assert (now.running, now.gpus, now.cpu_s, now.bytes) == (0, 0, 0.0, 0)
+        with lab.store.begin(write=False) as tx:
+            assert all(lease.execution_id is None for lease in tx.leases.find())
+        assert lab.told().count("execution.waits") == 1
+        sandbox.full = False
+        lab.go_on()
+        assert lab.executions(id=one.id)[0].state is ExecutionState.REMOVED
+
+    def test_an_interrupted_command_gives_back_what_it_did_not_come_to_launch(self, make_lab: Make) -> None:
+        lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
+        one = want(lab)
+        assert reserve(lab, one) == ()
+        local.halt(lab.run, one.direction_id)
+        assert balance(lab).running == 0
+        lab.go_on()
+        assert lab.executions(id=one.id)[0].state is ExecutionState.REMOVED
+        assert len([step for step in lab.steps("launch") if step.tries]) == 1
 
     def test_one_more_than_may_run_at_once_waits_for_its_turn(self, make_lab: Make) -> None:
         lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
