@@ -21,7 +21,7 @@ from api.rates import Rates
 from api.readiness import Check, Readiness, checks_of
 from api.routes import admin, catalogue, directions, experiments, health, moves
 from fumehood.domain.policy import Policy
-from fumehood.gateway.prices import Prices
+from fumehood.gateway.models import Models
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import keys, screening, submissions
 from fumehood.services.group_commit import GroupCommit
@@ -57,7 +57,7 @@ def create_app(
     )
     problem.install(app)
     feed = feed or Feed(store)
-    meters = Meters(StoreFigures(store, clock, {*Prices.shipped().known(), "offline"}), lambda: feed.streams)
+    meters = Meters(StoreFigures(store, clock, {*Models.shipped().known(), "offline"}), lambda: feed.streams)
     # What is added last stands outermost: whoever is turned away at the door is seen too.
     app.add_middleware(Door, authenticate=lambda text: keys.authenticate(store, clock, text), rates=rates)
     app.add_middleware(Access, meters=meters, new_id=lambda: clock.new_id("req"))

@@ -70,8 +70,10 @@ class Settings(FileSettings):
     """SQLAlchemy URL; empty means SQLite below `state_dir`."""
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     """Broker of the Celery workers; not used by `fumehood run`."""
-    anthropic_base_url: str = "https://api.anthropic.com"
-    """Where the gateway's Anthropic upstream sends calls."""
+    models: str = ""
+    """A file of models, upstreams and prices that adds to the one that is shipped and wins over it; TOML."""
+    anthropic_base_url: str = ""
+    """Where the gateway's Anthropic upstream sends calls; empty is where the table of models says."""
     model_tries: int = Field(default=5, ge=1)
     """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""

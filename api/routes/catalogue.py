@@ -18,14 +18,14 @@ from api.views import (
     TemplateRead,
     TemplatesRead,
 )
-from fumehood.gateway.prices import Prices
+from fumehood.gateway.models import Models
 from fumehood.services import templates, tenants
 
 
 def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["catalogue"])
-    prices = Prices.shipped().known()
+    models = Models.shipped().known()
 
     @routes.get(
         "/v1/signing-keys",
@@ -62,7 +62,7 @@ def router(context: Context) -> APIRouter:
         return ModelsRead(
             items=[
                 ModelRead(name=name, input_usd=facts.rates.input, output_usd=facts.rates.output)
-                for name, facts in prices.items()
+                for name, facts in models.items()
             ]
         )
 

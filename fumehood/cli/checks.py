@@ -17,7 +17,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.ids import ID
 from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.gateway.keys import Keys
-from fumehood.gateway.prices import Prices
+from fumehood.gateway.models import Models
 from fumehood.services import submissions, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
@@ -122,11 +122,9 @@ def models(settings: Settings, direction: Direction) -> None:
 
 def provided(settings: Settings, model: str) -> None:
     """Refuse a provider's model that the gateway has no key or no price for."""
-    if model.partition("-")[0] != "claude":
-        raise BadInputError(f"There is no model {model!r}: give `offline`, or one such as `claude-sonnet-4-5`.")
-    if "anthropic" not in {*handover.names(), *Keys(settings.state_dir).list()}:
-        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set anthropic`.")
-    Prices.shipped().of(model)
+    key = Models.shipped(settings.models).source_of(model).key
+    if key and key not in {*handover.names(), *Keys(settings.state_dir).list()}:
+        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set {key}`.")
 
 
 def is_offline(model: str) -> bool:

@@ -6,6 +6,7 @@ Prints one JSON line, `{"url": ...}`, on standard output when it takes calls.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import ipaddress
 import json
 import logging
@@ -72,9 +73,8 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     from fumehood.gateway.app import create_app
     from fumehood.gateway.exchange import Desk
     from fumehood.gateway.keys import Keys, handed
-    from fumehood.gateway.prices import Prices
-    from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
-    from fumehood.gateway.upstreams.offline import OfflineModel
+    from fumehood.gateway.models import Models
+    from fumehood.gateway.upstreams.choose import upstreams
     from fumehood.observe.start import start
     from fumehood.settings import Settings
     from fumehood.store.clock import SystemClock
@@ -84,21 +84,21 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     start("gateway", settings)
     keys, given = Keys(settings.state_dir), ProviderSettings().anthropic
     named = {} if options.keys_fd is None else handed(options.keys_fd)
-    given_key = named.get("anthropic") or (given.get_secret_value() if given else None)
+    if given:
+        named = {"anthropic": given.get_secret_value(), **named}
+    models = Models.shipped(settings.models, allow_unknown=options.allow_unpriced)
+    if settings.anthropic_base_url:
+        models.sources["anthropic"] = dataclasses.replace(
+            models.sources["anthropic"], base_url=settings.anthropic_base_url
+        )
     artifacts = open_artifacts(settings)
     desk = Desk(
         store=open_store(settings.resolved_database_url),
         artifacts=artifacts,
         clock=SystemClock(),
         secret=tokens.secret_of(settings),
-        upstreams={
-            "offline": OfflineModel(artifacts),
-            "claude": AnthropicUpstream(
-                settings.anthropic_base_url,
-                key=lambda: given_key or keys.get("anthropic"),
-            ),
-        },
-        prices=Prices.shipped(allow_unknown=options.allow_unpriced),
+        upstreams=upstreams(models, artifacts, lambda name: named.get(name) or keys.get(name)),
+        models=models,
     )
     if abandoned := desk.accounts.close_abandoned():
         logging.getLogger("fumehood.gateway").warning("closed %d calls that another gateway had left open", abandoned)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fumehood.domain.ledger import Claims, ModelCall, ModelUsage
-from fumehood.errors import BadInputError, FumehoodError
+from fumehood.errors import FumehoodError
 from fumehood.gateway import request, sse, tokens
 from fumehood.gateway.accounts import Accounts, Reservation
+from fumehood.gateway.adapt import adapt
 from fumehood.gateway.late import Late
-from fumehood.gateway.prices import ModelFacts, Prices, Rates, Tokens
+from fumehood.gateway.models import Model, Models
+from fumehood.gateway.prices import Tokens
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, Tally
 from fumehood.gateway.upstream import Message, Upstream, UpstreamError
@@ -26,7 +28,6 @@ from fumehood.ports import Artifacts, Clock, Store
 _SECRETS = re.compile(r"fhg_[\w.\-]{20,}|sk-[\w\-]{16,}")
 _OK, _DISCONNECTED, _BROKEN = 200, 499, 502
 _LOG = logging.getLogger("fumehood.gateway")
-_FREE = ModelFacts(rates=Rates())
 
 
 class WrongModelError(FumehoodError):
@@ -42,8 +43,8 @@ class Desk:
     clock: Clock
     secret: bytes
     upstreams: Mapping[str, Upstream]
-    """By the first part of a model's name, such as `claude` or `offline`."""
-    prices: Prices
+    """By the names that the models' table gives them."""
+    models: Models
     accounts: Accounts = field(init=False)
     late: Late = field(init=False)
 
@@ -59,21 +60,19 @@ class Desk:
         """Return the side that answers for the model that the token and the request name."""
         if body["model"] != claims.model:
             raise WrongModelError(f"This token is for the model {claims.model!r}, not for {body['model']!r}.")
-        upstream = self.upstreams.get(claims.model.partition("-")[0])
-        if upstream is None:
-            raise UpstreamError(f"No upstream serves the model {claims.model!r}.", status=404, kind="not_found_error")
-        return upstream
+        return self.upstreams[self.models.of(claims.model).upstream]
 
     def count(self, claims: Claims, raw: bytes) -> int:
         """Return how many tokens a prompt has."""
         body = request.parse(raw, counting=True)
-        return self.upstream(claims, body).count(claims, body)
+        upstream = self.upstream(claims, body)
+        return upstream.count(claims, adapt(body, self.models.of(claims.model)))
 
     def open(self, claims: Claims, raw: bytes, parent: str = "") -> Exchange:
         """Check a call and reserve its worst case; `parent` is the `traceparent` of whoever asks."""
         body = request.parse(raw)
         upstream = self.upstream(claims, body)
-        facts = _FREE if upstream.is_free else self.prices.of(claims.model)
+        facts = self.models.of(claims.model)
         adapted = adapt(body, facts)
         most_input, most_output = request.most_input_tokens(adapted), adapted["max_tokens"]
         worst = facts.at_worst(most_input, most_output, cached=request.uses_cache(adapted))
@@ -89,7 +88,7 @@ class Exchange:
         self,
         desk: Desk,
         upstream: Upstream,
-        facts: ModelFacts,
+        facts: Model,
         reservation: Reservation,
         asked: Body,
         body: Body,
@@ -237,29 +236,6 @@ class Relay:
         finally:
             reply = tally.message or {"type": "error", "error": tally.error or {}}
             self._exchange.close(status, reply, tally.usage if tally.message else None)
-
-
-def adapt(body: Body, facts: ModelFacts) -> Body:
-    """Return the request as this model takes it: without what it refuses, with room for its thinking."""
-    adapted = {key: value for key, value in body.items() if key != "metadata"}
-    if not facts.sampling:
-        for key in ("temperature", "top_p", "top_k"):
-            adapted.pop(key, None)
-    choice = adapted.get("tool_choice") or {}
-    if not isinstance(choice, dict):
-        raise BadInputError("tool_choice: an object is required.")
-    if not facts.forced_tools and choice.get("type") in {"tool", "any"}:
-        named = f"the tool `{choice['name']}`" if choice.get("name") else "one of the tools"
-        adapted["tool_choice"] = {"type": "auto"}
-        adapted["system"] = _appended(adapted.get("system"), f"Answer by calling {named}, and in no other way.")
-    adapted["max_tokens"] = body["max_tokens"] + facts.headroom
-    return adapted
-
-
-def _appended(system: object, sentence: str) -> str | list[Any]:
-    if isinstance(system, list):
-        return [*system, {"type": "text", "text": sentence}]
-    return f"{system}\n\n{sentence}" if system else sentence
 
 
 def _clean(value: Mapping[str, Any]) -> bytes:

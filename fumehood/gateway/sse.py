@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from fumehood.gateway.prices import Tokens
@@ -20,7 +20,7 @@ def encode(event: Event) -> bytes:
     return f"event: {event.get('type', 'message')}\ndata: {data}\n\n".encode()
 
 
-def decode(lines: Iterable[str]) -> Iterator[Event]:
+def decode(lines: Iterable[str]) -> Generator[Event, None, None]:
     """Read events from the lines of a response; what is not a JSON object is left out."""
     data: list[str] = []
     for line in lines:

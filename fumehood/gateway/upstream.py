@@ -28,8 +28,6 @@ class Upstream(Protocol):
     """One kind of model, spoken to in the terms of the Messages API. Every verb raises `UpstreamError` only."""
 
     name: str
-    is_free: bool
-    """Whether its calls cost nothing, so that no price is looked up."""
 
     def send(self, claims: Claims, body: Body) -> Message:
         """Return the whole answer."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from fumehood.gateway.prices import Prices
+from fumehood.gateway.models import Models
 from tests.conftest import free_port
 from tests.e2e.conftest import House
 from tests.e2e.test_demo import SECTIONS, text_of
@@ -155,7 +155,7 @@ def test_the_ledger_is_tokens_times_price(written: Written) -> None:
     # Beside the calls it holds what executions took of the machine.
     lines = [one for one in json.loads((written.out / "ledger.json").read_bytes()) if one["model"]]
     settled = [line for line in lines if line["kind"] == "settled"]
-    rates = Prices.shipped().of(MODEL).rates
+    rates = Models.shipped().of(MODEL).rates
     cost = sum(line["input_tokens"] * rates.input + line["output_tokens"] * rates.output for line in settled) / 1e6
     by_call: defaultdict[str, float] = defaultdict(float)
     for line in lines:

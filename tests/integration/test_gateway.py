@@ -26,9 +26,10 @@ from fumehood.gateway import tokens
 from fumehood.gateway.accounts import Accounts
 from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
-from fumehood.gateway.prices import Prices
+from fumehood.gateway.line import Line, Retries
+from fumehood.gateway.models import Models
 from fumehood.gateway.upstream import UpstreamError
-from fumehood.gateway.upstreams.anthropic import AnthropicUpstream, Retries
+from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.client import GatewayModel
 from fumehood.observe import metrics
@@ -130,15 +131,17 @@ def room(tmp_path: Path) -> Iterator[Room]:
     provider = Provider()
     with serving(provider.app) as provider_url:
         upstream = AnthropicUpstream(
-            provider_url, key=lambda: KEY, retries=Retries(sleep=waits.append, draw=lambda: 0.0, deadline_s=120)
+            provider_url,
+            key=lambda: KEY,
+            line=Line("anthropic", retries=Retries(sleep=waits.append, draw=lambda: 0.0, deadline_s=120)),
         )
         desk = Desk(
             store=store,
             artifacts=artifacts,
             clock=clock,
             secret=SECRET,
-            upstreams={"claude": upstream, "offline": OfflineModel(artifacts)},
-            prices=Prices.shipped(),
+            upstreams={"anthropic": upstream, "offline": OfflineModel(artifacts)},
+            models=Models.shipped(),
         )
         with serving(create_app(desk)) as url:
             room = Room(provider, store, artifacts, clock, url, direction, waits, [], provider_url)
@@ -406,7 +409,9 @@ def test_without_a_key_nothing_is_sent_and_the_remedy_is_told(room: Room) -> Non
 
 def test_a_provider_that_does_not_answer_in_time_is_told(room: Room) -> None:
     room.provider.script = lambda _: time.sleep(2.5) or fake.text()  # type: ignore[func-returns-value]
-    upstream = AnthropicUpstream(room.provider_url, key=lambda: KEY, retries=Retries(deadline_s=1.0))
+    upstream = AnthropicUpstream(
+        room.provider_url, key=lambda: KEY, line=Line("anthropic", retries=Retries(deadline_s=1.0))
+    )
     body = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "?"}]}
     started = time.monotonic()
     with pytest.raises(UpstreamError, match="ReadTimeout") as caught:
@@ -458,8 +463,8 @@ def test_an_answer_goes_out_though_it_can_only_be_booked_later(room: Room, tmp_p
         artifacts=artifacts,
         clock=room.clock,
         secret=SECRET,
-        upstreams={"claude": upstream},
-        prices=Prices.shipped(),
+        upstreams={"anthropic": upstream},
+        models=Models.shipped(),
     )
     with serving(create_app(desk)) as url:
         for _ in range(2):
@@ -506,14 +511,16 @@ def test_a_call_without_database_or_artifacts_is_told_to_come_back(
 def test_an_unreachable_provider_is_told_and_costs_nothing(room: Room, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    upstream = AnthropicUpstream(f"http://127.0.0.1:{port}", key=lambda: KEY, retries=Retries(sleep=room.waits.append))
+    upstream = AnthropicUpstream(
+        f"http://127.0.0.1:{port}", key=lambda: KEY, line=Line("anthropic", retries=Retries(sleep=room.waits.append))
+    )
     desk = Desk(
         store=room.store,
         artifacts=room.artifacts,
         clock=room.clock,
         secret=SECRET,
-        upstreams={"claude": upstream},
-        prices=Prices.shipped(),
+        upstreams={"anthropic": upstream},
+        models=Models.shipped(),
     )
     with serving(create_app(desk)) as url:
         client = anthropic.Anthropic(base_url=url, api_key=tokens.mint(room.claims(), SECRET), max_retries=0)

@@ -21,7 +21,7 @@ from fumehood.domain.ledger import Claims
 from fumehood.errors import BadInputError, FumehoodError, ModelUnavailableError, OverBudgetError
 from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
-from fumehood.gateway.prices import Prices
+from fumehood.gateway.models import Models
 from fumehood.gateway.upstream import UpstreamError
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.aider import AiderCoder
@@ -145,8 +145,8 @@ def room(tmp_path: Path) -> Iterator[Room]:
         artifacts=artifacts,
         clock=SystemClock(),
         secret=SECRET,
-        upstreams={"offline": OfflineModel(artifacts), "claude": OfflineModel(artifacts)},
-        prices=Prices.shipped(),
+        upstreams={"offline": OfflineModel(artifacts), "anthropic": OfflineModel(artifacts)},
+        models=Models.shipped(),
     )
     with serving(create_app(desk)) as url:
         yield Room(url, outside, artifacts.put(text.encode()))

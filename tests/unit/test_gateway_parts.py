@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError
 from fumehood.gateway import request, sse
 from fumehood.gateway.accounts import _dollars
-from fumehood.gateway.exchange import adapt
+from fumehood.gateway.adapt import adapt
 from fumehood.gateway.keys import Keys
-from fumehood.gateway.prices import ModelFacts, Prices, Rates, Tokens
-from fumehood.gateway.upstreams.anthropic import Retries
+from fumehood.gateway.line import Retries
+from fumehood.gateway.models import Model, Models
+from fumehood.gateway.prices import Rates, Tokens
 from tests.fakes import provider as fake
 
 VALUE = "sk-ant-not-a-real-one"
@@ -65,23 +66,55 @@ def test_a_damaged_or_open_key_file_is_told_without_what_it_holds(tmp_path: Path
 
 
 def test_every_shipped_price_is_whole() -> None:
-    import tomllib
-    from importlib import resources
+    for model in Models.shipped().known().values():
+        rates = model.rates
+        assert 0 < rates.cache_read < rates.input <= rates.cache_write <= rates.cache_write_1h < rates.output
 
-    table = tomllib.loads(resources.files("fumehood.gateway").joinpath("prices.toml").read_text())
-    prices = Prices.shipped()
-    assert table["read_on"]
-    for name in table["models"]:
-        rates = prices.of(name).rates
-        assert 0 < rates.cache_read < rates.input < rates.cache_write < rates.cache_write_1h < rates.output
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", "is not TOML"),
+        ("upstreams = 5", "`upstreams` must be tables"),
+        ('[upstreams.mine]\nkind = "soap"', "`kind` must be one of"),
+        ('[upstreams.mine]\nkind = "openai"', "`base_url` must be where it listens"),
+        ('[upstreams.mine]\nkind = "openai"\nbase_url = "http://h/v1"\nkeys = "x"', "there is no `keys`"),
+        ('[upstreams.mine]\nkind = "anthropic"\nmost_at_once = 0', "`most_at_once` must be at least 1"),
+        ('[models.mine]\nupstream = "offline"', "`input` and `output` are needed"),
+        ('[models.mine]\nupstream = "offline"\nfree = true\ninput = 1.0', "what is free has no price"),
+        ('[models.mine]\nupstream = "nobody"\nfree = true', "there is no upstream 'nobody'"),
+        ('[models.mine]\nupstream = "offline"\ninput = -1.0\noutput = 1.0', "`input` must be a price"),
+        ('[models.mine]\nupstream = "offline"\nfree = 1', "`free` must be a bool"),
+        ('[models.mine]\nupstream = "anthropic"\ninput = 1.0\noutput = 1.0\nlong = 5', "`above` must be a number"),
+    ],
+)
+def test_a_table_of_models_that_is_wrong_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(text)
+    with pytest.raises(BadInputError, match=words):
+        Models.shipped(str(file))
+
+
+def test_an_admins_table_adds_to_the_shipped_one_and_wins(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        '[models.claude-opus-5]\nupstream = "anthropic"\ninput = 1.0\noutput = 2.0\n'
+        '[models.mine]\nupstream = "anthropic"\ncalled = "theirs"\ninput = 3.0\noutput = 4.0\n'
+    )
+    models = Models.shipped(str(file))
+    assert models.of("claude-opus-5").cost(Tokens(input=1_000_000, cache_read=1_000_000)) == 2.0
+    assert models.of("mine").called == "theirs"
+    assert models.of("claude-sonnet-4-5") == Models.shipped().of("claude-sonnet-4-5")
+    with pytest.raises(BadInputError, match="cannot be read"):
+        Models.shipped(str(tmp_path / "none.toml"))
 
 
 def test_a_dated_name_has_its_model_s_price_and_an_unknown_one_none() -> None:
-    prices = Prices.shipped()
+    prices = Models.shipped()
     assert prices.of("claude-sonnet-4-5-20250929") == prices.of("claude-sonnet-4-5")
     with pytest.raises(BadInputError, match="claude-none"):
         prices.of("claude-none")
-    assert Prices.shipped(allow_unknown=True).of("claude-none").cost(Tokens(input=5)) == 0
+    assert Models.shipped(allow_unknown=True).of("claude-none").cost(Tokens(input=5)) == 0
 
 
 counts = st.integers(0, 3_000_000)
@@ -91,7 +124,7 @@ counts = st.integers(0, 3_000_000)
 def test_no_call_costs_more_than_its_worst_case(
     plain: int, read: int, write: int, out: int, hour: int, model: str
 ) -> None:
-    facts = Prices.shipped().of(model)
+    facts = Models.shipped().of(model)
     tokens = Tokens(input=plain, cache_read=read, cache_write=write, cache_write_1h=write * hour // 100, output=out)
     assert facts.cost(tokens) <= facts.at_worst(tokens.prompt, out, cached=True) + 1e-9
     uncached = Tokens(input=plain, output=out)
@@ -99,7 +132,7 @@ def test_no_call_costs_more_than_its_worst_case(
 
 
 def test_long_prompts_are_paid_at_their_own_rates() -> None:
-    facts = Prices.shipped().of("claude-haiku-5-5")
+    facts = Models.shipped().of("claude-haiku-5-5")
     assert facts.cost(Tokens(input=100_000)) == pytest.approx(0.01)
     assert facts.cost(Tokens(input=60_000, cache_read=40_001, output=10)) == pytest.approx(0.03 + 0.00200005 + 0.000025)
 
@@ -139,7 +172,7 @@ def test_a_malformed_request_is_refused(changes: dict[str, Any]) -> None:
 
 
 def test_a_request_is_given_to_a_model_as_it_takes_it() -> None:
-    picky = ModelFacts(rates=Rates(), sampling=False, forced_tools=False, headroom=10)
+    picky = Model(rates=Rates(), sampling=False, forced_tools=False, headroom=10)
     asked = {
         **ASKED,
         "temperature": 1,
@@ -152,7 +185,7 @@ def test_a_request_is_given_to_a_model_as_it_takes_it() -> None:
     assert set(given_on) == {"model", "max_tokens", "messages", "tool_choice", "system"}
     assert given_on["max_tokens"] == 15
     assert "`t`" in given_on["system"][1]["text"]
-    assert adapt(asked, ModelFacts(rates=Rates())) == {key: value for key, value in asked.items() if key != "metadata"}
+    assert adapt(asked, Model(rates=Rates())) == {key: value for key, value in asked.items() if key != "metadata"}
     assert asked["max_tokens"] == 5
 
 

@@ -29,7 +29,6 @@ class OfflineModel:
     """The upstream of the model `offline`."""
 
     name = "offline"
-    is_free = True
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts

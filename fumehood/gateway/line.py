@@ -1,0 +1,157 @@
+"""The line to one provider: how many calls at once, what is tried again, and for how long nobody is sent there."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from fumehood.gateway.upstream import UpstreamError
+from fumehood.observe import metrics
+
+T = TypeVar("T")
+
+_OVERLOADED = 529
+
+
+class Retries:
+    """How often and how long to try: waits grow twofold up to `longest_s`, each shortened at random by up to half."""
+
+    def __init__(
+        self,
+        *,
+        attempts: int = 6,
+        first_s: float = 0.5,
+        longest_s: float = 60.0,
+        deadline_s: float = 600.0,
+        sleep: Callable[[float], None] = time.sleep,
+        draw: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.attempts = attempts
+        self.deadline_s = deadline_s
+        self.now = monotonic
+        self.sleep = sleep
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._draw = draw
+
+    def wait_s(self, failures: int, asked_for: float | None) -> float:
+        """Return how long to wait after so many failures; what the provider asked for is never undercut."""
+        grown = min(self._longest_s, self._first_s * 2 ** (failures - 1))
+        return float(max(grown * (1 - self._draw() / 2), asked_for or 0.0))
+
+
+class FailedError(Exception):
+    """One attempt that got no answer, as an upstream raises it within `Line.carry_out`."""
+
+    def __init__(self, error: UpstreamError, retry_after_s: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after_s = retry_after_s
+
+
+class Breaker:
+    """Opens after so many failures in a row that say a provider is down; then one call in a while asks whether it is.
+
+    A provider that limits the rate, or refuses a call, is not down.
+    """
+
+    def __init__(self, *, failures: int = 8, open_s: float = 30.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._most = failures
+        self._open_s = open_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._closed_at = 0.0
+
+    def left_s(self) -> float:
+        """Return for how long nobody may ask; 0 lets this caller ask, and of several only the first."""
+        with self._lock:
+            left = self._closed_at - self._now()
+            if self._failures < self._most:
+                return 0.0
+            if left > 0:
+                return left
+            self._closed_at = self._now() + self._open_s
+            return 0.0
+
+    def tell(self, *, is_down: bool) -> None:
+        """Note what came of a call."""
+        with self._lock:
+            self._failures = self._failures + 1 if is_down else 0
+            if self._failures >= self._most:
+                self._closed_at = self._now() + self._open_s
+
+
+class Line:
+    """One provider's line. Every call goes through it, whatever it is for."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        most_at_once: int = 16,
+        retries: Retries | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
+        self.name = name
+        self.retries = retries or Retries()
+        self._breaker = breaker or Breaker(now=self.retries.now)
+        self._places = threading.BoundedSemaphore(most_at_once)
+
+    def carry_out(self, attempt: Callable[[float], T]) -> T:
+        """Return what an attempt comes to that is given how many seconds it has; those that may help are repeated."""
+        with self.place() as ends_at:
+            return self.repeat(attempt, ends_at)
+
+    @contextmanager
+    def place(self) -> Iterator[float]:
+        """Hold one of the places, and give when the call has to be over; `UpstreamError` where none becomes free."""
+        ends_at = self.retries.now() + self.retries.deadline_s
+        if not self._places.acquire(timeout=self.retries.deadline_s):
+            raise UpstreamError(
+                f"There are too many calls to {self.name} at once.",
+                status=_OVERLOADED,
+                kind="overloaded_error",
+                retryable=True,
+            )
+        try:
+            yield ends_at
+        finally:
+            self._places.release()
+
+    def repeat(self, attempt: Callable[[float], T], ends_at: float) -> T:
+        """Do as `carry_out`, for a caller that holds a place, as a stream does until its last event."""
+        failures = 0
+        while True:
+            if (closed_s := self._breaker.left_s()) > 0:
+                raise UpstreamError(
+                    f"{self.name} failed many times in a row and is asked again in {closed_s:.0f} s.",
+                    status=_OVERLOADED,
+                    kind="overloaded_error",
+                    retryable=True,
+                )
+            try:
+                # Each attempt may take what is left of the whole, so that all of them together keep the deadline.
+                outcome = attempt(max(ends_at - self.retries.now(), 1.0))
+            except FailedError as failed:
+                failures += 1
+                self._wait(failed, failures, ends_at)
+                continue
+            self._breaker.tell(is_down=False)
+            return outcome
+
+    def _wait(self, failed: FailedError, failures: int, ends_at: float) -> None:
+        error = failed.error
+        metrics.UPSTREAM_ERRORS.labels(self.name, error.kind).inc()
+        self._breaker.tell(is_down=error.retryable and error.kind != "rate_limit_error")
+        wait_s = self.retries.wait_s(failures, failed.retry_after_s)
+        is_late = self.retries.now() + wait_s > ends_at
+        if not error.retryable or failures >= self.retries.attempts or is_late:
+            raise error
+        metrics.UPSTREAM_RETRIES.labels(self.name).inc()
+        self.retries.sleep(wait_s)

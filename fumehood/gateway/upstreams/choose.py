@@ -1,0 +1,30 @@
+"""Who answers: an adapter for each upstream of the models' table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fumehood.errors import BadInputError
+from fumehood.gateway.line import Line
+from fumehood.gateway.models import Models, Source
+from fumehood.gateway.upstream import Upstream
+from fumehood.gateway.upstreams.anthropic import NAMES, AnthropicUpstream
+from fumehood.gateway.upstreams.offline import OfflineModel
+from fumehood.ports import Artifacts
+
+Key = Callable[[str], str | None]
+"""Returns the key of a name, or None where there is none."""
+
+
+def upstreams(models: Models, artifacts: Artifacts, key: Key) -> Mapping[str, Upstream]:
+    """Return the adapters by the names of their upstreams; none of them connects before it is asked."""
+    return {name: _upstream(source, artifacts, key) for name, source in models.sources.items()}
+
+
+def _upstream(source: Source, artifacts: Artifacts, key: Key) -> Upstream:
+    line = Line(source.name, most_at_once=source.most_at_once)
+    if source.kind == "offline":
+        return OfflineModel(artifacts)
+    if source.kind == "anthropic":
+        return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=NAMES)
+    raise BadInputError(f"upstreams.{source.name}: there is no kind {source.kind!r}.")

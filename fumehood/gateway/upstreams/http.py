@@ -1,0 +1,190 @@
+"""One HTTP request to a provider, and what its answer means whatever dialect it is in."""
+
+from __future__ import annotations
+
+import email.utils
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fumehood.gateway.line import FailedError
+from fumehood.gateway.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    import httpx
+
+NO_KEY = 424
+"""Not a status that clients try again: waiting does not bring a key."""
+_AGAIN = frozenset({408, 409, 429})
+_KINDS = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_UNAUTHORISED = 401
+_ACCOUNT = frozenset({402, 403})
+"""It is the platform's account that lacks money or a right. Passed on as they are they would speak of the caller."""
+_NO_MONEY = ("credit balance is too low", "insufficient_quota", "exceeded your current quota")
+"""What providers say, as a fault of the request or as a limit of the rate, when an account is empty."""
+_CONNECT_S = 10.0
+SILENCE_S = 180.0
+"""A stream in which nothing comes for so long is cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """How a provider and what it takes are called in sentences."""
+
+    provider: str
+    key: str
+    """As in `fumehood keys set KEY`; empty where it takes none."""
+    variable: str = ""
+    """The environment's variable that wins over the key that is kept."""
+
+    def no_key(self) -> UpstreamError:
+        """Return the error of a call for which there is no key."""
+        told = f"There is no key for {self.provider}; give one with `fumehood keys set {self.key}`."
+        return UpstreamError(told, status=NO_KEY, kind="api_error", mendable=True)
+
+    def refused_key(self) -> UpstreamError:
+        """Return the error of a call whose key is refused.
+
+        Not passed on as 401: it is the platform's key that is refused, not the caller's token.
+        """
+        wins = f", or in {self.variable}, which wins" if self.variable else ""
+        give = f": give another with `fumehood keys set {self.key}`{wins}." if self.key else "."
+        told = f"{self.provider} refuses the platform's key{give}"
+        return UpstreamError(told, status=NO_KEY, kind="api_error", mendable=True)
+
+
+class Http:
+    """Requests to one provider over connections that are kept."""
+
+    def __init__(self, base_url: str, names: Names, headers: Callable[[str], dict[str, str]]) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._names = names
+        self._headers = headers
+
+    @functools.cached_property
+    def _client(self) -> httpx.Client:
+        import httpx  # half of the gateway's start-up time, and the offline model never needs it
+
+        return httpx.Client(base_url=self._base_url, follow_redirects=False)
+
+    def json(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> dict[str, Any]:
+        """Return the JSON object that a POST is answered with; `FailedError` when there is none in time."""
+        import httpx
+
+        ends_at = time.monotonic() + left_s
+        response = self._send(path, body, key, left_s)
+        try:
+            parts = []
+            for part in response.iter_bytes():
+                parts.append(part)
+                if time.monotonic() > ends_at:
+                    # Each part came in time, but all of them together did not.
+                    raise httpx.ReadTimeout("too slow")
+            reply = httpx.Response(200, content=b"".join(parts)).json()
+        except httpx.HTTPError as error:
+            raise _unreached(error) from error
+        except ValueError:
+            reply = None
+        finally:
+            response.close()
+        if not isinstance(reply, dict):
+            raise FailedError(
+                UpstreamError("The provider's answer is not JSON.", status=502, kind="api_error", retryable=True)
+            )
+        return reply
+
+    def lines(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> Iterator[str]:
+        """Return the lines of a streamed answer; `FailedError` before the first, `UpstreamError` among them."""
+        return self._lines(self._send(path, body, key, left_s), time.monotonic() + left_s)
+
+    def _lines(self, response: httpx.Response, ends_at: float) -> Iterator[str]:
+        import httpx
+
+        try:
+            for line in response.iter_lines():
+                yield line
+                if time.monotonic() > ends_at:
+                    raise httpx.ReadTimeout("too slow")
+        except httpx.HTTPError as error:
+            message = f"The provider's stream broke off ({type(error).__name__})."
+            raise UpstreamError(message, status=502, kind="api_error", retryable=True) from error
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Close the connections to the provider."""
+        self._client.close()
+
+    def _send(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> httpx.Response:
+        import httpx
+
+        try:
+            timeout = httpx.Timeout(min(left_s, SILENCE_S) if body.get("stream") else left_s)
+            timeout.connect = min(left_s, _CONNECT_S)
+            request = self._client.build_request("POST", path, json=body, headers=self._headers(key), timeout=timeout)
+            response = self._client.send(request, stream=True)
+            if response.status_code == httpx.codes.OK:
+                return response
+            response.read()
+            response.close()
+        except httpx.HTTPError as error:
+            raise _unreached(error) from error
+        raise failure(response.status_code, _reason(response), self._names, retry_after_s(response.headers), key)
+
+
+def _unreached(error: Exception) -> FailedError:
+    # Only its class is told: its text may hold an address with credentials in it.
+    import httpx
+
+    message = f"The provider could not be reached ({type(error).__name__})."
+    kind, status = ("timeout_error", 504) if isinstance(error, httpx.TimeoutException) else ("api_error", 502)
+    return FailedError(UpstreamError(message, status=status, kind=kind, retryable=True))
+
+
+def failure(status: int, reason: str, names: Names, retry_after: float | None, secret: str = "") -> FailedError:
+    """Return what a provider's answer means that is an error."""
+    if status == _UNAUTHORISED:
+        return FailedError(names.refused_key())
+    reason = reason.replace(secret, "[secret]") if secret else reason
+    told = f"The provider answered {status}: {reason[:1000] or 'no reason given'}"
+    if status in _ACCOUNT or any(words in reason for words in _NO_MONEY):
+        return FailedError(UpstreamError(told, status=NO_KEY, kind="api_error", mendable=True))
+    retryable = status in _AGAIN or status >= 500
+    said = status if status in _KINDS else 400 if status < 500 else 502
+    error = UpstreamError(told, status=said, kind=_KINDS.get(said, "api_error"), retryable=retryable)
+    return FailedError(error, retry_after)
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        error = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    if isinstance(error, Mapping):
+        words = (error.get("message"), error.get("code"))
+        return " ".join(str(word) for word in words if word and isinstance(word, str))
+    return str(error)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a provider asks to wait; None where it does not say."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return max(float(milliseconds) / 1000, 0.0)
+        given = headers.get("retry-after")
+        if not given:
+            return None
+        if given.replace(".", "", 1).isdigit():
+            return float(given)
+        return max(email.utils.parsedate_to_datetime(given).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
