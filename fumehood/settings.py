@@ -74,6 +74,8 @@ class Settings(FileSettings):
     """A file of models, upstreams and prices that adds to the one that is shipped and wins over it; TOML."""
     anthropic_base_url: str = ""
     """Where the gateway's Anthropic upstream sends calls; empty is where the table of models says."""
+    offline_faults: tuple[str, ...] = ()
+    """Ways in which every third call to the offline model fails on purpose; a JSON list."""
     model_tries: int = Field(default=5, ge=1)
     """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""

@@ -97,7 +97,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         artifacts=artifacts,
         clock=SystemClock(),
         secret=tokens.secret_of(settings),
-        upstreams=upstreams(models, artifacts, lambda name: named.get(name) or keys.get(name)),
+        upstreams=upstreams(models, artifacts, lambda name: named.get(name) or keys.get(name), settings.offline_faults),
         models=models,
     )
     if abandoned := desk.accounts.close_abandoned():

@@ -16,6 +16,7 @@ from typing import Any
 
 from fumehood.domain.token import mint
 from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError
+from fumehood.llm.client import ASKS
 from fumehood.llm.search_replace import MAX_FILE_BYTES, MAX_NEW_FILES, is_added_module
 from fumehood.ports import Call, Clock, Edit
 
@@ -63,10 +64,13 @@ class AiderCoder:
                 "read_only": [path for path in {**files, **read_only} if path not in may_change],
                 "timeout_s": self._timeout_s,
             }
-            report = self._drive(call, request, home)
+            for _ in range(ASKS):
+                report = self._drive(call, request, home)
+                problems = _problems(report)
+                _raise_for(problems)
+                if not report.get("unanswered"):
+                    break
             found = _read(folder, set(read_only) - set(files))
-        problems = _problems(report)
-        _raise_for(problems)
         after, faults = _accepted(files, found, may_change, editable)
         changed = tuple(sorted(path for path, data in after.items() if files.get(path) != data))
         reply = str(report.get("reply", ""))

@@ -25,8 +25,11 @@ _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 _OVER_BUDGET = 402
 _REFUSED = 424
 """The provider refuses the platform's key or account, so a person must mend it."""
-_ROUNDS = 2
-"""The first answer and one repair."""
+ASKS = 3
+"""How often a question is put whose answer is refused, cut off or empty: a model often does better the next time."""
+_REPAIRS = 1
+"""How often an answer that does not have the shape asked for is sent back with its faults."""
+_CUT = "Your answer was cut off, so it is not used. Give the whole of it again, in fewer words."
 
 
 class GatewayModel:
@@ -43,10 +46,7 @@ class GatewayModel:
 
     def text(self, call: Call) -> str:
         """Return the answer as text."""
-        text = _text_of(self._ask(call, [{"role": "user", "content": call.prompt}]))
-        if not text.strip():
-            raise ModelUnavailableError("The model answered with no text.")
-        return text
+        return _text_of(self._usable(call, [{"role": "user", "content": call.prompt}]))
 
     def answer(self, call: Call, shape: type[Shape]) -> Shape:
         """Return the answer in this shape; an answer that does not fit is shown its faults once."""
@@ -54,8 +54,8 @@ class GatewayModel:
         extra = {"tools": [tool], "tool_choice": {"type": "tool", "name": TOOL}}
         messages: list[dict[str, Any]] = [{"role": "user", "content": call.prompt}]
         fault = ""
-        for _ in range(_ROUNDS):
-            reply = self._ask(call, messages, **extra)
+        for _ in range(1 + _REPAIRS):
+            reply = self._usable(call, messages, **extra)
             try:
                 return shape.model_validate(_input_of(reply))
             except ValidationError as error:
@@ -68,6 +68,17 @@ class GatewayModel:
     def close(self) -> None:
         """Close the connections to the gateway."""
         self._client.close()
+
+    def _usable(self, call: Call, messages: list[dict[str, Any]], **extra: Any) -> Message:
+        """Return an answer that is one; it is asked for again where a model refuses, is cut off or says nothing."""
+        fault, asked = "", messages
+        for _ in range(ASKS):
+            reply = self._ask(call, asked, **extra)
+            fault = _fault_of(reply)
+            if not fault:
+                return reply
+            asked = [*messages[:-1], _with(messages[-1], _CUT)] if reply.stop_reason == "max_tokens" else messages
+        raise ModelUnavailableError(fault)
 
     def _ask(self, call: Call, messages: list[dict[str, Any]], **extra: Any) -> Message:
         import anthropic
@@ -86,8 +97,6 @@ class GatewayModel:
             _raise(error.status_code, error.body, str(error))
         except anthropic.APIError as error:
             raise ModelUnavailableError(f"The gateway could not be reached: {error}", retryable=True) from error
-        if reply.stop_reason == "refusal":
-            raise ModelUnavailableError("The model refused to answer.")
         return reply
 
     @functools.cached_property
@@ -112,6 +121,22 @@ def _raise(status: int, body: object, text: str) -> NoReturn:
     raise ModelUnavailableError(message, retryable=status == 429 or status >= 500, mendable=status == _REFUSED)
 
 
+def _fault_of(reply: Message) -> str:
+    if reply.stop_reason == "refusal":
+        return "The model refused to answer."
+    if reply.stop_reason == "max_tokens":
+        return "The model's answer was cut off."
+    if not any(block.type == "tool_use" for block in reply.content) and not _text_of(reply).strip():
+        return "The model answered with no text."
+    return ""
+
+
+def _with(message: dict[str, Any], sentence: str) -> dict[str, Any]:
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {**message, "content": [*blocks, {"type": "text", "text": sentence}]}
+
+
 def _text_of(reply: Message) -> str:
     return "".join(block.text for block in reply.content if block.type == "text")
 
@@ -120,8 +145,6 @@ def _input_of(reply: Message) -> object:
     for block in reply.content:
         if block.type == "tool_use":
             return block.input
-    if reply.stop_reason == "max_tokens":
-        raise ValueError("The answer was cut off; give a shorter one.")
     return json_in(_text_of(reply))
 
 

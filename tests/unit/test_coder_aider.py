@@ -21,8 +21,10 @@ from fumehood.domain.ledger import Claims
 from fumehood.errors import BadInputError, FumehoodError, ModelUnavailableError, OverBudgetError
 from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
+from fumehood.gateway.line import Line
 from fumehood.gateway.models import Models
-from fumehood.gateway.upstream import UpstreamError
+from fumehood.gateway.upstream import Upstream, UpstreamError
+from fumehood.gateway.upstreams.faults import EVERY, Faulty
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.aider import AiderCoder
 from fumehood.ports import Call, Edit
@@ -99,8 +101,17 @@ touch SHELL
 
 
 class Room:
-    def __init__(self, url: str, outside: Path, playbook: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        outside: Path,
+        playbook: str,
+        upstreams: dict[str, Upstream],
+        artifacts: MemoryArtifacts,
+    ) -> None:
         self.url = url
+        self.upstreams = upstreams
+        self.artifacts = artifacts
         self.outside = outside
         self.playbook = playbook
 
@@ -140,16 +151,17 @@ def room(tmp_path: Path) -> Iterator[Room]:
         tx.directions.save(direction)
     outside = tmp_path / "outside.py"
     text = PLAYBOOK.replace("OUTSIDE", str(outside)).replace("SHELL", str(tmp_path / "shell"))
+    upstreams: dict[str, Upstream] = {"offline": OfflineModel(artifacts), "anthropic": OfflineModel(artifacts)}
     desk = Desk(
         store=store,
         artifacts=artifacts,
         clock=SystemClock(),
         secret=SECRET,
-        upstreams={"offline": OfflineModel(artifacts), "anthropic": OfflineModel(artifacts)},
+        upstreams=upstreams,
         models=Models.shipped(),
     )
     with serving(create_app(desk)) as url:
-        yield Room(url, outside, artifacts.put(text.encode()))
+        yield Room(url, outside, artifacts.put(text.encode()), upstreams, artifacts)
 
 
 @needs_aider
@@ -266,6 +278,23 @@ def test_what_the_gateway_answers_reaches_the_step_through_aider(
     assert len(asked) == 1  # the gateway has tried again already
     if isinstance(caught.value, ModelUnavailableError) and isinstance(answer, UpstreamError):
         assert (caught.value.retryable, caught.value.mendable) == (answer.retryable, answer.mendable)
+
+
+@needs_aider
+@pytest.mark.parametrize("fault", ["refusal", "long"])
+def test_an_answer_that_is_none_is_asked_for_again(room: Room, fault: str) -> None:
+    room.upstreams["offline"] = Faulty(OfflineModel(room.artifacts), [fault], Line("offline"))
+    for _ in range(EVERY):
+        done = room.edit()
+        assert (done.changed, done.problems) == (("experiment.py", "helpers.py"), ())
+
+
+@needs_aider
+def test_one_that_never_comes_is_no_edit(room: Room) -> None:
+    room.upstreams["offline"] = Faulty(OfflineModel(room.artifacts), ["refusal"], Line("offline"), every=1)
+    done = room.edit()
+    assert done.changed == ()
+    assert done.problems
 
 
 def test_a_working_copy_with_paths_that_lead_out_is_refused() -> None:

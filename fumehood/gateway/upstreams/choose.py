@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from fumehood.errors import BadInputError
 from fumehood.gateway.line import Line
 from fumehood.gateway.models import Models, Source
 from fumehood.gateway.upstream import Upstream
 from fumehood.gateway.upstreams.anthropic import NAMES, AnthropicUpstream
+from fumehood.gateway.upstreams.faults import Faulty
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.ports import Artifacts
 
@@ -16,15 +17,19 @@ Key = Callable[[str], str | None]
 """Returns the key of a name, or None where there is none."""
 
 
-def upstreams(models: Models, artifacts: Artifacts, key: Key) -> Mapping[str, Upstream]:
-    """Return the adapters by the names of their upstreams; none of them connects before it is asked."""
-    return {name: _upstream(source, artifacts, key) for name, source in models.sources.items()}
+def upstreams(models: Models, artifacts: Artifacts, key: Key, faults: Sequence[str] = ()) -> Mapping[str, Upstream]:
+    """Return the adapters by the names of their upstreams; none of them connects before it is asked.
+
+    With `faults` the offline model has them on purpose.
+    """
+    return {name: _upstream(source, artifacts, key, faults) for name, source in models.sources.items()}
 
 
-def _upstream(source: Source, artifacts: Artifacts, key: Key) -> Upstream:
+def _upstream(source: Source, artifacts: Artifacts, key: Key, faults: Sequence[str]) -> Upstream:
     line = Line(source.name, most_at_once=source.most_at_once)
     if source.kind == "offline":
-        return OfflineModel(artifacts)
+        offline = OfflineModel(artifacts)
+        return Faulty(offline, faults, line) if faults else offline
     if source.kind == "anthropic":
         return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=NAMES)
     raise BadInputError(f"upstreams.{source.name}: there is no kind {source.kind!r}.")
