@@ -25,6 +25,8 @@ _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 _OVER_BUDGET = 402
 _REFUSED = 424
 """The provider refuses the platform's key or account, so a person must mend it."""
+MOST_BREAKPOINTS = 4
+"""More a provider refuses."""
 _ROUNDS = 2
 """The first answer and one repair."""
 
@@ -43,7 +45,7 @@ class GatewayModel:
 
     def text(self, call: Call) -> str:
         """Return the answer as text."""
-        text = _text_of(self._ask(call, [{"role": "user", "content": call.prompt}]))
+        text = _text_of(self._ask(call, [{"role": "user", "content": _content(call)}]))
         if not text.strip():
             raise ModelUnavailableError("The model answered with no text.")
         return text
@@ -52,7 +54,7 @@ class GatewayModel:
         """Return the answer in this shape; an answer that does not fit is shown its faults once."""
         tool = {"name": TOOL, "description": "Give the answer.", "input_schema": shape.model_json_schema()}
         extra = {"tools": [tool], "tool_choice": {"type": "tool", "name": TOOL}}
-        messages: list[dict[str, Any]] = [{"role": "user", "content": call.prompt}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(call)}]
         fault = ""
         for _ in range(_ROUNDS):
             reply = self._ask(call, messages, **extra)
@@ -102,6 +104,19 @@ class GatewayModel:
             # The gateway is on this machine or next to it: a proxy set for the outside must not see its tokens.
             http_client=anthropic.DefaultHttpxClient(trust_env=False, timeout=self._timeout_s),
         )
+
+
+def _content(call: Call) -> str | list[dict[str, Any]]:
+    """Return the prompt in blocks; where its beginning comes again in a later call, the provider is asked to keep it.
+
+    The gateway takes the wish out where a model does not keep so short a beginning, or none.
+    """
+    if not call.repeated:
+        return call.prompt
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text} for text in call.blocks]
+    for number in call.repeated[-MOST_BREAKPOINTS:]:
+        blocks[number - 1]["cache_control"] = {"type": "ephemeral"}
+    return blocks
 
 
 def _raise(status: int, body: object, text: str) -> NoReturn:

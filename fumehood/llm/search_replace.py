@@ -73,10 +73,12 @@ class SearchReplaceCoder:
         self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
     ) -> Edit:
         """Ask for an edit and apply it to copies; what was given is never changed."""
+        shown = f"\n\n{show(files, editable, read_only)}"
         asked = dataclasses.replace(
             call,
             system=f"{call.system}\n\n{FORMAT}".strip(),
-            prompt=f"{call.prompt}\n\n{show(files, editable, read_only)}",
+            prompt=f"{call.prompt}{shown}",
+            blocks=(*call.blocks, shown) if call.blocks else (),
         )
         reply = self._model.text(asked)
         parsed = parse(reply)

@@ -11,9 +11,8 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.ports import Call
 from fumehood.services import experiments, screening, templates, trials
-from fumehood.services.calls import claims_for
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
 from fumehood.services.world import WriteWorld
@@ -99,7 +98,7 @@ def _fitted(
     attempt: int,
     error: str,
 ) -> Experiment:
-    system, _ = templates.prompt_of(direction.template_files, world.artifacts)
+    system, _ = words_of(world, direction)
     prompt = world.prompts.render(
         "plot",
         title=idea.title,
@@ -114,11 +113,12 @@ def _fitted(
         idea=idea.name,
         index=idea.index,
         attempt=attempt,
+        prompt=prompt,
         now=world.clock.now(),
     )
     files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
     shown = {"plot.py": files.pop("plot.py")}
-    edit = world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), shown, ["plot.py"], files)
+    edit = world.coder.edit(question(world, claims, prompt, system=system), shown, ["plot.py"], files)
     changed = {path: world.artifacts.put(edit.files[path]) for path in edit.changed if path == "plot.py"}
     return dataclasses.replace(experiment, files={**experiment.files, **changed})
 
