@@ -280,7 +280,6 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     line = results_line(world, run)
     prompt = world.prompts.render(
         "notes",
-        title=run.title,
         run=str(run.index),
         output=f"{run.description}\n{line}\n{world.artifacts.get(run.log).decode(errors='replace')[-2000:]}",
         facts=json.dumps(_note_facts(world, direction, experiment, run)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import Kind
@@ -19,6 +20,8 @@ from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
 FIRST_SECTION = "introduction"
+_FIGURE = re.compile(r"[A-Za-z0-9][\w-]{0,80}\.png", re.ASCII)
+"""A name that means nothing to LaTeX; a figure of any other is none of the paper's."""
 
 
 def plot(world: WriteWorld, step: Step) -> Change:
@@ -129,7 +132,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         execution = tx.executions.get(step.waits_for[0])
     attempt = int(step.payload["attempt"])
-    figures = {path: item.sha256 for path, item in execution.artifacts.items() if path.endswith(".png")}
+    figures = {path: item.sha256 for path, item in execution.artifacts.items() if _FIGURE.fullmatch(path)}
     if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
         error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
         return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))

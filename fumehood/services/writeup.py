@@ -166,7 +166,6 @@ def _finished(world: WriteWorld, step: Step, subject: Subject, pdf: str, log: st
 def _ask(world: WriteWorld, subject: Subject, section: str) -> str:
     draft = subject.experiment.draft
     carried = _carried(subject)
-    title = draft.get("title") or subject.idea.title
     if section == "title":
         prompt = world.prompts.render(
             "title",
@@ -180,7 +179,6 @@ def _ask(world: WriteWorld, subject: Subject, section: str) -> str:
         prompt = world.prompts.render(
             "section",
             subject=section,
-            title=title,
             written=written or ("(nothing yet)",),
             notes=subject.experiment.notes,
             facts=carried,

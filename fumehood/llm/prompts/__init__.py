@@ -12,9 +12,9 @@ marked with a star may also be a tuple of texts that grows at its end from call 
 | `novelty_decision` | `idea`, `task`, `found`, `facts` |
 | `coder` | `title`, `experiment`, `task`, `may_change`, `run`, `runs`, `editable`, `history`*, `failure`, `guidance` |
 | `plot` | `title`, `experiment`, `runs`, `failure` |
-| `notes` | `title`, `run`, `output`, `facts` |
+| `notes` | `run`, `output`, `facts` |
 | `title` | `idea`, `abstract`, `notes`, `facts` |
-| `section` | `subject`, `title`, `written`*, `notes`, `facts`; `tips` is added from `tips_<subject>.md` |
+| `section` | `subject`, `written`*, `notes`, `facts`; `tips` is added from `tips_<subject>.md` |
 | `refine` | `subject`, `draft`, `problems`, `notes`, `facts` |
 | `citation` | `draft`, `cited`, `most` |
 | `review` | `paper`, `examples`, `facts` |
