@@ -307,6 +307,16 @@ class SummaryRead(BaseModel):
         mean_score=4.0,
         max_score=4.0,
         cost_usd=0.0,
+        usage=[
+            {
+                "stage": "ideas",
+                "calls": 3,
+                "input_tokens": 9000,
+                "cached_tokens": 12000,
+                "output_tokens": 1500,
+                "usd": 0.05,
+            }
+        ],
         experiments=[],
         error="",
     )
@@ -324,5 +334,6 @@ class SummaryRead(BaseModel):
     mean_score: float | None
     max_score: float | None
     cost_usd: float
+    usage: list[dict[str, Any]]
     experiments: list[dict[str, Any]]
     error: str

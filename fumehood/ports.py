@@ -307,6 +307,10 @@ class Call:
     claims: Claims
     system: str
     prompt: str
+    blocks: tuple[str, ...] = ()
+    """The prompt in pieces; empty where it is in one."""
+    repeated: tuple[int, ...] = ()
+    """As a `Prompt` has it: where a provider may keep what it has read until there."""
     max_tokens: int = 4096
     temperature: float = 0.7
 
@@ -397,15 +401,20 @@ class Clock(Protocol):
 class Prompt:
     """A filled-in prompt file."""
 
+    name: str
     text: str
     sha256: str
-    """Of the file before it was filled in."""
+    """Of the file before it was filled in, with the tips that it brings."""
+    blocks: tuple[str, ...] = ()
+    """The same text in pieces."""
+    repeated: tuple[int, ...] = ()
+    """How many of the pieces, from the first, come again in a later call: the shortest such beginning first."""
 
 
 class Prompts(Protocol):
     """The prompt files."""
 
-    def render(self, name: str, **fields: str) -> Prompt:
+    def render(self, name: str, **fields: str | tuple[str, ...]) -> Prompt:
         """Fill in a prompt; `KeyError` for an unknown name or a field left open."""
 
 

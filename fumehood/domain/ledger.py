@@ -27,6 +27,10 @@ class Claims:
     attempt: int = 0
     subject: str = ""
     """For `section`: the section's name."""
+    prompt: str = ""
+    """The name of the prompt file that was asked with."""
+    prompt_sha256: str = ""
+    """Of that file before it was filled in."""
     playbook: str = ""
     """SHA-256 of the template's `offline.toml`; used by the offline model only."""
     expires_at: float = 0.0

@@ -50,6 +50,8 @@ class Model:
     """Whether a caller may force it to use a tool."""
     tools: bool = True
     images: bool = True
+    cache_from: int = 0
+    """Tokens of the shortest beginning of a prompt that it keeps for later calls; 0 where it is not asked to."""
     headroom: int = 0
     """Tokens added to `max_tokens` for its thinking."""
 

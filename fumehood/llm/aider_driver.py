@@ -89,6 +89,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
         auto_test=False,
         suggest_shell_commands=False,
         detect_urls=False,
+        # Its last breakpoint stands after the files that are edited, which differ each time: what is kept of them costs
+        # a quarter more and is never read.
         cache_prompts=False,
     )
     aider_allows = coder.allowed_to_edit

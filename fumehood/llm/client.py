@@ -30,6 +30,8 @@ ASKS = 3
 _REPAIRS = 1
 """How often an answer that does not have the shape asked for is sent back with its faults."""
 _CUT = "Your answer was cut off, so it is not used. Give the whole of it again, in fewer words."
+MOST_BREAKPOINTS = 4
+"""More a provider refuses."""
 
 
 class GatewayModel:
@@ -46,13 +48,13 @@ class GatewayModel:
 
     def text(self, call: Call) -> str:
         """Return the answer as text."""
-        return _text_of(self._usable(call, [{"role": "user", "content": call.prompt}]))
+        return _text_of(self._usable(call, [{"role": "user", "content": _content(call)}]))
 
     def answer(self, call: Call, shape: type[Shape]) -> Shape:
         """Return the answer in this shape; an answer that does not fit is shown its faults once."""
         tool = {"name": TOOL, "description": "Give the answer.", "input_schema": shape.model_json_schema()}
         extra = {"tools": [tool], "tool_choice": {"type": "tool", "name": TOOL}}
-        messages: list[dict[str, Any]] = [{"role": "user", "content": call.prompt}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(call)}]
         fault = ""
         for _ in range(1 + _REPAIRS):
             reply = self._usable(call, messages, **extra)
@@ -111,6 +113,19 @@ class GatewayModel:
             # The gateway is on this machine or next to it: a proxy set for the outside must not see its tokens.
             http_client=anthropic.DefaultHttpxClient(trust_env=False, timeout=self._timeout_s),
         )
+
+
+def _content(call: Call) -> str | list[dict[str, Any]]:
+    """Return the prompt in blocks; where its beginning comes again in a later call, the provider is asked to keep it.
+
+    The gateway takes the wish out where a model does not keep so short a beginning, or none.
+    """
+    if not call.repeated:
+        return call.prompt
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text} for text in call.blocks]
+    for number in call.repeated[-MOST_BREAKPOINTS:]:
+        blocks[number - 1]["cache_control"] = {"type": "ephemeral"}
+    return blocks
 
 
 def _raise(status: int, body: object, text: str) -> NoReturn:

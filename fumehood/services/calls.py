@@ -1,10 +1,13 @@
-"""Who asks a model what for: the claims that each call carries."""
+"""What is asked of a model, and who asks what for: the claims that each call carries."""
 
 from __future__ import annotations
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment
 from fumehood.domain.ledger import Claims
+from fumehood.ports import Call, Prompt
+from fumehood.services import templates
+from fumehood.services.world import WriteWorld
 
 TOKEN_LIFE_S = 3600.0
 """Longer than any one call, shorter than a night."""
@@ -20,6 +23,7 @@ def claims_for(
     run: int = 0,
     attempt: int = 0,
     subject: str = "",
+    prompt: Prompt | None = None,
     now: float,
 ) -> Claims:
     """Return the claims of one call; reviews go to the direction's review model."""
@@ -34,6 +38,28 @@ def claims_for(
         run=run,
         attempt=attempt,
         subject=subject,
+        prompt=prompt.name if prompt else "",
+        prompt_sha256=prompt.sha256 if prompt else "",
         playbook=direction.template_files.get("offline.toml", ""),
         expires_at=now + TOKEN_LIFE_S,
     )
+
+
+def question(
+    world: WriteWorld, claims: Claims, prompt: Prompt, *, system: str, max_tokens: int = 4096, temperature: float = 0.7
+) -> Call:
+    """Return a call; beside the words given as `system` it carries the platform's own rules."""
+    return Call(
+        claims=claims,
+        system=world.prompts.render("system", template_system=system).text,
+        prompt=prompt.text,
+        blocks=prompt.blocks,
+        repeated=prompt.repeated,
+        max_tokens=max_tokens,
+        temperature=temperature,
+    )
+
+
+def words_of(world: WriteWorld, direction: Direction) -> tuple[str, str]:
+    """Return a template's own words for a model: who it is, and the task."""
+    return templates.prompt_of(direction.template_files, world.artifacts)
