@@ -1,11 +1,11 @@
-"""The ASGI app: the Messages API for holders of our tokens."""
+"""The ASGI app: the Messages API and OpenAI's chat completions for holders of our tokens."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from fumehood.domain.token import TokenError
 from fumehood.errors import ArtifactsUnavailableError, BadInputError, OverBudgetError, StoreUnavailableError
+from fumehood.gateway import chat
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
 from fumehood.gateway.request import MAX_BYTES
 from fumehood.gateway.upstream import UpstreamError
@@ -25,7 +26,12 @@ from fumehood.observe import traces
 
 T = TypeVar("T")
 
+Shape = Callable[[int, str, str], dict[str, Any]]
+"""Makes the body of an error from its status, kind and sentence."""
+
 _CALLS_AT_ONCE = 256
+_CODES = {401: "invalid_api_key", 402: "insufficient_quota", 403: "model_not_allowed", 429: "rate_limit_exceeded"}
+"""What OpenAI's libraries know an error by beside its status."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +42,8 @@ def create_app(desk: Desk) -> Starlette:
         routes=[
             Route("/v1/messages", doors.messages, methods=["POST"]),
             Route("/v1/messages/count_tokens", doors.count_tokens, methods=["POST"]),
+            Route("/v1/chat/completions", doors.chat, methods=["POST"]),
+            Route("/v1/models", doors.models, methods=["GET"]),
             Route("/healthz", _healthz, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _our_error},
@@ -69,6 +77,32 @@ class _Doors:
             return JSONResponse({"input_tokens": await self._in_thread(lambda: self._desk.count(claims, raw))})
         except Exception as error:  # noqa: BLE001 - as above
             return answer_to(error)
+
+    async def chat(self, request: Request) -> Response:
+        try:
+            return await self._chat(request)
+        except Exception as error:  # noqa: BLE001 - as above
+            return answer_to(error, _chat_shape)
+
+    async def _chat(self, request: Request) -> Response:
+        claims = self._desk.claims(_token(request))
+        raw, parent, created = await _body(request), traces.carried_by(request.headers), int(self._desk.clock.now())
+        exchange = await self._in_thread(
+            lambda: self._desk.open(claims, json.dumps(chat.to_messages(raw)).encode(), parent)
+        )
+        if not exchange.wants_stream:
+            return JSONResponse(chat.completion(await self._in_thread(exchange.send), created))
+        chunks = chat.Chunks(created, with_usage=chat.wants_usage(raw))
+        return _EventStream(await self._in_thread(lambda: exchange.stream(chunks.encode)), self._limiter)
+
+    async def models(self, request: Request) -> Response:
+        try:
+            name = self._desk.claims(_token(request)).model
+            owner = self._desk.models.of(name).upstream
+        except Exception as error:  # noqa: BLE001 - as above
+            return answer_to(error, _chat_shape)
+        model = {"id": name, "object": "model", "created": 0, "owned_by": owner}
+        return JSONResponse({"object": "list", "data": [model]})
 
     @property
     def _limiter(self) -> anyio.CapacityLimiter:
@@ -135,26 +169,34 @@ async def _body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def answer_to(error: Exception) -> Response:
+def _messages_shape(_: int, kind: str, message: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def _chat_shape(status: int, kind: str, message: str) -> dict[str, Any]:
+    return {"error": chat.error(message, kind, _CODES.get(status))}
+
+
+def answer_to(error: Exception, shape: Shape = _messages_shape) -> Response:
     """Return the answer that tells the caller what went wrong, in the shape its client expects."""
     match error:
         case TokenError():
-            return _error(401, "authentication_error", str(error))
+            return _error(401, "authentication_error", str(error), shape)
         case WrongModelError():
-            return _error(403, "permission_error", str(error))
+            return _error(403, "permission_error", str(error), shape)
         case OverBudgetError():
-            return _over_budget(str(error))
+            return _over_budget(str(error), shape)
         case BadInputError():
-            return _error(400, "invalid_request_error", str(error))
+            return _error(400, "invalid_request_error", str(error), shape)
         case UpstreamError():
-            return _error(error.status, error.kind, str(error), problem=_problem(error))
+            return _error(error.status, error.kind, str(error), shape, problem=_problem(error))
         case StoreUnavailableError() | ArtifactsUnavailableError():
             _log.warning("a call was refused: %s", error)
-            return _error(503, "api_error", "The database or the artifacts do not answer now.")
+            return _error(503, "api_error", "The database or the artifacts do not answer now.", shape)
         case ClientDisconnect():
-            return _error(400, "invalid_request_error", "The caller went away.")
+            return _error(400, "invalid_request_error", "The caller went away.", shape)
     _log.error("the gateway failed", exc_info=error)
-    return _error(500, "api_error", "The gateway failed; its log says how.")
+    return _error(500, "api_error", "The gateway failed; its log says how.", shape)
 
 
 def _problem(error: UpstreamError) -> str:
@@ -164,21 +206,21 @@ def _problem(error: UpstreamError) -> str:
     return "urn:fumehood:problem:model-away" if error.retryable else ""
 
 
-def _error(status: int, kind: str, message: str, *, problem: str = "") -> Response:
+def _error(status: int, kind: str, message: str, shape: Shape = _messages_shape, *, problem: str = "") -> Response:
     # The gateway has already tried again where that could help, so its callers need not.
-    body = {"type": "error", "error": {"type": kind, "message": message}}
+    body = shape(status, kind, message)
     if problem:
         body = {"problem": problem, **body}
     return JSONResponse(body, status, headers={"x-should-retry": "false"})
 
 
-def _over_budget(message: str) -> Response:
+def _over_budget(message: str, shape: Shape) -> Response:
     problem = {
+        **shape(402, "billing_error", message),
         "type": "urn:fumehood:problem:over-budget",
         "title": "Over budget",
         "status": 402,
         "detail": message,
-        "error": {"type": "billing_error", "message": message},
     }
     headers = {"x-should-retry": "false"}
     return Response(json.dumps(problem), 402, headers, media_type="application/problem+json")

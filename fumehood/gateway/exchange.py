@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,9 @@ from fumehood.ports import Artifacts, Clock, Store
 _SECRETS = re.compile(r"fhg_[\w.\-]{20,}|sk-[\w\-]{16,}")
 _OK, _DISCONNECTED, _BROKEN = 200, 499, 502
 _LOG = logging.getLogger("fumehood.gateway")
+
+Encode = Callable[[Event], bytes]
+"""Writes an event as the caller's protocol has it; nothing where it has no such thing."""
 
 
 class WrongModelError(FumehoodError):
@@ -120,10 +123,10 @@ class Exchange:
         self.close(_OK, message, message.get("usage") or {})
         return message
 
-    def stream(self) -> Relay:
-        """Return the answer's events; what fails before the first one is raised here."""
+    def stream(self, encode: Encode = sse.encode) -> Relay:
+        """Return the answer's events, written by `encode`; what fails before the first one is raised here."""
         try:
-            return Relay(self, self._upstream.stream(self._reservation.claims, self._body))
+            return Relay(self, self._upstream.stream(self._reservation.claims, self._body), encode)
         except BaseException as error:
             self.fail(error)
             raise
@@ -198,9 +201,10 @@ class Exchange:
 class Relay:
     """Hands a stream's events on, as bytes, and closes the call by what was seen of it."""
 
-    def __init__(self, exchange: Exchange, events: Iterator[Event]) -> None:
+    def __init__(self, exchange: Exchange, events: Iterator[Event], encode: Encode = sse.encode) -> None:
         self._exchange = exchange
         self._events = events
+        self._encode = encode
         self._tally = Tally()
 
     def next(self) -> bytes | None:
@@ -208,18 +212,21 @@ class Relay:
         try:
             event = next(self._events, None)
         except UpstreamError as error:
-            event = {"type": "error", "error": {"type": error.kind, "message": str(error)}}
+            event = _error(error.kind, str(error))
         except BaseException:
             self._finish(500)
             raise
-        if event is None:
+        if event is None and (self._tally.is_whole or self._tally.error is not None):
             self._finish(_OK)
             return None
+        if event is None:
+            # Not every client notices that an end is missing.
+            event = _error("api_error", "The provider's stream broke off.")
         self._tally.see(event)
         if self._tally.is_whole or self._tally.error is not None:
             # Closed before the last event goes out: who has read a stream to its end finds it in the ledger.
             self._finish(_OK)
-        return sse.encode(event)
+        return self._encode(event)
 
     def close(self) -> None:
         """End it early: the caller has gone. What was counted until now is settled."""
@@ -236,6 +243,10 @@ class Relay:
         finally:
             reply = tally.message or {"type": "error", "error": tally.error or {}}
             self._exchange.close(status, reply, tally.usage if tally.message else None)
+
+
+def _error(kind: str, message: str) -> Event:
+    return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def _clean(value: Mapping[str, Any]) -> bytes:

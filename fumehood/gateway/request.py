@@ -16,20 +16,32 @@ _FIELDS = frozenset({
     "stop_sequences", "cache_control", "tools", "tool_choice", "thinking", "output_config", "metadata",
 })  # fmt: skip
 _BLOCKS = frozenset({"text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"})
+_NEEDED: dict[str, dict[str, type]] = {
+    "text": {"text": str},
+    "tool_use": {"id": str, "name": str, "input": dict},
+    "tool_result": {"tool_use_id": str},
+}
+"""What a block cannot be without."""
 _IMAGE_TOKENS = 8192
 """More than any one image can cost."""
 _OVERHEAD_TOKENS = 1024
 """What a provider adds to a prompt by itself, such as its description of tool use."""
 
 
-def parse(raw: bytes, *, counting: bool = False) -> Body:
-    """Return a request body that is sound and bounded; `BadInputError` says what is wrong with it."""
+def json_object(raw: bytes) -> Body:
+    """Return the JSON object that a request's body is; `BadInputError` where it is something else."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise BadInputError("The request body is not JSON.") from error
     if not isinstance(body, dict):
         raise BadInputError("The request body must be a JSON object.")
+    return body
+
+
+def parse(raw: bytes, *, counting: bool = False) -> Body:
+    """Return a request body that is sound and bounded; `BadInputError` says what is wrong with it."""
+    body = json_object(raw)
     if strange := sorted(set(body) - _FIELDS):
         raise BadInputError(f"{strange[0]}: this field is not passed on, because what it costs has no bound.")
     if not isinstance(body.get("model"), str):
@@ -41,6 +53,11 @@ def parse(raw: bytes, *, counting: bool = False) -> Body:
     for tool in _list(body.get("tools", []), "tools"):
         if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
             raise BadInputError("tools: only tools that the caller runs are passed on.")
+        if not isinstance(tool.get("name"), str) or not isinstance(tool.get("input_schema"), dict):
+            raise BadInputError("tools: each needs a `name` and an `input_schema`.")
+    for name in ("tool_choice", "output_config"):
+        if not isinstance(body.get(name) or {}, dict):
+            raise BadInputError(f"{name}: an object is required.")
     _check_blocks(body.get("system", ""), "system")
     return body
 
@@ -59,10 +76,20 @@ def _check_blocks(content: object, where: str) -> None:
         kind = block.get("type") if isinstance(block, dict) else None
         if kind not in _BLOCKS:
             raise BadInputError(f"{where}: a block of type {kind!r} is not passed on.")
-        if kind == "image" and block.get("source", {}).get("type") != "base64":
-            raise BadInputError(f"{where}: an image must be given as base64.")
+        for name, needed in _NEEDED.get(kind, {}).items():
+            if not isinstance(block.get(name), needed):
+                raise BadInputError(f"{where}: a block of type {kind!r} needs its `{name}`.")
+        if kind == "image":
+            _check_image(block.get("source"), where)
         if kind == "tool_result":
             _check_blocks(block.get("content", ""), where)
+
+
+def _check_image(source: object, where: str) -> None:
+    if not isinstance(source, dict) or source.get("type") != "base64":
+        raise BadInputError(f"{where}: an image must be given as base64.")
+    if not isinstance(source.get("media_type"), str) or not isinstance(source.get("data"), str):
+        raise BadInputError(f"{where}: an image needs its `media_type` and its `data`.")
 
 
 def _list(value: object, where: str, least: int = 0) -> list[Any]:
@@ -73,7 +100,7 @@ def _list(value: object, where: str, least: int = 0) -> list[Any]:
 
 def most_input_tokens(body: Mapping[str, Any]) -> int:
     """Return more tokens than the prompt can have: no token is shorter than one byte."""
-    images = sum(1 for block in _blocks(body.get("messages")) if block.get("type") == "image")
+    images = sum(1 for block in blocks_of(body.get("messages")) if block.get("type") == "image")
     said = {key: body[key] for key in ("system", "messages", "tools", "output_config") if key in body}
     size = len(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return size + images * _IMAGE_TOKENS + _OVERHEAD_TOKENS
@@ -84,13 +111,14 @@ def uses_cache(body: Mapping[str, Any]) -> bool:
     return "cache_control" in json.dumps(body)
 
 
-def _blocks(value: object) -> Iterator[Mapping[str, Any]]:
+def blocks_of(value: object) -> Iterator[Mapping[str, Any]]:
+    """Return messages with all their blocks, and the blocks within those."""
     if isinstance(value, list):
         for item in value:
-            yield from _blocks(item)
+            yield from blocks_of(item)
     elif isinstance(value, Mapping):
         yield value
-        yield from _blocks(value.get("content"))
+        yield from blocks_of(value.get("content"))
 
 
 def estimate_tokens(text: str) -> int:

@@ -55,6 +55,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     models = importlib.import_module("aider.models")
     name = f"anthropic/{request['model']}"
+    # LiteLLM asks OpenAI for what it knows as a model of theirs, whatever stands before its name.
+    importlib.import_module("litellm").open_ai_chat_completion_models.discard(request["model"])
     # Given here, or it is fetched from the web.
     facts = {
         "max_tokens": request["max_tokens"],

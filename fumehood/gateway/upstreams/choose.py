@@ -10,11 +10,16 @@ from fumehood.gateway.models import Models, Source
 from fumehood.gateway.upstream import Upstream
 from fumehood.gateway.upstreams.anthropic import NAMES, AnthropicUpstream
 from fumehood.gateway.upstreams.faults import Faulty
+from fumehood.gateway.upstreams.http import Names
 from fumehood.gateway.upstreams.offline import OfflineModel
+from fumehood.gateway.upstreams.openai import OpenAiUpstream
 from fumehood.ports import Artifacts
 
 Key = Callable[[str], str | None]
 """Returns the key of a name, or None where there is none."""
+
+_PROVIDERS = {"openai": "OpenAI", "deepseek": "DeepSeek", "openrouter": "OpenRouter"}
+"""How upstreams are called in sentences; others by their own name."""
 
 
 def upstreams(models: Models, artifacts: Artifacts, key: Key, faults: Sequence[str] = ()) -> Mapping[str, Upstream]:
@@ -32,4 +37,9 @@ def _upstream(source: Source, artifacts: Artifacts, key: Key, faults: Sequence[s
         return Faulty(offline, faults, line) if faults else offline
     if source.kind == "anthropic":
         return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=NAMES)
+    if source.kind == "openai":
+        names = Names(provider=_PROVIDERS.get(source.name, source.name), key=source.key)
+        return OpenAiUpstream(
+            source.base_url, key=lambda: key(source.key), names=names, line=line, limit_field=source.limit_field
+        )
     raise BadInputError(f"upstreams.{source.name}: there is no kind {source.kind!r}.")
