@@ -155,6 +155,8 @@ def _source(file: str, name: str, told: dict[str, Any]) -> Source:
         raise BadInputError(f"{where}: `kind` must be one of {', '.join(KINDS)}.")
     if told["kind"] == "openai" and not str(told.get("base_url", "")).startswith(("https://", "http://")):
         raise BadInputError(f"{where}: `base_url` must be where it listens, such as https://api.openai.com/v1.")
+    if told["kind"] in {"bedrock", "vertex"} and not told.get("region"):
+        raise BadInputError(f"{where}: `region` must be where its models are, such as us-east-1.")
     if told.get("most_at_once", 1) < 1:
         raise BadInputError(f"{where}: `most_at_once` must be at least 1.")
     return Source(name=name, **told)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from fumehood.errors import BadInputError
+from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.line import Line
 from fumehood.gateway.models import Models, Source
 from fumehood.gateway.upstream import Upstream
 from fumehood.gateway.upstreams.anthropic import NAMES, AnthropicUpstream
+from fumehood.gateway.upstreams.bedrock import BedrockUpstream
+from fumehood.gateway.upstreams.http import Names
 from fumehood.gateway.upstreams.offline import OfflineModel
+from fumehood.gateway.upstreams.vertex import VertexUpstream
 from fumehood.ports import Artifacts
 
 Key = Callable[[str], str | None]
@@ -27,4 +31,10 @@ def _upstream(source: Source, artifacts: Artifacts, key: Key) -> Upstream:
         return OfflineModel(artifacts)
     if source.kind == "anthropic":
         return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=NAMES)
+    if source.kind == "bedrock":
+        names = Names(provider="Amazon Bedrock", key=source.key, variable=VARIABLES.get(source.key, ""))
+        return BedrockUpstream(source, names=names, key=lambda: key(source.key), line=line)
+    if source.kind == "vertex":
+        names = Names(provider="Google Vertex AI", key=source.key, variable=VARIABLES.get(source.key, ""))
+        return VertexUpstream(source, names=names, key=lambda: key(source.key), line=line)
     raise BadInputError(f"upstreams.{source.name}: there is no kind {source.kind!r}.")
