@@ -110,6 +110,14 @@ class Models:
         """Return every model that costs something known, by name."""
         return {name: model for name, model in sorted(self._models.items()) if not model.free}
 
+    def all(self) -> dict[str, Model]:
+        """Return every model of the table, by name."""
+        return dict(sorted(self._models.items()))
+
+    def keys(self) -> dict[str, str]:
+        """Return the names of the keys that upstreams take, each with the kind of upstream that takes it."""
+        return {source.key: source.kind for _, source in sorted(self.sources.items()) if source.key}
+
     def of(self, name: str) -> Model:
         """Return what is known of a model; `BadInputError` when its price is unknown and that is not allowed.
 

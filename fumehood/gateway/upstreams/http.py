@@ -49,7 +49,8 @@ class Names:
 
     def no_key(self) -> UpstreamError:
         """Return the error of a call for which there is no key."""
-        told = f"There is no key for {self.provider}; give one with `fumehood keys set {self.key}`."
+        wins = f", or in {self.variable}, which wins" if self.variable else ""
+        told = f"There is no key for {self.provider}; give one with `fumehood keys set {self.key}`{wins}."
         return UpstreamError(told, status=NO_KEY, kind="api_error", mendable=True)
 
     def refused_key(self) -> UpstreamError:
