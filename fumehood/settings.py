@@ -72,6 +72,8 @@ class Settings(FileSettings):
     """Broker of the Celery workers; not used by `fumehood run`."""
     models: str = ""
     """A file of models, upstreams and prices that adds to the one that is shipped and wins over it; TOML."""
+    allow_unpriced: bool = False
+    """Whether a model may be asked whose price is not known; what it costs is not counted, so no budget caps it."""
     anthropic_base_url: str = ""
     """Where the gateway's Anthropic upstream sends calls; empty is where the table of models says."""
     offline_faults: tuple[str, ...] = ()

@@ -41,8 +41,11 @@ def _changing(routes: APIRouter, context: Context) -> None:
         """Submit a research direction; the work is done by the workers.
 
         What the admin's policy refuses is answered with `refused-by-policy` and the rule's name. What it wants a person
-        for is held (`policy`) until an admin has looked at it.
+        for is held (`policy`) until an admin has looked at it. A model must be one of `GET /v1/models`; where its
+        provider has no key, the direction is held later (`no_model`).
         """
+        for model in (asked.model, asked.review_model or asked.review.model or asked.model):
+            context.models.of(model)
         submission = submissions.Submission(
             template=asked.template,
             text=asked.text,

@@ -76,7 +76,7 @@ def run(
         checks.writable(out)
         checks.models(settings, planned)
         checks.no_gpu(asked.profile)
-        if asked.text is not None and checks.is_offline(asked.model):
+        if asked.text is not None and checks.is_offline(settings, asked.model):
             progress.say("the offline model answers from the template's playbook and does not read --text")
     checks.room(settings)
     progress.start("checking the sandbox and LaTeX")

@@ -25,7 +25,15 @@ from fumehood.gateway.upstream import Message, Upstream, UpstreamError
 from fumehood.observe import context, metrics, traces
 from fumehood.ports import Artifacts, Clock, Store
 
-_SECRETS = re.compile(r"fhg_[\w.\-]{20,}|sk-[\w\-]{16,}")
+_SECRETS = re.compile(
+    r"""
+      fhg_[\w.\-]{20,} | sk-[\w\-]{16,}
+    | (?: ABSK | bedrock-api-key- )[\w+/=\-]{20,} | ya29\.[\w.\-]{20,}
+    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?-----END[ ][A-Z ]*PRIVATE[ ]KEY-----(?:\\n)*
+    """,
+    re.VERBOSE,
+)
+"""As they stand in JSON, on one line."""
 _OK, _DISCONNECTED, _BROKEN = 200, 499, 502
 _LOG = logging.getLogger("fumehood.gateway")
 

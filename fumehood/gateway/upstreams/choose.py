@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from fumehood.errors import BadInputError
+from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.line import Line
 from fumehood.gateway.models import Models, Source
 from fumehood.gateway.upstream import Upstream
 from fumehood.gateway.upstreams.anthropic import NAMES, AnthropicUpstream
+from fumehood.gateway.upstreams.bedrock import BedrockUpstream
 from fumehood.gateway.upstreams.faults import Faulty
 from fumehood.gateway.upstreams.http import Names
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.gateway.upstreams.openai import OpenAiUpstream
+from fumehood.gateway.upstreams.vertex import VertexUpstream
 from fumehood.ports import Artifacts
 
 Key = Callable[[str], str | None]
@@ -38,8 +41,15 @@ def _upstream(source: Source, artifacts: Artifacts, key: Key, faults: Sequence[s
     if source.kind == "anthropic":
         return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=NAMES)
     if source.kind == "openai":
-        names = Names(provider=_PROVIDERS.get(source.name, source.name), key=source.key)
+        provider = _PROVIDERS.get(source.name, source.name)
+        names = Names(provider=provider, key=source.key, variable=VARIABLES.get(source.key, ""))
         return OpenAiUpstream(
             source.base_url, key=lambda: key(source.key), names=names, line=line, limit_field=source.limit_field
         )
+    if source.kind == "bedrock":
+        names = Names(provider="Amazon Bedrock", key=source.key, variable=VARIABLES.get(source.key, ""))
+        return BedrockUpstream(source, names=names, key=lambda: key(source.key), line=line)
+    if source.kind == "vertex":
+        names = Names(provider="Google Vertex AI", key=source.key, variable=VARIABLES.get(source.key, ""))
+        return VertexUpstream(source, names=names, key=lambda: key(source.key), line=line)
     raise BadInputError(f"upstreams.{source.name}: there is no kind {source.kind!r}.")
