@@ -25,6 +25,7 @@ from fumehood.observe import traces
 
 T = TypeVar("T")
 
+TOKEN_REFUSED = "urn:fumehood:problem:token-refused"  # noqa: S105 - a problem's name
 _CALLS_AT_ONCE = 256
 _log = logging.getLogger(__name__)
 
@@ -139,11 +140,11 @@ def answer_to(error: Exception) -> Response:
     """Return the answer that tells the caller what went wrong, in the shape its client expects."""
     match error:
         case TokenError():
-            return _error(401, "authentication_error", str(error))
+            return _error(401, "authentication_error", str(error), problem=TOKEN_REFUSED)
         case WrongModelError():
             return _error(403, "permission_error", str(error))
         case OverBudgetError():
-            return _over_budget(str(error))
+            return _over_budget(error)
         case BadInputError():
             return _error(400, "invalid_request_error", str(error))
         case UpstreamError():
@@ -172,12 +173,14 @@ def _error(status: int, kind: str, message: str, *, problem: str = "") -> Respon
     return JSONResponse(body, status, headers={"x-should-retry": "false"})
 
 
-def _over_budget(message: str) -> Response:
+def _over_budget(error: OverBudgetError) -> Response:
+    message = str(error)
     problem = {
         "type": "urn:fumehood:problem:over-budget",
         "title": "Over budget",
         "status": 402,
         "detail": message,
+        "cap": str(error.cap),
         "error": {"type": "billing_error", "message": message},
     }
     headers = {"x-should-retry": "false"}

@@ -157,6 +157,7 @@ def _edit(
         failure=f"attempt {last.number} of {ATTEMPTS} ended {last.verdict}\n{last.error_tail}" if last else "",
     )
     claims = claims_for(
+        world,
         direction,
         "coder",
         experiment=experiment,
@@ -164,7 +165,6 @@ def _edit(
         index=idea.index,
         run=index,
         attempt=attempt,
-        now=world.clock.now(),
     )
     files = {path: sources.pop(path) for path in editable}
     return world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, editable, sources)
@@ -277,7 +277,7 @@ def run_done(world: WriteWorld, step: Step) -> Change:
         output=f"{run.description}\n{line}\n{world.artifacts.get(run.log).decode(errors='replace')[-2000:]}",
         facts=json.dumps(_note_facts(world, direction, experiment, run)),
     )
-    claims = claims_for(direction, "notes", experiment=experiment, idea=idea.name, run=run.index, now=world.clock.now())
+    claims = claims_for(world, direction, "notes", experiment=experiment, idea=idea.name, run=run.index)
     said = world.model.text(
         Call(claims=claims, system="You keep a laboratory notebook.", prompt=prompt.text, max_tokens=1000)
     )

@@ -116,8 +116,7 @@ def _ask(
         number=str(index + 1),
         total=str(direction.ideas),
     )
-    now = world.clock.now()
-    claims = claims_for(direction, "idea", index=index, now=now)
+    claims = claims_for(world, direction, "idea", index=index)
     answer = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), IdeaAnswer)
     for number in range(2, REFLECTIONS + 1):
         if answer.exhausted:
@@ -129,7 +128,7 @@ def _ask(
             round=str(number),
             rounds=str(REFLECTIONS),
         )
-        claims = claims_for(direction, "reflection", index=index, attempt=number, now=world.clock.now())
+        claims = claims_for(world, direction, "reflection", index=index, attempt=number)
         thought = world.model.answer(Call(claims=claims, system=system, prompt=again.text), IdeaAnswer)
         if thought.title.strip() and thought.experiment.strip():
             # What a thought leaves out stays as it was.

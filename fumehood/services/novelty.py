@@ -53,7 +53,7 @@ def check_novelty(world: WriteWorld, step: Step) -> Change:
             round=str(number),
             rounds=str(ROUNDS),
         )
-        claims = claims_for(direction, "novelty_query", idea=idea.name, attempt=number, now=world.clock.now())
+        claims = claims_for(world, direction, "novelty_query", idea=idea.name, attempt=number)
         query = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), QueryAnswer).query
         if not query or not query.strip():
             break
@@ -85,7 +85,7 @@ def _decide(
         found=_shown({one.key: one for one in near}),
         facts=json.dumps(facts),
     )
-    claims = claims_for(direction, "novelty_decision", idea=idea.name, now=world.clock.now())
+    claims = claims_for(world, direction, "novelty_decision", idea=idea.name)
     answer = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), DecisionAnswer)
     if answer.decision not in {Novelty.NOVEL, Novelty.NOT_NOVEL, Novelty.UNKNOWN}:
         return Novelty.UNKNOWN, "the model gave no usable verdict"

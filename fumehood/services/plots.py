@@ -108,13 +108,13 @@ def _fitted(
         failure=error,
     )
     claims = claims_for(
+        world,
         direction,
         "plot",
         experiment=experiment,
         idea=idea.name,
         index=idea.index,
         attempt=attempt,
-        now=world.clock.now(),
     )
     files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
     shown = {"plot.py": files.pop("plot.py")}

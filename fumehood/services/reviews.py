@@ -216,12 +216,12 @@ def _judged(world: WriteWorld, subject: Subject, checks: list[Check]) -> dict[st
         ),
     )
     claims = claims_for(
+        world,
         subject.direction,
         "review",
         experiment=subject.experiment,
         idea=subject.idea.name,
         index=subject.idea.index,
-        now=world.clock.now(),
     )
     call = Call(
         claims=claims,

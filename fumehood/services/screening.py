@@ -133,9 +133,7 @@ def _judged(
     if len(text) > MOST_CHARACTERS:
         return _no_answer(f"it is longer than {MOST_CHARACTERS} characters, too long to be judged")
     prompt = world.prompts.render("judge", instructions=judge.instructions, kind=told.subject.value, text=text)
-    claims = claims_for(
-        direction, "judge", experiment=experiment, run=run, subject=told.subject.value, now=world.clock.now()
-    )
+    claims = claims_for(world, direction, "judge", experiment=experiment, run=run, subject=told.subject.value)
     call = Call(
         claims=dataclasses.replace(claims, model=judge.model),
         system=SYSTEM,

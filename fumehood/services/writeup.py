@@ -203,13 +203,13 @@ def _ask_again(world: WriteWorld, subject: Subject, section: str, draft: str, pr
 def _call(world: WriteWorld, subject: Subject, role: str, section: str, prompt: str) -> Call:
     words, _ = templates.prompt_of(subject.direction.template_files, world.artifacts)
     claims = claims_for(
+        world,
         subject.direction,
         role,
         experiment=subject.experiment,
         idea=subject.idea.name,
         index=subject.idea.index,
         subject=section,
-        now=world.clock.now(),
     )
     system = world.prompts.render("system", template_system=words).text
     return Call(claims=claims, system=system, prompt=prompt, max_tokens=8000)
