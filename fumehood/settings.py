@@ -88,6 +88,8 @@ class Settings(FileSettings):
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None
     """The Python of the environment that holds Aider; empty means `.venv-coder` of the checkout, where it is there."""
+    coder_cap_usd: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """What all calls of one session of Aider may cost; a session that comes to it ends."""
     run_dir: Path = Path("/run/fumehood")
     """Where volumes and the lab are mounted for sandboxes; every parent is 0711."""
     egress: str = "live"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
+from fumehood.domain.caps import Cap
 from fumehood.domain.token import mint
 from fumehood.errors import ModelUnavailableError, OverBudgetError
 from fumehood.observe import traces
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 TOOL = "answer"
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
+_TOKEN_REFUSED = 401
+"""The gateway takes the token for no call any more, or takes none of this worker's; a person must look."""
 _OVER_BUDGET = 402
 _REFUSED = 424
 """The provider refuses the platform's key or account, so a person must mend it."""
@@ -35,7 +38,7 @@ MOST_BREAKPOINTS = 4
 
 
 class GatewayModel:
-    """Asks a model through the gateway, each time with a token for exactly that call."""
+    """Asks a model through the gateway, each time with a token that ends soon, for what the call's claims say."""
 
     def __init__(
         self, url: str, secret: bytes, clock: Clock, *, timeout_s: float = 900.0, token_life_s: float = 3600.0
@@ -132,8 +135,10 @@ def _raise(status: int, body: object, text: str) -> NoReturn:
     detail = body.get("error") if isinstance(body, Mapping) else None
     message = str(detail.get("message")) if isinstance(detail, Mapping) else text
     if status == _OVER_BUDGET:
-        raise OverBudgetError(message)
-    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500, mendable=status == _REFUSED)
+        cap = str(body.get("cap", "")) if isinstance(body, Mapping) else ""
+        raise OverBudgetError(message, is_directions=cap == Cap.DIRECTION, cap=cap)
+    mendable = status in {_REFUSED, _TOKEN_REFUSED}
+    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500, mendable=mendable)
 
 
 def _fault_of(reply: Message) -> str:

@@ -14,6 +14,7 @@ TOKEN_LIFE_S = 3600.0
 
 
 def claims_for(
+    world: WriteWorld,
     direction: Direction,
     role: str,
     *,
@@ -24,13 +25,23 @@ def claims_for(
     attempt: int = 0,
     subject: str = "",
     prompt: Prompt | None = None,
-    now: float,
 ) -> Claims:
-    """Return the claims of one call; reviews go to the direction's review model."""
+    """Return the claims of one call; reviews go to the direction's review model.
+
+    All calls of one role that one claim of a step makes for an experiment have one token's id. It opens nothing once
+    the step is no longer in this claim's hands.
+    """
+    of = experiment.id if experiment else None
+    in_hand = world.in_hand
+    token = in_hand.tokens.get((role, of), "") if in_hand else ""
+    if not token:
+        token = world.clock.new_id("tok")
+    if in_hand:
+        in_hand.tokens[role, of] = token
     return Claims(
         tenant=direction.tenant,
         direction_id=direction.id,
-        experiment_id=experiment.id if experiment else None,
+        experiment_id=of,
         role=role,
         model=direction.review_model if role == "review" else direction.model,
         idea=idea,
@@ -41,7 +52,10 @@ def claims_for(
         prompt=prompt.name if prompt else "",
         prompt_sha256=prompt.sha256 if prompt else "",
         playbook=direction.template_files.get("offline.toml", ""),
-        expires_at=now + TOKEN_LIFE_S,
+        id=token,
+        step=in_hand.step.id if in_hand else "",
+        fence=in_hand.step.fence if in_hand else 0,
+        expires_at=world.clock.now() + TOKEN_LIFE_S,
     )
 
 

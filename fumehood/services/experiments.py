@@ -159,6 +159,7 @@ def _edit(
         failure=f"attempt {last.number} of {ATTEMPTS} ended {last.verdict}\n{last.error_tail}" if last else "",
     )
     claims = claims_for(
+        world,
         direction,
         "coder",
         experiment=experiment,
@@ -167,7 +168,6 @@ def _edit(
         run=index,
         attempt=attempt,
         prompt=prompt,
-        now=world.clock.now(),
     )
     files = {path: sources.pop(path) for path in editable}
     return world.coder.edit(question(world, claims, prompt, system=system), files, editable, sources)
@@ -285,13 +285,13 @@ def run_done(world: WriteWorld, step: Step) -> Change:
         facts=json.dumps(_note_facts(world, direction, experiment, run)),
     )
     claims = claims_for(
+        world,
         direction,
         "notes",
         experiment=experiment,
         idea=idea.name,
         run=run.index,
         prompt=prompt,
-        now=world.clock.now(),
     )
     said = world.model.text(question(world, claims, prompt, system="You keep a laboratory notebook.", max_tokens=1000))
     said = said.strip()[:LONGEST_NOTE]

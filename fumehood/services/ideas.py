@@ -112,7 +112,7 @@ def _ask(
         "parent": found,
     }
     prompt = world.prompts.render("idea", **given, guidance=guidance, number=str(index + 1), total=str(direction.ideas))
-    claims = claims_for(direction, "idea", index=index, prompt=prompt, now=world.clock.now())
+    claims = claims_for(world, direction, "idea", index=index, prompt=prompt)
     answer = world.model.answer(question(world, claims, prompt, system=system), IdeaAnswer)
     for number in range(2, REFLECTIONS + 1):
         if answer.exhausted:
@@ -124,7 +124,7 @@ def _ask(
             round=str(number),
             rounds=str(REFLECTIONS),
         )
-        claims = claims_for(direction, "reflection", index=index, attempt=number, prompt=again, now=world.clock.now())
+        claims = claims_for(world, direction, "reflection", index=index, attempt=number, prompt=again)
         thought = world.model.answer(question(world, claims, again, system=system), IdeaAnswer)
         if thought.title.strip() and thought.experiment.strip():
             # What a thought leaves out stays as it was.

@@ -53,9 +53,7 @@ def check_novelty(world: WriteWorld, step: Step) -> Change:
             round=str(number),
             rounds=str(ROUNDS),
         )
-        claims = claims_for(
-            direction, "novelty_query", idea=idea.name, attempt=number, prompt=prompt, now=world.clock.now()
-        )
+        claims = claims_for(world, direction, "novelty_query", idea=idea.name, attempt=number, prompt=prompt)
         query = world.model.answer(question(world, claims, prompt, system=system), QueryAnswer).query
         if not query or not query.strip():
             break
@@ -87,7 +85,7 @@ def _decide(
         found=_shown(near),
         facts=json.dumps(facts),
     )
-    claims = claims_for(direction, "novelty_decision", idea=idea.name, prompt=prompt, now=world.clock.now())
+    claims = claims_for(world, direction, "novelty_decision", idea=idea.name, prompt=prompt)
     answer = world.model.answer(question(world, claims, prompt, system=system), DecisionAnswer)
     if answer.decision not in {Novelty.NOVEL, Novelty.NOT_NOVEL, Novelty.UNKNOWN}:
         return Novelty.UNKNOWN, "the model gave no usable verdict"

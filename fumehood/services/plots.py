@@ -110,6 +110,7 @@ def _fitted(
         failure=error,
     )
     claims = claims_for(
+        world,
         direction,
         "plot",
         experiment=experiment,
@@ -117,7 +118,6 @@ def _fitted(
         index=idea.index,
         attempt=attempt,
         prompt=prompt,
-        now=world.clock.now(),
     )
     files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
     shown = {"plot.py": files.pop("plot.py")}

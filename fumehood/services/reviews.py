@@ -220,13 +220,13 @@ def _judged(world: WriteWorld, subject: Subject, checks: list[Check]) -> dict[st
         ),
     )
     claims = claims_for(
+        world,
         subject.direction,
         "review",
         experiment=subject.experiment,
         idea=subject.idea.name,
         index=subject.idea.index,
         prompt=prompt,
-        now=world.clock.now(),
     )
     call = question(world, claims, prompt, system=system, temperature=0.1)
     judges = not subject.direction.review_model.startswith("offline")

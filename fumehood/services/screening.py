@@ -134,13 +134,13 @@ def _judged(
         return _no_answer(f"it is longer than {MOST_CHARACTERS} characters, too long to be judged")
     prompt = world.prompts.render("judge", instructions=judge.instructions, kind=told.subject.value, text=text)
     claims = claims_for(
+        world,
         direction,
         "judge",
         experiment=experiment,
         run=run,
         subject=told.subject.value,
         prompt=prompt,
-        now=world.clock.now(),
     )
     claims = dataclasses.replace(claims, model=judge.model)
     call = question(world, claims, prompt, system=SYSTEM, max_tokens=1000, temperature=0.0)

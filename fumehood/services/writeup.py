@@ -209,6 +209,7 @@ def _said(world: WriteWorld, subject: Subject, role: str, section: str, prompt: 
     """Return what a model writes, as much of it as a section can be."""
     system, _ = words_of(world, subject.direction)
     claims = claims_for(
+        world,
         subject.direction,
         role,
         experiment=subject.experiment,
@@ -216,7 +217,6 @@ def _said(world: WriteWorld, subject: Subject, role: str, section: str, prompt: 
         index=subject.idea.index,
         subject=section,
         prompt=prompt,
-        now=world.clock.now(),
     )
     said = world.model.text(question(world, claims, prompt, system=system, max_tokens=8000))
     if len(said) <= LONGEST_SECTION:

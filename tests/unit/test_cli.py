@@ -25,6 +25,8 @@ import fumehood
 from fumehood.cli import children, machine, output, template
 from fumehood.cli import run as running
 from fumehood.cli.main import main
+from fumehood.domain import caps
+from fumehood.domain.caps import Cap
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.step import Event
 from fumehood.errors import FumehoodError, MachineUnfitError, ModelUnavailableError, OverBudgetError, WorkFailedError
@@ -537,6 +539,24 @@ class TestEnds:
         with pytest.raises(OverBudgetError, match=r"1\.00 USD is used up\. Raise --budget-usd and give --resume"):
             running.raise_for(lab.direction(), lab.store, lab.artifacts)
         assert OverBudgetError.exit_status == 4
+
+    @pytest.mark.parametrize(
+        ("cap", "option"),
+        [
+            (Cap.CALL, "--budget-call-usd"),
+            (Cap.EXPERIMENT, "--budget-experiment-usd"),
+            (Cap.DIRECTION, "--budget-usd"),
+            (Cap.TOKEN, "that setting"),
+        ],
+    )
+    def test_each_cap_has_what_raises_it(self, lab: Laboratory, cap: Cap, option: str) -> None:
+        direction = dataclasses.replace(lab.submit(), hold=Hold.OVER_BUDGET)
+        with pytest.raises(OverBudgetError) as refused:
+            caps.check(cap, 1.0, 0.5, 2.0)
+        with lab.store.begin() as tx:
+            tx.events.append(Event(direction_id=direction.id, kind="over_budget", text=f"held: {refused.value}"))
+        with pytest.raises(OverBudgetError, match=f"Raise {option} and give --resume"):
+            running.raise_for(direction, lab.store, lab.artifacts)
 
     def test_a_raised_budget_lifts_the_hold(self, lab: Laboratory) -> None:
         self.held(lab)

@@ -18,6 +18,7 @@ from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.direction import Direction
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import Claims
+from fumehood.domain.token import TokenError
 from fumehood.errors import BadInputError, FumehoodError, ModelUnavailableError, OverBudgetError
 from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
@@ -243,6 +244,29 @@ def test_a_driver_that_dies_or_does_not_start_is_told(room: Room, tmp_path: Path
     died = room.edit(python=script(tmp_path, "sys.exit('no aider here')"))
     assert "no aider here" in died.problems[0]
     assert "could not be started" in room.edit(python=tmp_path / "missing").problems[0]
+
+
+@pytest.mark.parametrize("cap", ["token", "direction", "experiment"])
+def test_a_session_at_its_own_cap_keeps_what_it_changed(room: Room, tmp_path: Path, cap: str) -> None:
+    refusal = bytes(answer_to(OverBudgetError("The token's own cap is $5.00.", cap=cap)).body).decode()
+    change = "(pathlib.Path(request['folder']) / 'experiment.py').write_text('lr = 3')\n"
+    said = f"print(json.dumps({{'said': [{refusal!r}]}}))"
+    if cap == "token":
+        done = room.edit(python=script(tmp_path, change + said))
+        assert done.changed == ("experiment.py",)
+        assert "own cap" in done.problems[0]
+    for body in (said,) if cap == "token" else (change + said,):
+        with pytest.raises(OverBudgetError, match="own cap") as refused:
+            room.edit(python=script(tmp_path, body))
+        assert (refused.value.cap, refused.value.is_directions) == (cap, cap == "direction")
+        assert ("FUMEHOOD_CODER_CAP_USD" in str(refused.value)) is (cap == "token")
+
+
+def test_a_refused_token_waits_for_a_person(room: Room, tmp_path: Path) -> None:
+    refusal = bytes(answer_to(TokenError("The token was revoked by an administrator.")).body).decode()
+    with pytest.raises(ModelUnavailableError, match="revoked") as refused:
+        room.edit(python=script(tmp_path, f"print(json.dumps({{'said': [{refusal!r}]}}))"))
+    assert refused.value.mendable
 
 
 def test_a_refusal_for_want_of_budget_is_not_hidden(room: Room, tmp_path: Path) -> None:
