@@ -28,6 +28,8 @@ _FENCE = re.compile(
 )
 _PROGRAMS = frozenset({"a program", "checks and reviewers"})
 """Whose words are not compared: they tell of a machine, of times and of numbers."""
+_TOLD = frozenset({"error"})
+"""Of the facts, what a program said when it failed."""
 _SAME = frozenset({"the code", "the archive of ideas", "the idea", "people", "the researcher", "your last answer"})
 """Whose words are compared to the letter: nothing in them was measured."""
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")
@@ -192,7 +194,7 @@ def _in_facts(old: Any, new: Any, path: str) -> str:
         for name in [*old, *(name for name in new if name not in old)]:
             if name not in old or name not in new:
                 return f"in {path}: {name} {'is new' if name in new else 'is gone'}"
-            if found := _in_facts(old[name], new[name], f"{path}/{name}"):
+            if name not in _TOLD and (found := _in_facts(old[name], new[name], f"{path}/{name}")):
                 return found
         return ""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):

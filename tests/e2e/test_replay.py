@@ -59,7 +59,7 @@ def written(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         asked = ("--template", "2d_diffusion", "--profile", "tiny", "--sandbox", "local", "--model", MODEL)
         done = house.call("run", *asked, "--ideas", "1", "--runs", "1", "--out", str(out))
     assert done.returncode == 0, done.stderr[-3000:]
-    yield house, out
+    return house, out
 
 
 def test_a_direction_of_a_provider_comes_to_the_same_without_it(written: tuple[House, Path]) -> None:
