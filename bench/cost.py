@@ -36,7 +36,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from fumehood.gateway.app import create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.models import Model, Models
 from fumehood.gateway.prices import Tokens
+from fumehood.gateway.upstream import Upstream
 from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
 from fumehood.literature.index import load
 from fumehood.llm.client import GatewayModel
@@ -168,22 +169,26 @@ def template() -> dict[str, str]:
     return {name: path.read_text() for name, path in files.items() if "__pycache__" not in name}
 
 
+def carry_out(lab: Laboratory, answering: Mapping[str, Upstream], models: Models, ideas: int, runs: int) -> None:
+    """Carry a direction out in this process, each call through a gateway that listens on this machine."""
+    desk = Desk(
+        store=lab.store, artifacts=lab.artifacts, clock=lab.clock, secret=SECRET, upstreams=answering, models=models,
+    )  # fmt: skip
+    with provider.serving(create_app(desk)) as gateway:
+        model = GatewayModel(gateway, SECRET, lab.clock)
+        object.__setattr__(lab.write, "model", model)
+        object.__setattr__(lab.write, "coder", SearchReplaceCoder(model))
+        lab.submit(ideas=ideas, runs=runs, model=MODEL, review_model=MODEL, text="Study noise schedules.")
+        lab.go_on()
+        model.close()
+
+
 def measure(lab: Laboratory, ideas: int, runs: int) -> dict[str, Any]:
     """Carry a direction out and return what it cost."""
     double = provider.Provider(Busy(), Kept())
     with provider.serving(double.app) as url:
         upstream = AnthropicUpstream(url, key=lambda: provider.KEY)
-        desk = Desk(
-            store=lab.store, artifacts=lab.artifacts, clock=lab.clock, secret=SECRET,
-            upstreams={"anthropic": upstream}, models=Models.shipped(),
-        )  # fmt: skip
-        with provider.serving(create_app(desk)) as gateway:
-            model = GatewayModel(gateway, SECRET, lab.clock)
-            object.__setattr__(lab.write, "model", model)
-            object.__setattr__(lab.write, "coder", SearchReplaceCoder(model))
-            lab.submit(ideas=ideas, runs=runs, model=MODEL, review_model=MODEL, text="Study noise schedules.")
-            lab.go_on()
-            model.close()
+        carry_out(lab, {"anthropic": upstream}, Models.shipped(), ideas, runs)
         upstream.close()
     price = Models.shipped().of(MODEL)
     direction = lab.direction()

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -90,8 +91,11 @@ class Part:
     """Whether it is told where the gateway is; it is started again when that changes."""
 
 
-def gateway() -> Part:
-    """Return the gateway; it is handed the providers' keys that were in the environment."""
+def gateway(replay: Path | None = None) -> Part:
+    """Return the gateway; it is handed the providers' keys that were in the environment, but for a replay."""
+    if replay:
+        words = ("--port", "0", "--with-parent", "--replay", str(replay))
+        return Part(name="gateway", module="fumehood.gateway", words=words, tells_gateway=True)
     keys = handover.handed_file()
     handed = () if keys is None else ("--keys-fd", str(keys))
     return Part(

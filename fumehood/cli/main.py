@@ -192,6 +192,30 @@ def verify(
 
 
 @app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(help="A direction's finished folder, or an experiment's within one.")],
+    template_name: Annotated[
+        str, typer.Option("--template", help="A folder with the template as it was; else the shipped one is taken.")
+    ] = "",
+    sandbox: SandboxOption = "local",
+    out: Annotated[Path | None, typer.Option(help="Keep the repeated direction's folder here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat a recorded direction: its programs run again, its models' answers come from the record."""
+    from fumehood.cli.replay import lines_of
+    from fumehood.cli.replay import replay as repeat
+
+    progress = output.Progress(as_json=as_json)
+    done = repeat(Settings(), folder, template=template_name, sandbox=sandbox, out=out, progress=progress)
+    if as_json:
+        told = {"same": done.found.same, "different": done.found.different, "measured": done.found.measured}
+        output.print_json({"holds": done.found.holds, **told})
+    else:
+        output.print_lines(lines_of(done))
+    raise typer.Exit(0 if done.found.holds else 1)
+
+
+@app.command()
 def doctor(sandbox: SandboxOption = "auto", as_json: AsJson = False) -> None:
     """Say what this machine can do, promise by promise."""
     told = machine.examine(Settings(), sandbox)

@@ -138,8 +138,16 @@ def _lifted(store: Store, direction: Direction, asked: submissions.Submission) -
     return direction
 
 
-def follow(settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress) -> None:
-    """Start the workers and show events until a direction needs no more work.
+def follow(
+    settings: Settings,
+    store: Store,
+    direction: Direction,
+    sandbox: str,
+    progress: Progress,
+    *,
+    replay: Path | None = None,
+) -> None:
+    """Start the workers and show events until a direction needs no more work; models are asked, or a record is.
 
     Raises `ConflictError` when another command is carrying the direction out.
     """
@@ -147,7 +155,7 @@ def follow(settings: Settings, store: Store, direction: Direction, sandbox: str,
         if not mine:
             raise ConflictError(f"Another command is carrying {direction.id} out: wait for it, or stop it first.")
         _free(store, direction)
-        _follow(settings, store, direction, sandbox, progress)
+        _follow(settings, store, direction, sandbox, progress, replay)
 
 
 def _free(store: Store, direction: Direction) -> None:
@@ -157,12 +165,14 @@ def _free(store: Store, direction: Direction) -> None:
             tx.steps.renew(step, until=0.0)
 
 
-def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress) -> None:
+def _follow(
+    settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress, replay: Path | None
+) -> None:
     with store.begin(write=False) as tx:
         past = tx.events.since(direction.id, 0, 1_000_000)
     seen = past[-1].seq if past else 0
     try:
-        with Children(settings, (gateway(), *workers(sandbox, direction.id))) as children:
+        with Children(settings, (gateway(replay), *workers(sandbox, direction.id))) as children:
             while True:
                 with store.begin(write=False) as tx:
                     events = tx.events.since(direction.id, seen)

@@ -14,7 +14,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--with-parent", action="store_true", help="stop when standard input closes")
     parser.add_argument("--keys-fd", type=int, help="an open file that holds provider keys; they win over all others")
     parser.add_argument("--allow-remote", action="store_true", help="listen on an address that others can reach")
+    parser.add_argument("--replay", type=Path, help="answer from the record of this folder, and ask no provider")
     parser.add_argument("--allow-unpriced", action="store_true", help="pass models on whose price is not known")
     return parser
 
@@ -85,7 +87,10 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     from fumehood.gateway.exchange import Desk
     from fumehood.gateway.keys import Keys, handed
     from fumehood.gateway.models import Models
+    from fumehood.gateway.record import Record
+    from fumehood.gateway.upstream import Upstream
     from fumehood.gateway.upstreams.choose import upstreams
+    from fumehood.gateway.upstreams.replay import NAME, Replay, models_of
     from fumehood.observe.start import start
     from fumehood.settings import Settings
     from fumehood.store.clock import SystemClock
@@ -101,12 +106,18 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
             models.sources["anthropic"], base_url=settings.anthropic_base_url
         )
     artifacts = open_artifacts(settings)
+    answering: Mapping[str, Upstream] = upstreams(
+        models, artifacts, lambda name: named.get(name) or keys.get(name), settings.offline_faults
+    )
+    if options.replay:
+        record = Record.read(options.replay)
+        models, answering = models_of(record), {NAME: Replay(record)}
     desk = Desk(
         store=open_store(settings.resolved_database_url),
         artifacts=artifacts,
         clock=SystemClock(),
         secret=tokens.secret_of(settings),
-        upstreams=upstreams(models, artifacts, lambda name: named.get(name) or keys.get(name), settings.offline_faults),
+        upstreams=answering,
         models=models,
     )
     if abandoned := desk.accounts.close_abandoned():

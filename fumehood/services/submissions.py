@@ -102,6 +102,23 @@ def submit(
     return made
 
 
+def submit_again(store: Store, clock: Clock, direction: Direction, policy: Policy) -> Direction:
+    """Make the first step of a recorded direction due, whose files are kept already, in a database that lacks it."""
+    told = screening.of_direction(direction)
+    checked = Checked(
+        direction=direction,
+        actor=LOCAL_ACTOR,
+        first=first_step(direction.id),
+        policy=policy,
+        told=told,
+        found=screening.by_rules(policy, direction, told),
+    )
+    (made,) = accept(store, clock, (checked,))
+    if isinstance(made, FumehoodError):
+        raise made
+    return made
+
+
 def check(
     store: Store,
     artifacts: Artifacts,
