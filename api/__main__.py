@@ -21,6 +21,7 @@ from api.rates import Rates
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import cursor_secret, public_pem, trusted_keys
 from fumehood.errors import FumehoodError, MachineUnfitError
+from fumehood.gateway.models import Models
 from fumehood.observe.start import start
 from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
@@ -46,6 +47,9 @@ def main() -> int:
     try:
         start("api", settings)
         policy = screening.load(settings.policy)
+        models = Models.shipped(settings.models, allow_unknown=settings.allow_unpriced)
+        if policy.judge:
+            models.of(policy.judge.model)
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         migrate.upgrade(settings.resolved_database_url)
         given = bytes.fromhex(settings.cursor_secret.get_secret_value())
@@ -72,6 +76,7 @@ def main() -> int:
         rates=rates,
         cursor_key=cursor_key,
         policy=policy,
+        models=models,
         public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
         needs={"broker": queue.check} if isinstance(queue, CeleryQueue) else {},
     )

@@ -131,20 +131,35 @@ class BudgetChange(BaseModel):
     usd: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
 
 
+_TAKEN: dict[str, Any] = {
+    "usd": 1.25,
+    "tokens": 81_000,
+    "input_tokens": 60_000,
+    "cached_tokens": 12_000,
+    "output_tokens": 9_000,
+    "cpu_s": 310.5,
+    "gpu_s": 0.0,
+    "bytes": 1_048_576,
+    "running": 1,
+    "gpus": 0,
+}
+
+
 class Taken(BaseModel):
     """What is spent or reserved."""
 
-    model_config = _example(usd=1.25, tokens=81_000, cpu_s=310.5, gpu_s=0.0, bytes=1_048_576, running=1, gpus=0)
+    model_config = _example(**_TAKEN)
     usd: float
     tokens: int
+    """Those of calls under way at the most that they may be; the next three are what calls really used."""
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
     cpu_s: float
     gpu_s: float
     bytes: int
     running: int
     gpus: int
-
-
-_TAKEN = {"usd": 1.25, "tokens": 81_000, "cpu_s": 310.5, "gpu_s": 0.0, "bytes": 1_048_576, "running": 1, "gpus": 0}
 
 
 class UsageRead(BaseModel):
@@ -171,6 +186,15 @@ class UsageRead(BaseModel):
             total=Taken.model_validate(total),
             today=Taken.model_validate(today),
         )
+
+
+class TokenRevoked(BaseModel):
+    """A token of the gateway that opens nothing any more."""
+
+    model_config = _example(id="tok_01kaw3v9m1c7d2e5f8g0h3j6kq", at=1.8e9)
+    id: str
+    at: float
+    """When it was revoked."""
 
 
 class LeaseRead(BaseModel):

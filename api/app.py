@@ -40,13 +40,16 @@ def create_app(
     feed: Feed | None = None,
     needs: Mapping[str, Check] | None = None,
     policy: Policy = screening.NO_POLICY,
+    models: Models | None = None,
 ) -> FastAPI:
     """Return the application; every route but the open ones of the door asks for a key.
 
     `cursor_key` signs cursors, the same in every process of an installation; `public_keys` returns the signing keys
     as PEM, by fingerprint. `needs` are further checks of `/readyz`, such as the broker's. The rules of `policy` screen
-    directions and ideas as they come in; the workers screen all by the same file.
+    directions and ideas as they come in; the workers screen all by the same file. A direction may name the `models`,
+    which are those that the gateway knows; left out, those that come with the platform.
     """
+    models = models or Models.shipped()
     app = FastAPI(
         title="Fumehood",
         version="1",
@@ -57,7 +60,7 @@ def create_app(
     )
     problem.install(app)
     feed = feed or Feed(store)
-    meters = Meters(StoreFigures(store, clock, {*Models.shipped().known(), "offline"}), lambda: feed.streams)
+    meters = Meters(StoreFigures(store, clock, set(models.all())), lambda: feed.streams)
     # What is added last stands outermost: whoever is turned away at the door is seen too.
     app.add_middleware(Door, authenticate=lambda text: keys.authenticate(store, clock, text), rates=rates)
     app.add_middleware(Access, meters=meters, new_id=lambda: clock.new_id("req"))
@@ -70,6 +73,7 @@ def create_app(
         cursors=Cursors(cursor_key),
         feed=feed,
         policy=policy,
+        models=models,
         accept=GroupCommit(partial(submissions.accept, store, clock)),
         public_keys=public_keys,
     )

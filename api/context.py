@@ -21,6 +21,7 @@ from api.views import Page
 from fumehood.domain.direction import Direction
 from fumehood.domain.policy import Policy
 from fumehood.errors import BadInputError
+from fumehood.gateway.models import Models
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import keys
 from fumehood.services.browsing import Shelf
@@ -86,6 +87,8 @@ class Context:
     feed: Feed
     policy: Policy
     """What comes in is screened by its rules."""
+    models: Models
+    """Those that the gateway knows; whether it has a key for one is not the API's to know."""
     accept: Callable[[Checked], Direction]
     """Stores a submission, together with others that came at the same moment."""
     known_templates: KnownTemplates = field(default_factory=KnownTemplates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
@@ -17,14 +17,25 @@ NAME = r"^[!-~]+$"
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 
+_BUDGET: dict[str, Any] = {
+    "usd": 5.0,
+    "usd_per_experiment": 1.5,
+    "usd_per_call": 0.25,
+    "gpu_seconds": None,
+    "wall_s": 3600.0,
+}
+
+
 class Budget(BaseModel):
     """The most that a direction may cost; null is no limit."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"usd": 5.0, "gpu_seconds": None, "wall_s": 3600.0}]}
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_BUDGET]})
     usd: Amount | None = None
     """What models may cost."""
+    usd_per_experiment: Amount | None = None
+    """What the calls for one experiment may cost; over it only that experiment is held."""
+    usd_per_call: Amount | None = None
+    """What one call of a model may cost at most."""
     gpu_seconds: Amount | None = None
     """Once they are used up, no execution begins."""
     wall_s: Amount | None = None
@@ -56,6 +67,7 @@ class DirectionCreate(BaseModel):
                     "ideas": 3,
                     "runs": 2,
                     "profile": "tiny",
+                    "budget": _BUDGET,
                 }
             ]
         },
@@ -103,7 +115,7 @@ class DirectionRead(BaseModel):
                     "profile": "tiny",
                     "ideas": 3,
                     "runs": 2,
-                    "budget": {"usd": 5.0, "gpu_seconds": None, "wall_s": None},
+                    "budget": _BUDGET,
                     "priority": 0,
                     "parent": None,
                     "strategy": "list",
@@ -146,7 +158,13 @@ class DirectionRead(BaseModel):
             profile=direction.profile,
             ideas=direction.ideas,
             runs=direction.runs,
-            budget=Budget(usd=direction.budget_usd, gpu_seconds=direction.budget_gpu_s, wall_s=direction.budget_wall_s),
+            budget=Budget(
+                usd=direction.budget_usd,
+                usd_per_experiment=direction.budget_usd_per_experiment,
+                usd_per_call=direction.budget_usd_per_call,
+                gpu_seconds=direction.budget_gpu_s,
+                wall_s=direction.budget_wall_s,
+            ),
             priority=direction.priority,
             parent=direction.parent,
             strategy=direction.strategy,

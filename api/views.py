@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from fumehood.domain.experiment import Experiment, Run
+from fumehood.gateway.models import Model
+from fumehood.gateway.prices import Rates
 
 T = TypeVar("T")
 _DIRECTION = "dir_01kaw3v6rsv2xq8s5y9m4tz7hn"
@@ -258,19 +260,83 @@ class TemplatesRead(BaseModel):
     items: list[TemplateRead]
 
 
-class ModelRead(BaseModel):
-    """A model whose price is known, in USD per million tokens."""
+class LongPricesRead(BaseModel):
+    """What a whole call costs whose prompt is longer than so many tokens."""
 
-    model_config = _example(name="offline", input_usd=0.0, output_usd=0.0)
-    name: str
+    model_config = _example(
+        above_tokens=200_000, input_usd=6.0, output_usd=22.5, cache_read_usd=0.6, cache_write_usd=7.5
+    )
+    above_tokens: int
     input_usd: float
     output_usd: float
+    cache_read_usd: float
+    cache_write_usd: float
+
+
+class CapabilitiesRead(BaseModel):
+    """What a model takes."""
+
+    model_config = _example(tools=True, forced_tools=True, images=True, sampling=True)
+    tools: bool
+    forced_tools: bool
+    """Whether a caller may force it to use one."""
+    images: bool
+    sampling: bool
+    """Whether it takes temperature, top_p and top_k."""
+
+
+_MODEL: dict[str, Any] = {
+    "name": "claude-sonnet-4-6",
+    "upstream": "anthropic",
+    "free": False,
+    "input_usd": 3.0,
+    "output_usd": 15.0,
+    "cache_read_usd": 0.3,
+    "cache_write_usd": 3.75,
+    "long": None,
+    "capabilities": {"tools": True, "forced_tools": True, "images": True, "sampling": True},
+}
+
+
+class ModelRead(BaseModel):
+    """A model, what it costs in USD per million tokens, and what it takes."""
+
+    model_config = _example(**_MODEL)
+    name: str
+    upstream: str
+    """Who answers."""
+    free: bool
+    input_usd: float
+    output_usd: float
+    cache_read_usd: float
+    cache_write_usd: float
+    long: LongPricesRead | None
+    capabilities: CapabilitiesRead
+
+    @classmethod
+    def of(cls, name: str, facts: Model) -> ModelRead:
+        """Return a model as it is shown."""
+        long = facts.long_rates
+        return cls(
+            name=name,
+            upstream=facts.upstream,
+            free=facts.free,
+            **_prices(facts.rates),
+            long=LongPricesRead(above_tokens=facts.long_above, **_prices(long)) if long else None,
+            capabilities=CapabilitiesRead(
+                tools=facts.tools, forced_tools=facts.forced_tools, images=facts.images, sampling=facts.sampling
+            ),
+        )
+
+
+def _prices(rates: Rates) -> dict[str, float]:
+    return {f"{name}_usd": getattr(rates, name) for name in ("input", "output", "cache_read", "cache_write")}
 
 
 class ModelsRead(BaseModel):
     """The models that a direction may name."""
 
-    model_config = _example(items=[{"name": "offline", "input_usd": 0.0, "output_usd": 0.0}])
+    model_config = _example(items=[_MODEL])
     items: list[ModelRead]
 
 
@@ -307,6 +373,16 @@ class SummaryRead(BaseModel):
         mean_score=4.0,
         max_score=4.0,
         cost_usd=0.0,
+        usage=[
+            {
+                "stage": "ideas",
+                "calls": 3,
+                "input_tokens": 9000,
+                "cached_tokens": 12000,
+                "output_tokens": 1500,
+                "usd": 0.05,
+            }
+        ],
         experiments=[],
         error="",
     )
@@ -324,5 +400,6 @@ class SummaryRead(BaseModel):
     mean_score: float | None
     max_score: float | None
     cost_usd: float
+    usage: list[dict[str, Any]]
     experiments: list[dict[str, Any]]
     error: str

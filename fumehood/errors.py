@@ -71,13 +71,17 @@ class ArtifactsUnavailableError(MachineUnfitError):
 
 
 class OverBudgetError(FumehoodError):
-    """A quota or a budget refuses; `is_directions` says that it stops all of a direction, not one experiment."""
+    """A quota or a budget refuses; `is_directions` says that it stops all of a direction, not one experiment.
+
+    `cap` names whose cap it is, where a call of a model was refused: a word of `domain.caps.Cap`.
+    """
 
     exit_status = 4
 
-    def __init__(self, message: str = "", *, is_directions: bool = False) -> None:
+    def __init__(self, message: str = "", *, is_directions: bool = False, cap: str = "") -> None:
         super().__init__(message)
         self.is_directions = is_directions
+        self.cap = cap
 
 
 class PolicyError(FumehoodError):

@@ -25,6 +25,7 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step
 from fumehood.domain.tenant import Key, Switch, Tenant
+from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 
 T = TypeVar("T")
@@ -216,7 +217,7 @@ class Ledger(Protocol):
         """Return the reservations of model calls that no other line has closed, oldest first."""
 
     def balance(self, account: str) -> Balance:
-        """Return the sum over an account: a direction, a tenant, or a tenant's day (`ledger.day_account`)."""
+        """Return the sum over an account: a direction, and the others that `ledger.accounts` names."""
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""
@@ -258,6 +259,13 @@ class Replies(Collection[Reply], Protocol):
         """
 
 
+class Revocations(Collection[Revocation], Protocol):
+    """The gateway's tokens that open nothing any more."""
+
+    def forget(self, *, before: float) -> None:
+        """Remove what was revoked before that time."""
+
+
 class Transaction(Protocol):
     """All collections, in one transaction."""
 
@@ -270,6 +278,7 @@ class Transaction(Protocol):
     tenants: Collection[Tenant]
     keys: Collection[Key]
     switches: Collection[Switch]
+    revocations: Revocations
     replies: Replies
     feedback: Collection[Feedback]
     leases: Collection[Lease]
@@ -307,6 +316,10 @@ class Call:
     claims: Claims
     system: str
     prompt: str
+    blocks: tuple[str, ...] = ()
+    """The prompt in pieces; empty where it is in one."""
+    repeated: tuple[int, ...] = ()
+    """As a `Prompt` has it: where a provider may keep what it has read until there."""
     max_tokens: int = 4096
     temperature: float = 0.7
 
@@ -397,15 +410,20 @@ class Clock(Protocol):
 class Prompt:
     """A filled-in prompt file."""
 
+    name: str
     text: str
     sha256: str
-    """Of the file before it was filled in."""
+    """Of the file before it was filled in, with the tips that it brings."""
+    blocks: tuple[str, ...] = ()
+    """The same text in pieces."""
+    repeated: tuple[int, ...] = ()
+    """How many of the pieces, from the first, come again in a later call: the shortest such beginning first."""
 
 
 class Prompts(Protocol):
     """The prompt files."""
 
-    def render(self, name: str, **fields: str) -> Prompt:
+    def render(self, name: str, **fields: str | tuple[str, ...]) -> Prompt:
         """Fill in a prompt; `KeyError` for an unknown name or a field left open."""
 
 

@@ -72,8 +72,12 @@ class Settings(FileSettings):
     """Broker of the Celery workers; not used by `fumehood run`."""
     models: str = ""
     """A file of models, upstreams and prices that adds to the one that is shipped and wins over it; TOML."""
+    allow_unpriced: bool = False
+    """Whether a model may be asked whose price is not known; what it costs is not counted, so no budget caps it."""
     anthropic_base_url: str = ""
     """Where the gateway's Anthropic upstream sends calls; empty is where the table of models says."""
+    offline_faults: tuple[str, ...] = ()
+    """Ways in which every third call to the offline model fails on purpose; a JSON list."""
     model_tries: int = Field(default=5, ge=1)
     """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""
@@ -84,6 +88,8 @@ class Settings(FileSettings):
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None
     """The Python of the environment that holds Aider; empty means `.venv-coder` of the checkout, where it is there."""
+    coder_cap_usd: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """What all calls of one session of Aider may cost; a session that comes to it ends."""
     run_dir: Path = Path("/run/fumehood")
     """Where volumes and the lab are mounted for sandboxes; every parent is 0711."""
     egress: str = "live"

@@ -37,6 +37,10 @@ FROM packages AS packages-api
 RUN PIP_CERT=/etc/ssl/certs/ca-certificates.crt pip install --no-cache-dir --constraint constraints.txt \
     --editable '.[api,postgres,s3]'
 
+FROM packages AS packages-gateway
+RUN PIP_CERT=/etc/ssl/certs/ca-certificates.crt pip install --no-cache-dir --constraint constraints.txt \
+    --editable '.[bedrock,postgres,s3,vertex]'
+
 FROM packages AS packages-run
 RUN PIP_CERT=/etc/ssl/certs/ca-certificates.crt pip install --no-cache-dir --constraint constraints.txt \
     --editable '.[worker,docker,postgres,s3]'
@@ -49,7 +53,7 @@ EXPOSE 8000
 CMD ["python", "-m", "api", "--host", "0.0.0.0"]
 
 FROM python AS gateway
-COPY --from=packages /opt/venv /opt/venv
+COPY --from=packages-gateway /opt/venv /opt/venv
 COPY . .
 USER 10001:10001
 EXPOSE 8010

@@ -74,8 +74,12 @@ SECRETS = {
     "fumehood_cursor_secret": Secret(_random),
     # The one key that the API asks for.
     "fumehood_api_key": Secret(_api_key),
-    # Empty means no provider: the offline model only.
+    # Empty means none of that provider's models; all of them empty, the offline model only.
     "anthropic_api_key": Secret(_nothing),
+    "aws_bearer_token_bedrock": Secret(_nothing),
+    "deepseek_api_key": Secret(_nothing),
+    "openai_api_key": Secret(_nothing),
+    "openrouter_api_key": Secret(_nothing),
 }
 """In the order in which they are made: what is derived stands after what it is made from."""
 

@@ -19,7 +19,7 @@ from tests.object_stores import ObjectStore
 
 OURS = Settings()
 """The user's own settings, read before a test's environment is cleaned: they say where the lab was built."""
-PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "OPENAI_")
+PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "AWS_", "DEEPSEEK_", "GOOGLE_", "OPENAI_", "OPENROUTER_")
 DOCKERD_LOG = os.environ.get("DOCKERD_OF_TESTS", "")
 """Where the engine writes that `scripts/with_docker` started for these tests alone; empty where it is somebody's."""
 ESCAPE = Path(__file__).parent / "escape"

@@ -85,7 +85,7 @@ def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder
     python = coder_python(settings)
     if python is None:
         return SearchReplaceCoder(model)
-    return AiderCoder(python, gateway_url, tokens.secret_of(settings), SystemClock())
+    return AiderCoder(python, gateway_url, tokens.secret_of(settings), SystemClock(), cap_usd=settings.coder_cap_usd)
 
 
 def coder_python(settings: Settings) -> Path | None:

@@ -20,6 +20,7 @@ from api.admin_views import (
     SwitchRead,
     TenantCreate,
     TenantRead,
+    TokenRevoked,
     UsageRead,
     WorkPause,
     WorkResume,
@@ -30,7 +31,7 @@ from api.views import Page
 from fumehood.domain.audit import HEAD
 from fumehood.domain.step import Side
 from fumehood.errors import TamperedError
-from fumehood.services import administration, approvals, audit, keys, switches, tenants
+from fumehood.services import administration, approvals, audit, keys, revoking, switches, tenants
 
 Head = Annotated[str, Query(pattern=HEAD, description="An earlier answer's `head`, which must still be there.")]
 Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Entries after this number.")]
@@ -104,6 +105,13 @@ def _keys(routes: APIRouter, context: Context) -> None:
     def revoke_key(key_id: str, by: AskedBy) -> KeyRead:
         """Let a key open nothing any more; revoking twice is the same as once."""
         return KeyRead.model_validate(keys.revoke(store, clock, by.key, administration.key(store, key_id).id))
+
+    @routes.post("/tokens/{token_id}/revoke", summary="Revoke a gateway token", responses=errors(404))
+    def revoke_token(token_id: str, by: AskedBy, once: AskedOnce, response: Response) -> TokenRevoked:
+        """Let a token of the gateway open nothing any more; calls that it has under way end, and are paid for."""
+        revoked = revoking.revoke(store, clock, by.key, token_id, once)
+        say_replayed(response, once)
+        return TokenRevoked(id=revoked.id, at=revoked.at)
 
 
 def _quotas(routes: APIRouter, context: Context) -> None:

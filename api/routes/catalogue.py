@@ -18,14 +18,12 @@ from api.views import (
     TemplateRead,
     TemplatesRead,
 )
-from fumehood.gateway.models import Models
 from fumehood.services import templates, tenants
 
 
 def router(context: Context) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["catalogue"])
-    models = Models.shipped().known()
 
     @routes.get(
         "/v1/signing-keys",
@@ -58,13 +56,11 @@ def router(context: Context) -> APIRouter:
 
     @routes.get("/v1/models", summary="List the models", dependencies=GUARDED, responses=errors())
     def list_models() -> ModelsRead:
-        """Return the models whose price is known; only such a model can be asked."""
-        return ModelsRead(
-            items=[
-                ModelRead(name=name, input_usd=facts.rates.input, output_usd=facts.rates.output)
-                for name, facts in models.items()
-            ]
-        )
+        """Return the models that are free or whose price is known, with who answers and what each takes.
+
+        Whether there is a key for one is not told.
+        """
+        return ModelsRead(items=[ModelRead.of(name, facts) for name, facts in context.models.all().items()])
 
     @routes.get("/v1/reports/summary", summary="Read the results table", dependencies=GUARDED, responses=errors(404))
     def read_summary(

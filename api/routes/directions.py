@@ -41,8 +41,11 @@ def _changing(routes: APIRouter, context: Context) -> None:
         """Submit a research direction; the work is done by the workers.
 
         What the admin's policy refuses is answered with `refused-by-policy` and the rule's name. What it wants a person
-        for is held (`policy`) until an admin has looked at it.
+        for is held (`policy`) until an admin has looked at it. A model must be one of `GET /v1/models`; where its
+        provider has no key, the direction is held later (`no_model`).
         """
+        for model in (asked.model, asked.review_model or asked.review.model or asked.model):
+            context.models.of(model)
         submission = submissions.Submission(
             template=asked.template,
             text=asked.text,
@@ -55,6 +58,8 @@ def _changing(routes: APIRouter, context: Context) -> None:
             seed=asked.seed,
             sandbox=asked.sandbox,
             budget_usd=asked.budget.usd,
+            budget_usd_per_experiment=asked.budget.usd_per_experiment,
+            budget_usd_per_call=asked.budget.usd_per_call,
             budget_gpu_s=asked.budget.gpu_seconds,
             budget_wall_s=asked.budget.wall_s,
             priority=asked.priority,
@@ -97,7 +102,15 @@ def _changing(routes: APIRouter, context: Context) -> None:
         """Put a budget in the place of the one that was; what that one held goes on."""
         known = context.shelf(by).direction(direction_id)
         changed = guidance.set_budget(
-            store, clock, by.key, known.id, usd=given.usd, gpu_s=given.gpu_seconds, wall_s=given.wall_s
+            store,
+            clock,
+            by.key,
+            known.id,
+            usd=given.usd,
+            gpu_s=given.gpu_seconds,
+            wall_s=given.wall_s,
+            usd_per_experiment=given.usd_per_experiment,
+            usd_per_call=given.usd_per_call,
         )
         _hint_both(context)
         return DirectionRead.of(changed)

@@ -26,18 +26,23 @@ from worker import worlds
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="A tenant's id.")]
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; all when left out.")]
 Key = Annotated[str, typer.Argument(metavar="ID", help="A key's id.")]
+Token = Annotated[
+    str, typer.Argument(metavar="ID", help="A gateway token's id, as calls and the gateway's log name it.")
+]
 Held = Annotated[str, typer.Argument(metavar="ID", help="Of the direction, the idea or the experiment.")]
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 
 app = typer.Typer(help="Tenants, keys, quotas, budgets and switches of a server.", no_args_is_help=True)
 tenant_app = typer.Typer(help="Who uses the server.", no_args_is_help=True)
 key_app = typer.Typer(help="What lets them in.", no_args_is_help=True)
+token_app = typer.Typer(help="What lets work ask models.", no_args_is_help=True)
 quota_app = typer.Typer(help="How much of each thing they may have.", no_args_is_help=True)
 budget_app = typer.Typer(help="How much they may spend.", no_args_is_help=True)
 lease_app = typer.Typer(help="Who holds a GPU now.", no_args_is_help=True)
 for name, inner in (
     ("tenant", tenant_app),
     ("key", key_app),
+    ("token", token_app),
     ("quota", quota_app),
     ("budget", budget_app),
     ("lease", lease_app),
@@ -92,6 +97,13 @@ def revoke_key(key: Key, url: Url = "", as_json: AsJson = False) -> None:
     """Take a key away."""
     with Server.of(Settings(), url) as server:
         _tell(server.delete(f"/v1/admin/keys/{_part(key)}") or {"revoked": key}, as_json=as_json)
+
+
+@token_app.command("revoke")
+def revoke_token(token: Token, url: Url = "", as_json: AsJson = False) -> None:
+    """Let a gateway token ask no model any more."""
+    with Server.of(Settings(), url) as server:
+        _tell(server.post(f"/v1/admin/tokens/{_part(token)}/revoke"), as_json=as_json)
 
 
 @quota_app.command("set")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fumehood.cli import options, output, queue_figures
-from fumehood.errors import MachineUnfitError
+from fumehood.cli import gateway_figures, options, output, queue_figures
+from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.settings import Settings
 from sandbox import overhead as measuring
 from sandbox.choose import choose
@@ -67,6 +67,24 @@ def queue(
             say=_say,
         )
     _keep(told, results, "queue", queue_figures.table(told), as_json=as_json)
+
+
+@app.command("gateway")
+def gateway(
+    turns: Annotated[int, typer.Option("--turns", "-n", min=3, help="How many calls are timed one by one.")] = 200,
+    streams: Annotated[int, typer.Option(min=1, max=240, help="How many streams are read at once.")] = 100,
+    database: Annotated[str, typer.Option(help="postgresql or sqlite.")] = "postgresql",
+    results: Annotated[
+        Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
+    ] = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Measure what the gateway adds to a model call, beside asking a stand-in for the provider directly."""
+    if database not in {"postgresql", "sqlite"}:
+        raise BadInputError(f"--database is postgresql or sqlite, not {database!r}.")
+    with tempfile.TemporaryDirectory(prefix="fumehood-bench-", dir="/var/tmp") as folder:
+        told = gateway_figures.measure(Path(folder), turns=turns, streams=streams, database=database, say=_say)
+    _keep(told, results, "gateway", gateway_figures.table(told), as_json=as_json)
 
 
 def _keep(told: dict[str, Any], results: Path, name: str, lines: Iterable[str], *, as_json: bool) -> None:

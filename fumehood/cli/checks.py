@@ -16,7 +16,7 @@ from fumehood.cli import handover
 from fumehood.domain.direction import Direction
 from fumehood.domain.ids import ID
 from fumehood.errors import BadInputError, MachineUnfitError
-from fumehood.gateway.keys import Keys
+from fumehood.gateway.keys import VARIABLES, Keys
 from fumehood.gateway.models import Models
 from fumehood.services import submissions, templates
 from fumehood.settings import Settings
@@ -110,10 +110,9 @@ def writable(out: Path) -> None:
 def models(settings: Settings, direction: Direction) -> None:
     """Refuse what the gateway would refuse, before any work was done for it."""
     for model in (direction.model, direction.review_model):
-        if not is_offline(model):
-            provided(settings, model)
+        provided(settings, model)
     # A review needs none: it says what was checked.
-    if is_offline(direction.model) and PLAYBOOK not in direction.template_files:
+    if is_offline(settings, direction.model) and PLAYBOOK not in direction.template_files:
         raise BadInputError(
             "The offline model has no playbook for this template: give --model claude-sonnet-4-5 or another, "
             "see `fumehood keys set`."
@@ -121,15 +120,21 @@ def models(settings: Settings, direction: Direction) -> None:
 
 
 def provided(settings: Settings, model: str) -> None:
-    """Refuse a provider's model that the gateway has no key or no price for."""
-    key = Models.shipped(settings.models).source_of(model).key
+    """Refuse a model that the gateway does not know, or has no key or no price for."""
+    key = table(settings).source_of(model).key
     if key and key not in {*handover.names(), *Keys(settings.state_dir).list()}:
-        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set {key}`.")
+        wins = f", or in {VARIABLES[key]}, which wins" if key in VARIABLES else ""
+        raise BadInputError(f"The model {model} needs a key: give it with `fumehood keys set {key}`{wins}.")
 
 
-def is_offline(model: str) -> bool:
+def table(settings: Settings) -> Models:
+    """Return the models that the gateway would know."""
+    return Models.shipped(settings.models, allow_unknown=settings.allow_unpriced)
+
+
+def is_offline(settings: Settings, model: str) -> bool:
     """Say whether a model is the offline one, which answers from the template's playbook."""
-    return model.partition("-")[0] == "offline"
+    return table(settings).source_of(model).kind == "offline"
 
 
 def room(settings: Settings) -> None:

@@ -10,9 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from fumehood.gateway.keys import checked, handed
+from fumehood.gateway.keys import VARIABLES, checked, handed
 
-VARIABLES = {"anthropic": "ANTHROPIC_API_KEY"}
 _NUMBER = "FUMEHOOD_HANDED_KEYS"
 """Tells the command that was started again which of its open files holds the keys."""
 _NAME = "fumehood-keys"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from fumehood.cli import checks, handover
 from fumehood.cli.children import ask_machine
 from fumehood.errors import FumehoodError
 from fumehood.gateway.keys import Keys
@@ -30,7 +31,8 @@ def examine(settings: Settings, adapter: str) -> dict[str, Any]:
     problems += [told["error"]] if told.get("error") else _not_held(told["promises"])
     lab = _tried(lambda: _lab(settings), problems, settings.state_dir)
     coder = _tried(lambda: "aider" if worlds.coder_python(settings) else "search_replace", problems, settings.state_dir)
-    keys = _tried(lambda: list(Keys(settings.state_dir).list()), problems, settings.state_dir)
+    keys = _tried(lambda: _keys(settings), problems, settings.state_dir)
+    takes = _tried(lambda: list(checks.table(settings).keys()), problems, settings.state_dir)
     return {
         "ready": not problems,
         "error": " ".join(problems),
@@ -43,6 +45,7 @@ def examine(settings: Settings, adapter: str) -> dict[str, Any]:
         "latex": shutil.which("pdflatex"),
         "coder": coder,
         "keys": keys,
+        "keys_missing": None if keys is None or takes is None else [name for name in takes if name not in keys],
         "gpus": [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))],
         "services": {"redis": _redis_answers(settings.redis_url), "docker": _docker_answers()},
     }
@@ -67,6 +70,11 @@ def _tried(look: Callable[[], T], problems: list[str], state_dir: Path) -> T | N
     if problem not in problems:
         problems.append(problem)
     return None
+
+
+def _keys(settings: Settings) -> list[str]:
+    """Return the names there is a key for, kept or in the environment."""
+    return sorted({*Keys(settings.state_dir).list(), *handover.names()})
 
 
 def _lab(settings: Settings) -> str:
@@ -108,7 +116,8 @@ def describe(told: Mapping[str, Any]) -> Iterable[str]:
     if told["keys"] is None:
         yield "keys: they may not be read"
     else:
-        yield f"keys: {', '.join(told['keys']) or 'none; the offline model needs none'}"
+        missing = f" (none for {', '.join(told['keys_missing'])})" if told["keys_missing"] else ""
+        yield f"keys: {', '.join(told['keys']) or 'none; the offline model needs none'}{missing}"
     yield f"GPUs: {', '.join(told['gpus']) or 'none'}"
     answers = (f"{name} {'answers' if up else 'does not answer'}" for name, up in told["services"].items())
     yield f"services: {', '.join(answers)}; `fumehood run` needs Docker's only with --sandbox docker"

@@ -82,6 +82,8 @@ def run(
     sandbox: SandboxOption = "auto",
     novelty: options.NoveltyCheck = "on",
     budget_usd: options.Budget = None,
+    budget_experiment_usd: options.ExperimentBudget = None,
+    budget_call_usd: options.CallBudget = None,
     budget_gpu_s: options.GpuBudget = None,
     budget_wall_s: options.WallBudget = None,
     strategy: options.Strategy = "list",
@@ -104,6 +106,8 @@ def run(
         seed=seed,
         sandbox=sandbox,
         budget_usd=budget_usd,
+        budget_usd_per_experiment=budget_experiment_usd,
+        budget_usd_per_call=budget_call_usd,
         budget_gpu_s=budget_gpu_s,
         budget_wall_s=budget_wall_s,
         strategy=strategy,
@@ -114,7 +118,11 @@ def run(
     _tell(done, as_json=as_json)
 
 
-_FIELDS = {"template_name": "template"}
+_FIELDS = {
+    "template_name": "template",
+    "budget_experiment_usd": "budget_usd_per_experiment",
+    "budget_call_usd": "budget_usd_per_call",
+}
 """What a submission calls an option, where that is not the option's own name."""
 
 

@@ -24,6 +24,8 @@ ReviewModel = Annotated[str | None, typer.Option(help="The reviewer's model; the
 Profile = Annotated[str, typer.Option(help="The size, such as tiny or cpu; a GPU is not passed in yet.")]
 NoveltyCheck = Annotated[Literal["on", "off"], typer.Option(help="Whether ideas are checked against the literature.")]
 Budget = Annotated[float | None, typer.Option(help="The most that models may cost.")]
+ExperimentBudget = Annotated[float | None, typer.Option(help="The most that the calls for one experiment may cost.")]
+CallBudget = Annotated[float | None, typer.Option(help="The most that one call of a model may cost.")]
 GpuBudget = Annotated[float | None, typer.Option(help="GPU-seconds after which no execution begins.")]
 WallBudget = Annotated[float | None, typer.Option(help="Seconds of executions after which none begins.")]
 Strategy = Annotated[str, typer.Option(help="How ideas are searched for; `list` is all there is.")]

@@ -34,7 +34,16 @@ COLUMNS: Mapping[str, str] = {
     "max_score": "max score",
     "cost_usd": "cost (USD)",
 }
-TEXTS = ("direction", "model", "template")
+TOKENS: Mapping[str, str] = {
+    "direction": "direction",
+    "stage": "stage",
+    "calls": "calls",
+    "input_tokens": "input",
+    "cached_tokens": "from the cache",
+    "output_tokens": "output",
+    "usd": "cost (USD)",
+}
+TEXTS = ("direction", "model", "template", "stage")
 
 app = typer.Typer()
 
@@ -45,6 +54,9 @@ def report(
     form: Annotated[
         Literal["table", "csv", "json", "latex"], typer.Option("--format", help="How it is printed.")
     ] = "table",
+    by_tokens: Annotated[
+        bool, typer.Option("--tokens", help="Tell the tokens of each stage instead, and how many a cache spared.")
+    ] = False,
     url: Url = "",
     as_json: AsJson = False,
 ) -> None:
@@ -53,12 +65,15 @@ def report(
         kind_of(direction, "dir")
     settings = Settings()
     rows = list(_asked(settings, url, direction) if url or settings.url else _local(settings, direction))
+    columns = TOKENS if by_tokens else COLUMNS
+    if by_tokens:
+        rows = [{"direction": row["direction"], **line} for row in rows for line in row["usage"]]
     if as_json or form == "json":
         output.print_json(rows)
     elif form == "table":
-        output.print_table(table(rows))
+        output.print_table(table(rows, columns))
     else:
-        output.print_lines(WRITERS[form](rows))
+        output.print_lines(WRITERS[form](rows, columns))
 
 
 def _asked(settings: Settings, url: str, direction: str | None) -> Iterator[Row]:
@@ -83,8 +98,10 @@ def _local(settings: Settings, direction: str | None) -> Iterator[Row]:
         store.close()
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: Row, columns: Mapping[str, str] = COLUMNS) -> list[str]:
     """Return a row as texts; papers that nobody judged have no score, and where there is no paper a dash stands."""
+    if columns is TOKENS:
+        return [f"{row[name]:.4f}" if name == "usd" else str(row[name]) for name in columns]
     shown = {**row, "cost_usd": f"{row['cost_usd']:.2f}"}
     for name in ("mean_score", "max_score"):
         unknown = "not judged" if row["papers"] else "-"
@@ -92,35 +109,35 @@ def cells(row: Row) -> list[str]:
     return [str(shown[name]) for name in COLUMNS]
 
 
-def table(rows: Iterable[Row]) -> Table:
+def table(rows: Iterable[Row], columns: Mapping[str, str] = COLUMNS) -> Table:
     """Return the rows as a table for people."""
     made = Table()
-    for name, title in COLUMNS.items():
+    for name, title in columns.items():
         is_text = name in TEXTS
         made.add_column(title, overflow="fold", no_wrap=name == "direction", justify="left" if is_text else "right")
     for row in rows:
-        made.add_row(*cells(row))
+        made.add_row(*cells(row, columns))
     return made
 
 
-def as_csv(rows: Sequence[Row]) -> Iterator[str]:
+def as_csv(rows: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> Iterator[str]:
     """Return the rows as lines of CSV; what is not known is empty."""
-    for line in [list(COLUMNS), *([row[name] for name in COLUMNS] for row in rows)]:
+    for line in [list(columns), *([row[name] for name in columns] for row in rows)]:
         text = io.StringIO()
         csv.writer(text, lineterminator="").writerow(line)
         yield text.getvalue()
 
 
-def as_latex(rows: Sequence[Row]) -> Iterator[str]:
+def as_latex(rows: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> Iterator[str]:
     """Return the rows as a LaTeX table, for the package booktabs."""
-    yield rf"\begin{{tabular}}{{{''.join('l' if name in TEXTS else 'r' for name in COLUMNS)}}}"
+    yield rf"\begin{{tabular}}{{{''.join('l' if name in TEXTS else 'r' for name in columns)}}}"
     yield r"\toprule"
-    yield " & ".join(COLUMNS.values()) + r" \\"
+    yield " & ".join(columns.values()) + r" \\"
     yield r"\midrule"
     for row in rows:
-        yield " & ".join(map(escape, cells(row))) + r" \\"
+        yield " & ".join(map(escape, cells(row, columns))) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
 
 
-WRITERS: Mapping[str, Callable[[Sequence[Row]], Iterable[str]]] = {"csv": as_csv, "latex": as_latex}
+WRITERS: Mapping[str, Callable[[Sequence[Row], Mapping[str, str]], Iterable[str]]] = {"csv": as_csv, "latex": as_latex}

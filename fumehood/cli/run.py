@@ -16,7 +16,9 @@ from fumehood.cli import checks
 from fumehood.cli.children import Children, check_machine, gateway, halt, workers
 from fumehood.cli.options import Adapter
 from fumehood.cli.output import Progress
-from fumehood.domain.direction import Direction, DirectionState, Hold
+from fumehood.domain import caps
+from fumehood.domain.caps import Cap
+from fumehood.domain.direction import BUDGETS, Direction, DirectionState, Hold
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event, StepState
 from fumehood.errors import (
@@ -76,7 +78,7 @@ def run(
         checks.writable(out)
         checks.models(settings, planned)
         checks.no_gpu(asked.profile)
-        if asked.text is not None and checks.is_offline(asked.model):
+        if asked.text is not None and checks.is_offline(settings, asked.model):
             progress.say("the offline model answers from the template's playbook and does not read --text")
     checks.room(settings)
     progress.start("checking the sandbox and LaTeX")
@@ -126,8 +128,7 @@ def _find(store: Store, known: DirectionId, out: Path) -> Direction:
 def _lifted(store: Store, direction: Direction, asked: submissions.Submission) -> Direction:
     """Take over a raised budget, and lift the holds that it or the command itself mends."""
     with store.begin() as tx:
-        names = ("budget_usd", "budget_gpu_s", "budget_wall_s")
-        given = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
+        given = {name: getattr(asked, name) for name in BUDGETS if getattr(asked, name) is not None}
         hold = Hold.NONE if direction.hold in _LIFTED else direction.hold
         direction = dataclasses.replace(direction, hold=hold, **given)
         tx.directions.save(direction)
@@ -179,8 +180,14 @@ def _follow(settings: Settings, store: Store, direction: Direction, sandbox: str
         raise
 
 
-_BUDGETS = {"GPU-seconds": "--budget-gpu-s", "seconds of executions": "--budget-wall-s"}
-"""By what a sentence about a budget says, the option that raises it."""
+_OPTIONS = {
+    "GPU-seconds": "--budget-gpu-s",
+    "seconds of executions": "--budget-wall-s",
+    caps.WORDS[Cap.EXPERIMENT]: "--budget-experiment-usd",
+    caps.WORDS[Cap.CALL]: "--budget-call-usd",
+    caps.WORDS[Cap.TOKEN]: "that setting",
+}
+"""By what a sentence about a budget says, what raises it."""
 
 
 def raise_for(direction: Direction, store: Store, artifacts: Artifacts) -> None:
@@ -190,7 +197,7 @@ def raise_for(direction: Direction, store: Store, artifacts: Artifacts) -> None:
         past = tx.events.since(direction.id, 0, 1_000_000)
     if Hold.OVER_BUDGET in holds:
         why = _last(past, Hold.OVER_BUDGET)
-        option = next((name for words, name in _BUDGETS.items() if words in why), "--budget-usd")
+        option = next((name for words, name in _OPTIONS.items() if words in why), "--budget-usd")
         raise OverBudgetError(f"{why}. Raise {option} and give --resume to go on.")
     if Hold.NO_MODEL in holds:
         raise ModelUnavailableError(f"{_last(past, Hold.NO_MODEL)}. Nothing is lost: give --resume to go on.")

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import httpx
 
-from fumehood.cli import output
+from fumehood.cli import checks, output
 from fumehood.cli.children import Children, Part, check_machine, gateway, halt, workers
 from fumehood.cli.output import Progress
 from fumehood.cli.sandbox import INTERRUPTED
@@ -39,7 +39,10 @@ def serve(settings: Settings, host: str, port: int, sandbox: str, progress: Prog
     Raises the errors of `fumehood.errors` as long as it does not serve. From then on standard output has had its one
     document, so every end is a `SystemExit`: 0 by SIGTERM, 130 by Ctrl-C, 1 when a process dies over and over.
     """
-    screening.load(settings.policy)  # its processes read it too; what they would refuse is said here, once
+    # Its processes read both too; what they would refuse is said here, once.
+    policy, models = screening.load(settings.policy), checks.table(settings)
+    if policy.judge:
+        models.of(policy.judge.model)
     worlds.prepare_state(settings)
     with _ending_once(), worlds.only_one(settings.state_dir / "serve.lock") as mine:
         if not mine:

@@ -46,6 +46,8 @@ class Hold(StrEnum):
     """The admin's policy wants a person; only an admin lifts it, never whoever submitted."""
 
 
+BUDGETS = ("budget_usd", "budget_usd_per_experiment", "budget_usd_per_call", "budget_gpu_s", "budget_wall_s")
+"""The fields of a direction that only people set, while it goes on too."""
 LEAST_PRIORITY, MOST_PRIORITY = -5, 5
 PRIORITY_S = 30.0
 """How much older a step counts beside its tenant's others for each point of its direction's priority, in seconds."""
@@ -101,6 +103,9 @@ class Direction:
     """Base of everything drawn for this direction: seeds of runs are offset by it."""
     sandbox: str = "auto"
     budget_usd: float | None = None
+    budget_usd_per_experiment: float | None = None
+    """US dollars that the calls for one of its experiments may cost."""
+    budget_usd_per_call: float | None = None
     budget_gpu_s: float | None = None
     """GPU-seconds after which no execution begins."""
     budget_wall_s: float | None = None

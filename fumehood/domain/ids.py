@@ -13,7 +13,7 @@ ExecutionId = NewType("ExecutionId", str)
 TenantId = NewType("TenantId", str)
 
 ULID = r"[0-9a-hjkmnp-tv-z]{26}"
-PREFIXES = ("dir", "idea", "exp", "run", "exec", "ten", "key", "step", "evt", "call")
+PREFIXES = ("dir", "idea", "exp", "run", "exec", "ten", "key", "step", "evt", "call", "tok")
 ID = re.compile(rf"(?:{'|'.join(PREFIXES)})_{ULID}\Z")
 IDEA_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 

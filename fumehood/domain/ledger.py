@@ -27,8 +27,19 @@ class Claims:
     attempt: int = 0
     subject: str = ""
     """For `section`: the section's name."""
+    prompt: str = ""
+    """The name of the prompt file that was asked with."""
+    prompt_sha256: str = ""
+    """Of that file before it was filled in."""
     playbook: str = ""
     """SHA-256 of the template's `offline.toml`; used by the offline model only."""
+    id: str = ""
+    """The token's own name, `tok_` and a ULID; the same for all calls of one role in one claim of a step."""
+    step: str = ""
+    """The step that it was minted for; it opens nothing once another fence, or nobody, holds that."""
+    fence: int = 0
+    cap_usd: float | None = None
+    """What all calls with this token may cost together, beside the caps of what they are for; None: no own cap."""
     expires_at: float = 0.0
 
 
@@ -52,6 +63,8 @@ class LedgerEntry:
     tenant: TenantId
     direction_id: DirectionId
     experiment_id: ExperimentId | None = None
+    token: str = ""
+    """The id of the token that a call was made with."""
     kind: str
     """`reserved`, `settled` or `released`."""
     role: str
@@ -89,8 +102,9 @@ def day_account(tenant: TenantId, day: str) -> str:
 
 
 def accounts(entry: LedgerEntry) -> tuple[str, ...]:
-    """Return the accounts that an entry counts in."""
-    return entry.direction_id, entry.tenant, day_account(entry.tenant, entry.day)
+    """Return the accounts that an entry counts in; the narrower ones only where it has them."""
+    narrower = tuple(key for key in (entry.experiment_id, entry.token) if key)
+    return (entry.direction_id, entry.tenant, day_account(entry.tenant, entry.day), *narrower)
 
 
 def plus(balance: Balance, entry: LedgerEntry) -> Balance:
@@ -99,6 +113,9 @@ def plus(balance: Balance, entry: LedgerEntry) -> Balance:
         id=balance.id,
         usd=balance.usd + entry.usd,
         tokens=balance.tokens + entry.tokens,
+        input_tokens=balance.input_tokens + entry.input_tokens,
+        cached_tokens=balance.cached_tokens + entry.cached_tokens,
+        output_tokens=balance.output_tokens + entry.output_tokens,
         cpu_s=balance.cpu_s + entry.cpu_s,
         gpu_s=balance.gpu_s + entry.gpu_s,
         wall_s=balance.wall_s + entry.wall_s,

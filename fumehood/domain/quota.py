@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from fumehood.domain.caps import Cap
 from fumehood.domain.execution import Limits
 from fumehood.domain.ids import ExecutionId, TenantId
 from fumehood.errors import BadInputError, OverBudgetError
@@ -64,11 +65,15 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """The sum of a ledger's entries over one account: a direction, a tenant, or a tenant's day."""
+    """The sum of a ledger's entries over one account: a tenant, its day, a direction, an experiment, or a token."""
 
     id: str
     usd: float = 0.0
     tokens: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    """These three say what settled calls really used; `tokens` counts what is reserved too."""
     cpu_s: float = 0.0
     gpu_s: float = 0.0
     wall_s: float = 0.0
@@ -140,5 +145,6 @@ def _check_one(quotas: Mapping[str, float], name: str, taken: float, more: float
     if more > 0 and name in quotas and taken + more > quotas[name] + _SLACK:
         raise OverBudgetError(
             f"The tenant's quota is {quotas[name]:g} {QUOTAS[name]}; {taken:g} are spent or reserved, and this takes "
-            f"up to {more:g}."
+            f"up to {more:g}.",
+            cap=Cap.DAY if name.endswith("_day") else Cap.TENANT,
         )

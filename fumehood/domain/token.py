@@ -8,12 +8,24 @@ import dataclasses
 import hashlib
 import hmac
 import json
+from dataclasses import dataclass
 
 from fumehood.domain.ledger import Claims
 from fumehood.errors import BadInputError
 
 PREFIX = "fhg_"
+LONGEST_LIFE_S = 24 * 3600.0
+"""No token ends later than this after it is shown, so that a revocation need not be kept for ever."""
 _MAX_LENGTH = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A token that opens nothing any more; kept until every token with this id has ended by itself."""
+
+    id: str
+    """The token's, not its text."""
+    at: float = 0.0
 
 
 class TokenError(BadInputError):
@@ -40,6 +52,8 @@ def read(token: str, secret: bytes, now: float) -> Claims:
         raise TokenError("The token's claims cannot be read.") from error
     if claims.expires_at <= now:
         raise TokenError("The token has expired.")
+    if claims.expires_at > now + LONGEST_LIFE_S:
+        raise TokenError("The token would live for longer than a day.")
     return claims
 
 

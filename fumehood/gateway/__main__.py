@@ -19,13 +19,24 @@ from collections.abc import Sequence
 from pydantic import Field, SecretStr
 
 from fumehood.errors import FumehoodError
+from fumehood.gateway.keys import VARIABLES, checked
 from fumehood.settings import FileSettings
 
 
 class ProviderSettings(FileSettings):
     """Provider keys given to this process alone, in its environment or a secret's file; they win over stored ones."""
 
-    anthropic: SecretStr | None = Field(default=None, validation_alias="ANTHROPIC_API_KEY")
+    anthropic: SecretStr | None = Field(default=None, validation_alias=VARIABLES["anthropic"])
+    bedrock: SecretStr | None = Field(default=None, validation_alias=VARIABLES["bedrock"])
+    deepseek: SecretStr | None = Field(default=None, validation_alias=VARIABLES["deepseek"])
+    openai: SecretStr | None = Field(default=None, validation_alias=VARIABLES["openai"])
+    openrouter: SecretStr | None = Field(default=None, validation_alias=VARIABLES["openrouter"])
+
+    def given(self) -> dict[str, str]:
+        """Return the keys that are there, by name."""
+        values = {name: getattr(self, name) for name in VARIABLES}
+        told = {name: value.get_secret_value() for name, value in values.items() if value is not None}
+        return {name: checked(VARIABLES[name], text) for name, text in told.items() if text.strip()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,11 +93,9 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
 
     settings = Settings()
     start("gateway", settings)
-    keys, given = Keys(settings.state_dir), ProviderSettings().anthropic
-    named = {} if options.keys_fd is None else handed(options.keys_fd)
-    if given:
-        named = {"anthropic": given.get_secret_value(), **named}
-    models = Models.shipped(settings.models, allow_unknown=options.allow_unpriced)
+    keys = Keys(settings.state_dir)
+    named = ProviderSettings().given() | ({} if options.keys_fd is None else handed(options.keys_fd))
+    models = Models.shipped(settings.models, allow_unknown=options.allow_unpriced or settings.allow_unpriced)
     if settings.anthropic_base_url:
         models.sources["anthropic"] = dataclasses.replace(
             models.sources["anthropic"], base_url=settings.anthropic_base_url
@@ -97,7 +106,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         artifacts=artifacts,
         clock=SystemClock(),
         secret=tokens.secret_of(settings),
-        upstreams=upstreams(models, artifacts, lambda name: named.get(name) or keys.get(name)),
+        upstreams=upstreams(models, artifacts, lambda name: named.get(name) or keys.get(name), settings.offline_faults),
         models=models,
     )
     if abandoned := desk.accounts.close_abandoned():

@@ -6,18 +6,16 @@ import dataclasses
 import threading
 from dataclasses import dataclass
 
-from fumehood.domain import quota
-from fumehood.domain.direction import Direction, DirectionState
+from fumehood.domain import caps, quota
+from fumehood.domain.caps import Cap
+from fumehood.domain.direction import Direction
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_account, day_of
 from fumehood.domain.quota import Balance
+from fumehood.domain.step import StepState
 from fumehood.domain.tenant import PLATFORM
-from fumehood.errors import NotFoundError, OverBudgetError
 from fumehood.gateway.tokens import TokenError
 from fumehood.gateway.upstream import UpstreamError
 from fumehood.ports import Clock, Store, Transaction
-
-_SLACK_USD = 1e-9
-"""Slack for sums of floating-point dollars; far below what one token costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +32,8 @@ class Reservation:
 class Accounts:
     """Reserves, settles and releases.
 
-    One gateway serves an installation, and its calls reserve one after the other: so two calls that each fit the
-    budget, but not together, never both pass.
+    Calls reserve one after the other, those of other gateways on the same database too, since of its transactions that
+    write there is one at a time: so two calls that each fit a cap, but not together, never both pass.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -44,21 +42,31 @@ class Accounts:
         self._one_at_a_time = threading.Lock()
 
     def reserve(self, call_id: str, claims: Claims, usd: float, tokens: int) -> Reservation:
-        """Set the worst case aside; `OverBudgetError` when it would pass the direction's budget or a tenant's quota."""
+        """Set the worst case aside.
+
+        Raises `TokenError` when the token opens nothing any more, and `OverBudgetError` when a cap would be passed: of
+        the call, the token, the experiment, the direction, or the tenant.
+        """
         reservation = Reservation(call_id=call_id, claims=claims, usd=usd, tokens=tokens, day=day_of(self._clock.now()))
         with self._one_at_a_time, self._store.begin() as tx:
-            direction = _direction(tx, claims)
-            _check_switch(tx, direction)
+            direction = _admitted(tx, claims)
+            _check_caps(tx, direction, reservation)
             _check_quotas(tx, direction, reservation)
-            if direction.budget_usd is not None and usd > 0:
-                spent = tx.ledger.spent_usd(direction.id)
-                if spent + usd > direction.budget_usd + _SLACK_USD:
-                    raise OverBudgetError(
-                        f"The direction's budget is {_dollars(direction.budget_usd)}; {_dollars(spent)} is spent or "
-                        f"reserved, and this call may cost up to {_dollars(usd)}."
-                    )
             tx.ledger.add(self._entry(reservation, "reserved", usd, tokens))
         return reservation
+
+    def check(self, claims: Claims) -> None:
+        """Refuse a token that opens nothing any more, for what costs nothing."""
+        with self._store.begin(write=False) as tx:
+            _admitted(tx, claims)
+
+    def withdraw(self, call_id: str) -> None:
+        """Give the money back for a call that was never sent, where it was set aside at all; asked again, no more."""
+        with self._store.begin() as tx:
+            booked = tx.ledger.of_call(call_id)
+            usd, tokens = sum(one.usd for one in booked), sum(one.tokens for one in booked)
+            if booked and booked[-1].kind != "released":
+                tx.ledger.add(self._closing(booked[0], "released", -usd, -tokens))
 
     def settle(self, reservation: Reservation, usage: ModelUsage, call: ModelCall) -> None:
         """Book what the call really cost, and keep its record; asked again, it changes nothing."""
@@ -92,9 +100,12 @@ class Accounts:
             abandoned = tx.ledger.open_calls()
             for one in abandoned:
                 kind, tokens = ("settled", 0) if one.usd else ("released", -one.tokens)
-                line = dataclasses.replace(one, id=self._clock.new_id("evt"), kind=kind, usd=0.0, tokens=tokens)
-                tx.ledger.add(dataclasses.replace(line, at=self._clock.now()))
+                tx.ledger.add(self._closing(one, kind, 0.0, tokens))
         return len(abandoned)
+
+    def _closing(self, reserved: LedgerEntry, kind: str, usd: float, tokens: int) -> LedgerEntry:
+        key, now = self._clock.new_id("evt"), self._clock.now()
+        return dataclasses.replace(reserved, id=key, kind=kind, usd=usd, tokens=tokens, at=now)
 
     def _entry(
         self, reservation: Reservation, kind: str, usd: float, tokens: int, usage: ModelUsage | None = None
@@ -106,6 +117,7 @@ class Accounts:
             tenant=claims.tenant,
             direction_id=claims.direction_id,
             experiment_id=claims.experiment_id,
+            token=claims.id,
             kind=kind,
             role=claims.role,
             model=claims.model,
@@ -119,6 +131,38 @@ class Accounts:
         )
 
 
+def _admitted(tx: Transaction, claims: Claims) -> Direction:
+    """Return the direction that a token is for; refuse one whose work has ended, or that was taken back."""
+    found = tx.directions.find(id=claims.direction_id)
+    if not found:
+        raise TokenError("The token names a direction that does not exist.")
+    if found[0].is_final:
+        raise TokenError(f"The token's direction is {found[0].state}, so nothing more is asked for it.")
+    _check_switch(tx, found[0])
+    if claims.id and tx.revocations.find(id=claims.id):
+        raise TokenError("The token was revoked by an administrator.")
+    if claims.experiment_id is not None:
+        _check_experiment(tx, claims)
+    if claims.step:
+        _check_step(tx, claims)
+    return found[0]
+
+
+def _check_experiment(tx: Transaction, claims: Claims) -> None:
+    found = tx.experiments.find(id=claims.experiment_id)
+    if not found:
+        raise TokenError("The token names an experiment that does not exist.")
+    if found[0].is_final:
+        raise TokenError(f"The token's experiment is {found[0].state}, so nothing more is asked for it.")
+
+
+def _check_step(tx: Transaction, claims: Claims) -> None:
+    """Refuse a token whose step was done, put back, or begun again: what its holder does is dropped."""
+    found = tx.steps.find(id=claims.step)
+    if not found or found[0].state is not StepState.CLAIMED or found[0].fence != claims.fence:
+        raise TokenError("The token was for a step that is no longer in its holder's hands.")
+
+
 def _check_switch(tx: Transaction, direction: Direction) -> None:
     """Refuse what an admin has stopped; the step that asks is put back, and done again when work goes on."""
     switches = [found for key in (PLATFORM, direction.tenant) for found in tx.switches.find(id=key)]
@@ -128,25 +172,21 @@ def _check_switch(tx: Transaction, direction: Direction) -> None:
         )
 
 
+def _check_caps(tx: Transaction, direction: Direction, asked: Reservation) -> None:
+    claims = asked.claims
+    caps.check(Cap.CALL, direction.budget_usd_per_call, 0.0, asked.usd)
+    for cap, most, account in (
+        (Cap.TOKEN, claims.cap_usd, claims.id),
+        (Cap.EXPERIMENT, direction.budget_usd_per_experiment, claims.experiment_id),
+        (Cap.DIRECTION, direction.budget_usd, direction.id),
+    ):
+        if most is not None and account:
+            caps.check(cap, most, tx.ledger.balance(account).usd, asked.usd)
+
+
 def _check_quotas(tx: Transaction, direction: Direction, asked: Reservation) -> None:
     tenants = tx.tenants.find(id=direction.tenant)
     if tenants and tenants[0].quotas:
         more = Balance(id=asked.call_id, usd=asked.usd, tokens=asked.tokens)
         total, day = (tx.ledger.balance(key) for key in (direction.tenant, day_account(direction.tenant, asked.day)))
         quota.check(tenants[0].quotas, total, day, more)
-
-
-def _dollars(usd: float) -> str:
-    """Return an amount with its cents, and with as many digits more as it has, up to six."""
-    whole, _, part = f"{usd:.6f}".partition(".")
-    return f"${whole}.{part.rstrip('0'):0<2}"
-
-
-def _direction(tx: Transaction, claims: Claims) -> Direction:
-    try:
-        direction = tx.directions.get(claims.direction_id)
-    except NotFoundError as error:
-        raise TokenError("The token names a direction that does not exist.") from error
-    if direction.state is DirectionState.CANCELLED:
-        raise TokenError("The token's direction was cancelled.")
-    return direction

@@ -8,7 +8,9 @@ from typing import Any
 
 from fumehood.errors import BadInputError
 from fumehood.gateway.models import Model
-from fumehood.gateway.request import Body, blocks_of
+from fumehood.gateway.request import Body, blocks_of, estimate_tokens
+
+_KEEP = "cache_control"
 
 
 def adapt(body: Body, model: Model) -> Body:
@@ -29,6 +31,7 @@ def adapt(body: Body, model: Model) -> Body:
         named = f"the tool `{choice['name']}`" if choice.get("name") else "one of the tools"
         adapted["tool_choice"] = {"type": "auto"}
         adapted["system"] = _appended(adapted.get("system"), f"Answer by calling {named}, and in no other way.")
+    adapted = _kept(adapted, model.cache_from)
     if "max_tokens" in body:
         adapted["max_tokens"] = body["max_tokens"] + model.headroom
     return adapted
@@ -66,3 +69,31 @@ def _appended(system: object, sentence: str) -> str | list[Any]:
     if isinstance(system, list):
         return [*system, {"type": "text", "text": sentence}]
     return f"{system}\n\n{sentence}" if system else sentence
+
+
+def _kept(body: Body, least: int) -> Body:
+    """Take out each wish to keep a beginning that is shorter than the model keeps; what was given stays as it is."""
+    if _KEEP in body and not least:
+        body = {name: value for name, value in body.items() if name != _KEEP}
+    size = 0
+
+    def looked_at(block: Any) -> Any:
+        nonlocal size
+        if not isinstance(block, dict):
+            return block
+        bare = {name: value for name, value in block.items() if name != _KEEP}
+        size += estimate_tokens(json.dumps(bare, ensure_ascii=False))
+        return block if least and size >= least else bare
+
+    def blocks(value: Any) -> Any:
+        return [looked_at(block) for block in value] if isinstance(value, list) else value
+
+    # In the order in which a provider reads them.
+    changed: Body = {name: blocks(body[name]) for name in ("tools", "system") if name in body}
+    size += estimate_tokens(body["system"]) if isinstance(body.get("system"), str) else 0
+    messages = []
+    for message in body["messages"]:
+        if isinstance(message["content"], str):
+            size += estimate_tokens(message["content"])
+        messages.append({**message, "content": blocks(message["content"])})
+    return {**body, **changed, "messages": messages}

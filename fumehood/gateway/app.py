@@ -29,6 +29,7 @@ T = TypeVar("T")
 Shape = Callable[[int, str, str], dict[str, Any]]
 """Makes the body of an error from its status, kind and sentence."""
 
+TOKEN_REFUSED = "urn:fumehood:problem:token-refused"  # noqa: S105 - a problem's name
 _CALLS_AT_ONCE = 256
 _CODES = {401: "invalid_api_key", 402: "insufficient_quota", 403: "model_not_allowed", 429: "rate_limit_exceeded"}
 """What OpenAI's libraries know an error by beside its status."""
@@ -181,11 +182,11 @@ def answer_to(error: Exception, shape: Shape = _messages_shape) -> Response:
     """Return the answer that tells the caller what went wrong, in the shape its client expects."""
     match error:
         case TokenError():
-            return _error(401, "authentication_error", str(error), shape)
+            return _error(401, "authentication_error", str(error), shape, problem=TOKEN_REFUSED)
         case WrongModelError():
             return _error(403, "permission_error", str(error), shape)
         case OverBudgetError():
-            return _over_budget(str(error), shape)
+            return _over_budget(error, shape)
         case BadInputError():
             return _error(400, "invalid_request_error", str(error), shape)
         case UpstreamError():
@@ -214,13 +215,15 @@ def _error(status: int, kind: str, message: str, shape: Shape = _messages_shape,
     return JSONResponse(body, status, headers={"x-should-retry": "false"})
 
 
-def _over_budget(message: str, shape: Shape) -> Response:
+def _over_budget(error: OverBudgetError, shape: Shape) -> Response:
+    message = str(error)
     problem = {
         **shape(402, "billing_error", message),
         "type": "urn:fumehood:problem:over-budget",
         "title": "Over budget",
         "status": 402,
         "detail": message,
+        "cap": str(error.cap),
     }
     headers = {"x-should-retry": "false"}
     return Response(json.dumps(problem), 402, headers, media_type="application/problem+json")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fumehood.domain.ledger import Claims, ModelCall, ModelUsage
-from fumehood.errors import FumehoodError
+from fumehood.errors import FumehoodError, StoreUnavailableError
 from fumehood.gateway import request, sse, tokens
 from fumehood.gateway.accounts import Accounts, Reservation
 from fumehood.gateway.adapt import adapt
@@ -25,7 +25,15 @@ from fumehood.gateway.upstream import Message, Upstream, UpstreamError
 from fumehood.observe import context, metrics, traces
 from fumehood.ports import Artifacts, Clock, Store
 
-_SECRETS = re.compile(r"fhg_[\w.\-]{20,}|sk-[\w\-]{16,}")
+_SECRETS = re.compile(
+    r"""
+      fhg_[\w.\-]{20,} | sk-[\w\-]{16,}
+    | (?: ABSK | bedrock-api-key- )[\w+/=\-]{20,} | ya29\.[\w.\-]{20,}
+    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?-----END[ ][A-Z ]*PRIVATE[ ]KEY-----(?:\\n)*
+    """,
+    re.VERBOSE,
+)
+"""As they stand in JSON, on one line."""
 _OK, _DISCONNECTED, _BROKEN = 200, 499, 502
 _LOG = logging.getLogger("fumehood.gateway")
 
@@ -69,6 +77,7 @@ class Desk:
         """Return how many tokens a prompt has."""
         body = request.parse(raw, counting=True)
         upstream = self.upstream(claims, body)
+        self.accounts.check(claims)
         return upstream.count(claims, adapt(body, self.models.of(claims.model)))
 
     def open(self, claims: Claims, raw: bytes, parent: str = "") -> Exchange:
@@ -80,8 +89,16 @@ class Desk:
         most_input, most_output = request.most_input_tokens(adapted), adapted["max_tokens"]
         worst = facts.at_worst(most_input, most_output, cached=request.uses_cache(adapted))
         call_id = self.clock.new_id("call")
-        reservation = self.accounts.reserve(call_id, claims, worst, most_input + most_output)
+        reservation = self._reserve(call_id, claims, worst, most_input + most_output)
         return Exchange(self, upstream, facts, reservation, body, adapted, parent)
+
+    def _reserve(self, call_id: str, claims: Claims, usd: float, most_tokens: int) -> Reservation:
+        try:
+            return self.accounts.reserve(call_id, claims, usd, most_tokens)
+        except StoreUnavailableError:
+            # The commit may have come through though nobody heard of it, and then it would stay reserved for good.
+            self.late.carry_out(lambda: self.accounts.withdraw(call_id))
+            raise
 
 
 class Exchange:
@@ -163,7 +180,12 @@ class Exchange:
     def _tell(self, call: ModelCall) -> None:
         metrics.MODEL_CALL_SECONDS.labels(call.upstream, call.role, str(call.status)).observe(call.duration_s)
         told = {name: getattr(call, name) for name in ("role", "model", "upstream", "status")}
-        told |= {"call": call.id, "duration_s": round(call.duration_s, 6), **dataclasses.asdict(call.usage)}
+        told |= {
+            "call": call.id,
+            "token": self._reservation.claims.id,
+            "duration_s": round(call.duration_s, 6),
+            **dataclasses.asdict(call.usage),
+        }
         claims = self._reservation.claims
         with context.working_on(tenant=claims.tenant, direction=claims.direction_id, experiment=claims.experiment_id):
             if traces.is_on():

@@ -10,15 +10,36 @@ from pathlib import Path
 
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError
 
+VARIABLES = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "bedrock": "AWS_BEARER_TOKEN_BEDROCK",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "openrouter": "OPENROUTER_API_KEY",
+}
+"""The variables that a key may stand in, by its name; what is found there wins over what is kept."""
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")
 
 
 def checked(name: str, value: str) -> str:
-    """Return a key without the space around it; `BadInputError` for what no key looks like."""
-    value = value.strip()
-    if not value or not value.isascii() or not value.isprintable() or " " in value:
+    """Return a key without the space around it; `BadInputError` for what no key looks like.
+
+    One that is a JSON object, as a service account's is, comes back on one line.
+    """
+    value = _on_one_line(value.strip())
+    has_spaces = " " in value and not value.startswith("{")
+    if not value or not value.isascii() or not value.isprintable() or has_spaces:
         raise BadInputError(f"What was given for {name} is not a key: it is empty or has spaces or odd characters.")
     return value
+
+
+def _on_one_line(value: str) -> str:
+    if not value.startswith("{"):
+        return value
+    try:
+        return json.dumps(json.loads(value), separators=(",", ":"))
+    except ValueError:
+        return ""
 
 
 def handed(file: int) -> dict[str, str]:

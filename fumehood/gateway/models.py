@@ -50,6 +50,8 @@ class Model:
     """Whether a caller may force it to use a tool."""
     tools: bool = True
     images: bool = True
+    cache_from: int = 0
+    """Tokens of the shortest beginning of a prompt that it keeps for later calls; 0 where it is not asked to."""
     headroom: int = 0
     """Tokens added to `max_tokens` for its thinking."""
 
@@ -110,6 +112,14 @@ class Models:
         """Return every model that costs something known, by name."""
         return {name: model for name, model in sorted(self._models.items()) if not model.free}
 
+    def all(self) -> dict[str, Model]:
+        """Return every model of the table, by name."""
+        return dict(sorted(self._models.items()))
+
+    def keys(self) -> dict[str, str]:
+        """Return the names of the keys that upstreams take, each with the kind of upstream that takes it."""
+        return {source.key: source.kind for _, source in sorted(self.sources.items()) if source.key}
+
     def of(self, name: str) -> Model:
         """Return what is known of a model; `BadInputError` when its price is unknown and that is not allowed.
 
@@ -155,6 +165,8 @@ def _source(file: str, name: str, told: dict[str, Any]) -> Source:
         raise BadInputError(f"{where}: `kind` must be one of {', '.join(KINDS)}.")
     if told["kind"] == "openai" and not str(told.get("base_url", "")).startswith(("https://", "http://")):
         raise BadInputError(f"{where}: `base_url` must be where it listens, such as https://api.openai.com/v1.")
+    if told["kind"] in {"bedrock", "vertex"} and not told.get("region"):
+        raise BadInputError(f"{where}: `region` must be where its models are, such as us-east-1.")
     if told.get("most_at_once", 1) < 1:
         raise BadInputError(f"{where}: `most_at_once` must be at least 1.")
     return Source(name=name, **told)

@@ -14,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fumehood.domain.caps import Cap
 from fumehood.domain.token import mint
 from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError
+from fumehood.llm.client import ASKS
 from fumehood.llm.search_replace import MAX_FILE_BYTES, MAX_NEW_FILES, is_added_module
 from fumehood.ports import Call, Clock, Edit
 
@@ -24,6 +26,8 @@ _GRACE_S = 15.0
 _OVER_BUDGET = "urn:fumehood:problem:over-budget"
 _AWAY = "urn:fumehood:problem:model-away"
 _REFUSED = "urn:fumehood:problem:model-refused"
+_TOKEN_REFUSED = "urn:fumehood:problem:token-refused"  # noqa: S105 - a problem's name
+_CAP = re.compile(r'"cap"\s*:\s*"(\w+)"')
 _MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"')
 """In the gateway's answer, which Aider tells as part of a longer text."""
 
@@ -34,18 +38,29 @@ class AiderCoder:
     name = "aider"
 
     def __init__(
-        self, python: Path, gateway_url: str, secret: bytes, clock: Clock, *, timeout_s: float = 600.0
+        self,
+        python: Path,
+        gateway_url: str,
+        secret: bytes,
+        clock: Clock,
+        *,
+        timeout_s: float = 600.0,
+        cap_usd: float | None = None,
     ) -> None:
         self._python = python
         self._gateway_url = gateway_url
         self._secret = secret
         self._clock = clock
         self._timeout_s = timeout_s
+        self._cap_usd = cap_usd
 
     def edit(
         self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
     ) -> Edit:
-        """Let Aider edit a copy, then compare: what it changed beyond its right is put back and told."""
+        """Let Aider edit a copy, then compare: what it changed beyond its right is put back and told.
+
+        Where the session came to its own cap, what it had changed until then is what it did.
+        """
         may_change = [path for path in files if path in editable or is_added_module(path, editable)]
         with tempfile.TemporaryDirectory(prefix="fumehood-aider-") as scratch:
             folder, home = Path(scratch, "work"), Path(scratch, "home")
@@ -63,12 +78,15 @@ class AiderCoder:
                 "read_only": [path for path in {**files, **read_only} if path not in may_change],
                 "timeout_s": self._timeout_s,
             }
-            report = self._drive(call, request, home)
+            for _ in range(ASKS):
+                report = self._drive(call, request, home)
+                problems = _problems(report)
+                if not report.get("unanswered") or _is_refused(problems):
+                    break
             found = _read(folder, set(read_only) - set(files))
-        problems = _problems(report)
-        _raise_for(problems)
         after, faults = _accepted(files, found, may_change, editable)
         changed = tuple(sorted(path for path, data in after.items() if files.get(path) != data))
+        _raise_for(problems, is_of_use=bool(changed))
         reply = str(report.get("reply", ""))
         if not changed and not problems and not faults and "<<<<<<<" in reply:
             problems = ("Aider changed nothing, though the reply holds blocks.",)
@@ -78,7 +96,7 @@ class AiderCoder:
 
     def _drive(self, call: Call, request: dict[str, Any], home: Path) -> dict[str, Any]:
         life_s = self._timeout_s + _GRACE_S
-        claims = dataclasses.replace(call.claims, expires_at=self._clock.now() + life_s)
+        claims = dataclasses.replace(call.claims, cap_usd=self._cap_usd, expires_at=self._clock.now() + life_s)
         token = mint(claims, self._secret)
         environment = {
             "HOME": str(home),
@@ -121,16 +139,32 @@ class AiderCoder:
         return report
 
 
-def _raise_for(problems: Sequence[str]) -> None:
-    """Raise what the gateway answered where that is no fault of an edit."""
+def _is_refused(problems: Sequence[str]) -> bool:
+    """Whether it is the gateway that gave no answer: it has tried again already."""
+    words = (_OVER_BUDGET, _AWAY, _REFUSED, _TOKEN_REFUSED)
+    return any(word in problem for problem in problems for word in words)
+
+
+def _raise_for(problems: Sequence[str], *, is_of_use: bool) -> None:
+    """Raise what the gateway answered where that is no fault of an edit.
+
+    A session that came to its own cap has raised something only where nothing came of it.
+    """
     for problem in problems:
         found = _MESSAGE.search(problem)
         told = json.loads(f'"{found[1]}"', strict=False) if found else ""
         if _OVER_BUDGET in problem:
-            raise OverBudgetError(told or "The gateway refused the coder's call: the budget would be passed.")
-        if _AWAY in problem or _REFUSED in problem:
+            cap = named[1] if (named := _CAP.search(problem)) else ""
+            if cap == Cap.TOKEN and is_of_use:
+                continue
+            why = told or "The gateway refused the coder's call: the budget would be passed."
+            if cap == Cap.TOKEN:
+                why += " FUMEHOOD_CODER_CAP_USD sets what a coder's session may cost."
+            raise OverBudgetError(why, is_directions=cap == Cap.DIRECTION, cap=cap)
+        mendable = _REFUSED in problem or _TOKEN_REFUSED in problem
+        if _AWAY in problem or mendable:
             raise ModelUnavailableError(
-                told or "The coder's model did not answer.", retryable=_AWAY in problem, mendable=_REFUSED in problem
+                told or "The coder's model did not answer.", retryable=_AWAY in problem, mendable=mendable
             )
 
 

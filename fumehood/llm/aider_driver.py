@@ -91,6 +91,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
         auto_test=False,
         suggest_shell_commands=False,
         detect_urls=False,
+        # Its last breakpoint stands after the files that are edited, which differ each time: what is kept of them costs
+        # a quarter more and is never read.
         cache_prompts=False,
     )
     aider_allows = coder.allowed_to_edit
@@ -98,6 +100,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
     _keep_replies(coder, report)
     # Without Aider's own reading of the message: a line that begins with `!` or `/` would be taken for a command.
     coder.run(with_message=request["message"], preproc=False)
+    # Refused, empty or cut off: Aider then changed nothing, and to ask again is no other attempt at the run.
+    report["unanswered"] = coder.num_exhausted_context_windows > 0 or not report["reply"].strip()
 
 
 def _keep_replies(coder: Any, report: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
+from fumehood.domain.caps import Cap
 from fumehood.domain.token import mint
 from fumehood.errors import ModelUnavailableError, OverBudgetError
 from fumehood.observe import traces
@@ -22,15 +23,22 @@ if TYPE_CHECKING:
 
 TOOL = "answer"
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
+_TOKEN_REFUSED = 401
+"""The gateway takes the token for no call any more, or takes none of this worker's; a person must look."""
 _OVER_BUDGET = 402
 _REFUSED = 424
 """The provider refuses the platform's key or account, so a person must mend it."""
-_ROUNDS = 2
-"""The first answer and one repair."""
+ASKS = 3
+"""How often a question is put whose answer is refused, cut off or empty: a model often does better the next time."""
+_REPAIRS = 1
+"""How often an answer that does not have the shape asked for is sent back with its faults."""
+_CUT = "Your answer was cut off, so it is not used. Give the whole of it again, in fewer words."
+MOST_BREAKPOINTS = 4
+"""More a provider refuses."""
 
 
 class GatewayModel:
-    """Asks a model through the gateway, each time with a token for exactly that call."""
+    """Asks a model through the gateway, each time with a token that ends soon, for what the call's claims say."""
 
     def __init__(
         self, url: str, secret: bytes, clock: Clock, *, timeout_s: float = 900.0, token_life_s: float = 3600.0
@@ -43,19 +51,16 @@ class GatewayModel:
 
     def text(self, call: Call) -> str:
         """Return the answer as text."""
-        text = _text_of(self._ask(call, [{"role": "user", "content": call.prompt}]))
-        if not text.strip():
-            raise ModelUnavailableError("The model answered with no text.")
-        return text
+        return _text_of(self._usable(call, [{"role": "user", "content": _content(call)}]))
 
     def answer(self, call: Call, shape: type[Shape]) -> Shape:
         """Return the answer in this shape; an answer that does not fit is shown its faults once."""
         tool = {"name": TOOL, "description": "Give the answer.", "input_schema": shape.model_json_schema()}
         extra = {"tools": [tool], "tool_choice": {"type": "tool", "name": TOOL}}
-        messages: list[dict[str, Any]] = [{"role": "user", "content": call.prompt}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(call)}]
         fault = ""
-        for _ in range(_ROUNDS):
-            reply = self._ask(call, messages, **extra)
+        for _ in range(1 + _REPAIRS):
+            reply = self._usable(call, messages, **extra)
             try:
                 return shape.model_validate(_input_of(reply))
             except ValidationError as error:
@@ -68,6 +73,17 @@ class GatewayModel:
     def close(self) -> None:
         """Close the connections to the gateway."""
         self._client.close()
+
+    def _usable(self, call: Call, messages: list[dict[str, Any]], **extra: Any) -> Message:
+        """Return an answer that is one; it is asked for again where a model refuses, is cut off or says nothing."""
+        fault, asked = "", messages
+        for _ in range(ASKS):
+            reply = self._ask(call, asked, **extra)
+            fault = _fault_of(reply)
+            if not fault:
+                return reply
+            asked = [*messages[:-1], _with(messages[-1], _CUT)] if reply.stop_reason == "max_tokens" else messages
+        raise ModelUnavailableError(fault)
 
     def _ask(self, call: Call, messages: list[dict[str, Any]], **extra: Any) -> Message:
         import anthropic
@@ -86,8 +102,6 @@ class GatewayModel:
             _raise(error.status_code, error.body, str(error))
         except anthropic.APIError as error:
             raise ModelUnavailableError(f"The gateway could not be reached: {error}", retryable=True) from error
-        if reply.stop_reason == "refusal":
-            raise ModelUnavailableError("The model refused to answer.")
         return reply
 
     @functools.cached_property
@@ -104,12 +118,43 @@ class GatewayModel:
         )
 
 
+def _content(call: Call) -> str | list[dict[str, Any]]:
+    """Return the prompt in blocks; where its beginning comes again in a later call, the provider is asked to keep it.
+
+    The gateway takes the wish out where a model does not keep so short a beginning, or none.
+    """
+    if not call.repeated:
+        return call.prompt
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text} for text in call.blocks]
+    for number in call.repeated[-MOST_BREAKPOINTS:]:
+        blocks[number - 1]["cache_control"] = {"type": "ephemeral"}
+    return blocks
+
+
 def _raise(status: int, body: object, text: str) -> NoReturn:
     detail = body.get("error") if isinstance(body, Mapping) else None
     message = str(detail.get("message")) if isinstance(detail, Mapping) else text
     if status == _OVER_BUDGET:
-        raise OverBudgetError(message)
-    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500, mendable=status == _REFUSED)
+        cap = str(body.get("cap", "")) if isinstance(body, Mapping) else ""
+        raise OverBudgetError(message, is_directions=cap == Cap.DIRECTION, cap=cap)
+    mendable = status in {_REFUSED, _TOKEN_REFUSED}
+    raise ModelUnavailableError(message, retryable=status == 429 or status >= 500, mendable=mendable)
+
+
+def _fault_of(reply: Message) -> str:
+    if reply.stop_reason == "refusal":
+        return "The model refused to answer."
+    if reply.stop_reason == "max_tokens":
+        return "The model's answer was cut off."
+    if not any(block.type == "tool_use" for block in reply.content) and not _text_of(reply).strip():
+        return "The model answered with no text."
+    return ""
+
+
+def _with(message: dict[str, Any], sentence: str) -> dict[str, Any]:
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {**message, "content": [*blocks, {"type": "text", "text": sentence}]}
 
 
 def _text_of(reply: Message) -> str:
@@ -120,8 +165,6 @@ def _input_of(reply: Message) -> object:
     for block in reply.content:
         if block.type == "tool_use":
             return block.input
-    if reply.stop_reason == "max_tokens":
-        raise ValueError("The answer was cut off; give a shorter one.")
     return json_in(_text_of(reply))
 
 

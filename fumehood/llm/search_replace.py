@@ -73,10 +73,19 @@ class SearchReplaceCoder:
         self, call: Call, files: Mapping[str, bytes], editable: Sequence[str], read_only: Mapping[str, bytes]
     ) -> Edit:
         """Ask for an edit and apply it to copies; what was given is never changed."""
+        # What is edited most comes last, so that a provider can keep what it has read of the others.
+        last = {path: data for path, data in files.items() if path in editable[:1]}
+        others = {path: data for path, data in files.items() if path not in last}
+        first = show(others, editable, {path: data for path, data in read_only.items() if path not in last})
+        before = (f"{first}\n\n",) if first else ()
+        blocks = (*before, *(call.blocks or (call.prompt,)), f"\n\n{show(last, editable, {})}")
+        repeated = (*((1,) if before else ()), *(number + len(before) for number in call.repeated))
         asked = dataclasses.replace(
             call,
             system=f"{call.system}\n\n{FORMAT}".strip(),
-            prompt=f"{call.prompt}\n\n{show(files, editable, read_only)}",
+            prompt="".join(blocks),
+            blocks=blocks,
+            repeated=repeated,
         )
         reply = self._model.text(asked)
         parsed = parse(reply)

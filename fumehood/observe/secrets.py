@@ -19,9 +19,13 @@ _LOOKS = re.compile(
       \bfhg_[\w.\-]{20,}                  # a token for the gateway
     | \bfh_[A-Za-z0-9]+_[\w\-]{20,}       # a key of the API
     | \bsk-[\w\-]{16,}                    # a provider's key
+    | \bABSK[\w+/=\-]{20,}               # a key of Bedrock
+    | \bbedrock-api-key-[\w+/=\-]{20,}   # one that lasts for hours
+    | \bya29\.[\w.\-]{20,}               # a token of Google
+    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?-----END[ ][A-Z ]*PRIVATE[ ]KEY-----
     | (?<=://)[^/\s:@]*:[^/\s@]+(?=@)     # who logs in, in an address
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 _NAMED = re.compile(
     r"""(?ix)

@@ -13,13 +13,15 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.ports import Call, Edit
+from fumehood.ports import Edit
 from fumehood.services import directions, feedback, final_info, measuring, preparing, screening, templates
-from fumehood.services.calls import claims_for
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
+LONGEST_NOTE = 4000
+"""Characters of a notebook's entry that a model writes; more is cut off."""
 COMPLETED = "ALL_COMPLETED"
 HEADING = re.compile(r"^RUN:\s*(?P<title>[^|\n]{1,120})(?:\|\s*(?P<description>[^\n]{1,600}))?", re.MULTILINE)
 
@@ -136,7 +138,7 @@ def _edit(
     attempt: int,
 ) -> Edit:
     template, _ = templates.read(direction, world.artifacts)
-    system, task = templates.prompt_of(direction.template_files, world.artifacts)
+    system, task = words_of(world, direction)
     sources = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
     added = [path for path in sources if path not in direction.template_files]
     editable = [*(path for path in template.editable if path in sources), *added]
@@ -153,10 +155,11 @@ def _edit(
         run=str(index),
         runs=str(direction.runs),
         editable=", ".join(editable),
-        history=experiment.notes,
+        history=_chapters(experiment.notes),
         failure=f"attempt {last.number} of {ATTEMPTS} ended {last.verdict}\n{last.error_tail}" if last else "",
     )
     claims = claims_for(
+        world,
         direction,
         "coder",
         experiment=experiment,
@@ -164,10 +167,15 @@ def _edit(
         index=idea.index,
         run=index,
         attempt=attempt,
-        now=world.clock.now(),
+        prompt=prompt,
     )
     files = {path: sources.pop(path) for path in editable}
-    return world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), files, editable, sources)
+    return world.coder.edit(question(world, claims, prompt, system=system), files, editable, sources)
+
+
+def _chapters(notes: str) -> tuple[str, ...]:
+    """Return a notebook in pieces; each run adds one, and those before stay as they were."""
+    return tuple(re.split(r"\n(?=## Run )", notes))
 
 
 def _no_edit(
@@ -272,16 +280,22 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     line = results_line(world, run)
     prompt = world.prompts.render(
         "notes",
-        title=run.title,
         run=str(run.index),
         output=f"{run.description}\n{line}\n{world.artifacts.get(run.log).decode(errors='replace')[-2000:]}",
         facts=json.dumps(_note_facts(world, direction, experiment, run)),
     )
-    claims = claims_for(direction, "notes", experiment=experiment, idea=idea.name, run=run.index, now=world.clock.now())
-    said = world.model.text(
-        Call(claims=claims, system="You keep a laboratory notebook.", prompt=prompt.text, max_tokens=1000)
+    claims = claims_for(
+        world,
+        direction,
+        "notes",
+        experiment=experiment,
+        idea=idea.name,
+        run=run.index,
+        prompt=prompt,
     )
-    notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{said.strip()}\n"
+    said = world.model.text(question(world, claims, prompt, system="You keep a laboratory notebook.", max_tokens=1000))
+    said = said.strip()[:LONGEST_NOTE]
+    notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{said}\n"
     experiment = dataclasses.replace(experiment, notes=notes)
     if run.index >= direction.runs:
         return _to_plots(world, experiment, "all runs are done")

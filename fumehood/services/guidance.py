@@ -134,22 +134,33 @@ def set_budget(
     usd: float | None,
     gpu_s: float | None,
     wall_s: float | None,
+    usd_per_experiment: float | None = None,
+    usd_per_call: float | None = None,
 ) -> Direction:
     """Give a direction another budget (None: no limit) and let go on what one held; too little holds it again.
 
     Raises `BadInputError` for what is no budget, and `ConflictError` for a direction that has ended.
     """
-    submissions.check_budget(usd, gpu_s, wall_s)
+    submissions.check_budget(usd, gpu_s, wall_s, usd_per_experiment, usd_per_call)
     with store.begin() as tx:
         direction = directions.live(tx, direction_id)
         hold = Hold.NONE if direction.hold is Hold.OVER_BUDGET else direction.hold
-        changed = dataclasses.replace(direction, budget_usd=usd, budget_gpu_s=gpu_s, budget_wall_s=wall_s, hold=hold)
+        changed = dataclasses.replace(
+            direction,
+            budget_usd=usd,
+            budget_usd_per_experiment=usd_per_experiment,
+            budget_usd_per_call=usd_per_call,
+            budget_gpu_s=gpu_s,
+            budget_wall_s=wall_s,
+            hold=hold,
+        )
         tx.directions.save(changed)
         for experiment in tx.experiments.find(direction_id=direction_id, hold=Hold.OVER_BUDGET):
             if not experiment.is_final:
                 tx.experiments.save(dataclasses.replace(experiment, hold=Hold.NONE))
         tx.events.append(happened(clock, changed, "direction.budget", "a person set the budget"))
-        told = {"usd": usd, "gpu_seconds": gpu_s, "wall_s": wall_s}
+        told = {"usd": usd, "usd_per_experiment": usd_per_experiment, "usd_per_call": usd_per_call}
+        told |= {"gpu_seconds": gpu_s, "wall_s": wall_s}
         audit.note(tx, clock, actor, "direction.budget", tenant=changed.tenant, subject=changed.id, **told)
     return changed
 

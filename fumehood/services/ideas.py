@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Collection, Sequence
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -14,9 +15,8 @@ from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import IdeaId, idea_name
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
-from fumehood.ports import Call
 from fumehood.services import feedback, lineage, screening, templates
-from fumehood.services.calls import claims_for
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
 
@@ -30,7 +30,7 @@ class ScoreAnswer(BaseModel):
     """A score as a model gives it."""
 
     value: int = Field(ge=1, le=10)
-    reason: str = Field(max_length=2000)
+    reason: str = Field(max_length=1000)
 
 
 class IdeaAnswer(BaseModel):
@@ -48,7 +48,7 @@ class IdeaAnswer(BaseModel):
     hypothesis: str = Field(default="", max_length=2000)
     metric: str = Field(default="", max_length=200)
     expected: str = Field(default="", pattern="^(lower|higher|)$")
-    changes: list[str] = Field(default_factory=list, max_length=20)
+    changes: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=20)
 
 
 def propose(world: WriteWorld, step: Step) -> Change:
@@ -97,40 +97,35 @@ def propose(world: WriteWorld, step: Step) -> Change:
 def _ask(
     world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, guidance: str, found: str
 ) -> tuple[IdeaAnswer, int]:
-    system, task = templates.prompt_of(direction.template_files, world.artifacts)
+    system, task = words_of(world, direction)
     code = world.artifacts.get(templates.start_of(direction)["experiment.py"]).decode(errors="replace")
     seeds = templates.seed_ideas(direction.template_files, world.artifacts)
     earlier = [*seeds, *({"Name": one.name, "Title": one.title, "Experiment": one.experiment} for one in archive)]
     template = templates.load(direction.template_files, world.artifacts, direction.template)
-    shown = "\n\n".join(json.dumps(one) for one in earlier)
-    prompt = world.prompts.render(
-        "idea",
-        task=task,
-        direction=direction.text,
-        code=code,
-        metrics=_metrics(template),
-        may_change=", ".join(template.comparison.may_change) or "anything in the editable files",
-        archive=shown,
-        guidance=guidance,
-        parent=found,
-        number=str(index + 1),
-        total=str(direction.ideas),
-    )
-    now = world.clock.now()
-    claims = claims_for(direction, "idea", index=index, now=now)
-    answer = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), IdeaAnswer)
+    given: dict[str, str | tuple[str, ...]] = {
+        "task": task,
+        "direction": direction.text,
+        "code": code,
+        "metrics": _metrics(template),
+        "may_change": ", ".join(template.comparison.may_change) or "anything in the editable files",
+        "archive": tuple(json.dumps(one) for one in earlier),
+        "parent": found,
+    }
+    prompt = world.prompts.render("idea", **given, guidance=guidance, number=str(index + 1), total=str(direction.ideas))
+    claims = claims_for(world, direction, "idea", index=index, prompt=prompt)
+    answer = world.model.answer(question(world, claims, prompt, system=system), IdeaAnswer)
     for number in range(2, REFLECTIONS + 1):
         if answer.exhausted:
             return answer, number - 1
         again = world.prompts.render(
             "reflection",
+            **given,
             idea=answer.model_dump_json(exclude={"done", "exhausted"}),
-            archive=shown,
             round=str(number),
             rounds=str(REFLECTIONS),
         )
-        claims = claims_for(direction, "reflection", index=index, attempt=number, now=world.clock.now())
-        thought = world.model.answer(Call(claims=claims, system=system, prompt=again.text), IdeaAnswer)
+        claims = claims_for(world, direction, "reflection", index=index, attempt=number, prompt=again)
+        thought = world.model.answer(question(world, claims, again, system=system), IdeaAnswer)
         if thought.title.strip() and thought.experiment.strip():
             # What a thought leaves out stays as it was.
             told = thought.model_dump(exclude={"exhausted", "done"}, exclude_unset=True)
@@ -154,6 +149,7 @@ def _idea(
 ) -> Idea:
     name = free_name(answer.name or answer.title, {one.name for one in archive})
     missing = ScoreAnswer(value=1, reason="not given")
+    template = templates.load(direction.template_files, world.artifacts, direction.template)
     return Idea(
         id=IdeaId(world.clock.new_id("idea")),
         direction_id=direction.id,
@@ -167,7 +163,7 @@ def _idea(
         scored_by="playbook" if direction.model == "offline" else "model",
         kind=answer.kind,
         hypothesis=answer.hypothesis.strip(),
-        metric=answer.metric,
+        metric=answer.metric if answer.metric in template.metrics or not template.metrics else "",
         expected=answer.expected,
         changes=tuple(answer.changes),
         reflections=reflections,

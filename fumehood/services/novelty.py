@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 
 from pydantic import BaseModel, Field
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.idea import Evidence, Idea, Novelty
 from fumehood.domain.step import Step
-from fumehood.ports import Call
-from fumehood.services import ideas, templates
-from fumehood.services.calls import claims_for
+from fumehood.services import ideas
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, happened
 from fumehood.services.world import WriteWorld
 
@@ -42,19 +42,19 @@ def check_novelty(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         idea = tx.ideas.get(str(step.payload["idea"]))
-    system, task = templates.prompt_of(direction.template_files, world.artifacts)
+    system, task = words_of(world, direction)
     evidence: dict[str, Evidence] = {}
     for number in range(1, ROUNDS + 1):
         prompt = world.prompts.render(
             "novelty_query",
             idea=_plain(idea),
             task=task,
-            found=_shown(evidence),
+            found=_shown(evidence.values()),
             round=str(number),
             rounds=str(ROUNDS),
         )
-        claims = claims_for(direction, "novelty_query", idea=idea.name, attempt=number, now=world.clock.now())
-        query = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), QueryAnswer).query
+        claims = claims_for(world, direction, "novelty_query", idea=idea.name, attempt=number, prompt=prompt)
+        query = world.model.answer(question(world, claims, prompt, system=system), QueryAnswer).query
         if not query or not query.strip():
             break
         for hit in world.literature.search(query[:MAX_QUERY], RESULTS):
@@ -82,11 +82,11 @@ def _decide(
         "novelty_decision",
         idea=_plain(idea),
         task=task,
-        found=_shown({one.key: one for one in near}),
+        found=_shown(near),
         facts=json.dumps(facts),
     )
-    claims = claims_for(direction, "novelty_decision", idea=idea.name, now=world.clock.now())
-    answer = world.model.answer(Call(claims=claims, system=system, prompt=prompt.text), DecisionAnswer)
+    claims = claims_for(world, direction, "novelty_decision", idea=idea.name, prompt=prompt)
+    answer = world.model.answer(question(world, claims, prompt, system=system), DecisionAnswer)
     if answer.decision not in {Novelty.NOVEL, Novelty.NOT_NOVEL, Novelty.UNKNOWN}:
         return Novelty.UNKNOWN, "the model gave no usable verdict"
     shown = {one.key.lower() for one in near} | {one.title.lower() for one in near}
@@ -99,5 +99,7 @@ def _plain(idea: Idea) -> str:
     return f"{idea.title}\n{idea.experiment}"
 
 
-def _shown(evidence: dict[str, Evidence]) -> str:
-    return "\n".join(f"[{one.key}] {one.title} (overlap {one.overlap:.2f})" for one in evidence.values()) or "none yet"
+def _shown(evidence: Iterable[Evidence]) -> tuple[str, ...]:
+    """Return a line for each work; a work's own words stay on it."""
+    lines = (f"[{one.key}] {' '.join(one.title.split())} (overlap {one.overlap:.2f})" for one in evidence)
+    return tuple(lines) or ("none yet",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import Kind
@@ -11,15 +12,16 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.ports import Call
 from fumehood.services import experiments, screening, templates, trials
-from fumehood.services.calls import claims_for
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
 from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
 FIRST_SECTION = "introduction"
+_FIGURE = re.compile(r"[A-Za-z0-9][\w-]{0,80}\.png", re.ASCII)
+"""A name that means nothing to LaTeX; a figure of any other is none of the paper's."""
 
 
 def plot(world: WriteWorld, step: Step) -> Change:
@@ -99,7 +101,7 @@ def _fitted(
     attempt: int,
     error: str,
 ) -> Experiment:
-    system, _ = templates.prompt_of(direction.template_files, world.artifacts)
+    system, _ = words_of(world, direction)
     prompt = world.prompts.render(
         "plot",
         title=idea.title,
@@ -108,17 +110,18 @@ def _fitted(
         failure=error,
     )
     claims = claims_for(
+        world,
         direction,
         "plot",
         experiment=experiment,
         idea=idea.name,
         index=idea.index,
         attempt=attempt,
-        now=world.clock.now(),
+        prompt=prompt,
     )
     files = {path: world.artifacts.get(sha) for path, sha in experiment.files.items() if path.endswith(".py")}
     shown = {"plot.py": files.pop("plot.py")}
-    edit = world.coder.edit(Call(claims=claims, system=system, prompt=prompt.text), shown, ["plot.py"], files)
+    edit = world.coder.edit(question(world, claims, prompt, system=system), shown, ["plot.py"], files)
     changed = {path: world.artifacts.put(edit.files[path]) for path in edit.changed if path == "plot.py"}
     return dataclasses.replace(experiment, files={**experiment.files, **changed})
 
@@ -129,7 +132,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         execution = tx.executions.get(step.waits_for[0])
     attempt = int(step.payload["attempt"])
-    figures = {path: item.sha256 for path, item in execution.artifacts.items() if path.endswith(".png")}
+    figures = {path: item.sha256 for path, item in execution.artifacts.items() if _FIGURE.fullmatch(path)}
     if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
         error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
         return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))

@@ -8,6 +8,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.idea import Idea, Novelty
 from fumehood.ports import Artifacts, Transaction
+from fumehood.services import usage
 
 
 def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict[str, object]:
@@ -36,6 +37,7 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
         "mean_score": sum(scores) / len(scores) if scores else None,
         "max_score": max(scores, default=None),
         "cost_usd": round(tx.ledger.spent_usd(direction.id), 6),
+        "usage": usage.by_stage(tx, direction.id),
         "experiments": lines,
         "error": direction.error,
     }

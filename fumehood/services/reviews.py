@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fumehood.domain.claim import Claim
 from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.step import Step
-from fumehood.ports import Call
-from fumehood.services import paper, prose, templates
-from fumehood.services.calls import claims_for
+from fumehood.services import paper, prose
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.paper import Subject
 from fumehood.services.revision import OUTCOME_SECTIONS
@@ -52,20 +51,25 @@ NAMES = {
 _FIGURE = re.compile(r"\\includegraphics(?:\[[^\]]*\])?\{([^}]*)\}")
 
 
+MOST_POINTS = 30
+"""Of each list of a review."""
+Point = Annotated[str, Field(max_length=2000)]
+
+
 class Form(BaseModel):
     """A review as a conference asks for it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    summary: str
-    strengths: list[str]
-    weaknesses: list[str]
+    summary: str = Field(max_length=6000)
+    strengths: list[Point] = Field(max_length=MOST_POINTS)
+    weaknesses: list[Point] = Field(max_length=MOST_POINTS)
     originality: int = Field(ge=1, le=4)
     quality: int = Field(ge=1, le=4)
     clarity: int = Field(ge=1, le=4)
     significance: int = Field(ge=1, le=4)
-    questions: list[str]
-    limitations: list[str]
+    questions: list[Point] = Field(max_length=MOST_POINTS)
+    limitations: list[Point] = Field(max_length=MOST_POINTS)
     ethical_concerns: bool
     soundness: int = Field(ge=1, le=4)
     presentation: int = Field(ge=1, le=4)
@@ -80,15 +84,15 @@ class CheckedForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    summary: str
-    strengths: list[str]
-    weaknesses: list[str]
+    summary: str = Field(max_length=6000)
+    strengths: list[Point] = Field(max_length=MOST_POINTS)
+    weaknesses: list[Point] = Field(max_length=MOST_POINTS)
     originality: None
     quality: None
     clarity: None
     significance: None
-    questions: list[str]
-    limitations: list[str]
+    questions: list[Point] = Field(max_length=MOST_POINTS)
+    limitations: list[Point] = Field(max_length=MOST_POINTS)
     ethical_concerns: None
     soundness: None
     presentation: None
@@ -199,7 +203,7 @@ def _disclosed(body: str) -> Check:
 
 
 def _judged(world: WriteWorld, subject: Subject, checks: list[Check]) -> dict[str, Any]:
-    words, _ = templates.prompt_of(subject.direction.template_files, world.artifacts)
+    system, _ = words_of(world, subject.direction)
     source = world.artifacts.get(subject.experiment.products["latex/main.tex"]).decode()
     prompt = world.prompts.render(
         "review",
@@ -216,19 +220,15 @@ def _judged(world: WriteWorld, subject: Subject, checks: list[Check]) -> dict[st
         ),
     )
     claims = claims_for(
+        world,
         subject.direction,
         "review",
         experiment=subject.experiment,
         idea=subject.idea.name,
         index=subject.idea.index,
-        now=world.clock.now(),
+        prompt=prompt,
     )
-    call = Call(
-        claims=claims,
-        system=world.prompts.render("system", template_system=words).text,
-        prompt=prompt.text,
-        temperature=0.1,
-    )
+    call = question(world, claims, prompt, system=system, temperature=0.1)
     judges = not subject.direction.review_model.startswith("offline")
     return world.model.answer(call, Form if judges else CheckedForm).model_dump()
 

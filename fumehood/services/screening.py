@@ -32,8 +32,8 @@ from fumehood.domain.policy import (
 from fumehood.domain.step import Event
 from fumehood.domain.tenant import PLATFORM
 from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError, PolicyError
-from fumehood.ports import Artifacts, Call, Clock, Transaction
-from fumehood.services.calls import claims_for
+from fumehood.ports import Artifacts, Clock, Transaction
+from fumehood.services.calls import claims_for, question
 from fumehood.services.change import Change, happened
 from fumehood.services.searching import search
 from fumehood.services.world import WriteWorld
@@ -134,15 +134,16 @@ def _judged(
         return _no_answer(f"it is longer than {MOST_CHARACTERS} characters, too long to be judged")
     prompt = world.prompts.render("judge", instructions=judge.instructions, kind=told.subject.value, text=text)
     claims = claims_for(
-        direction, "judge", experiment=experiment, run=run, subject=told.subject.value, now=world.clock.now()
+        world,
+        direction,
+        "judge",
+        experiment=experiment,
+        run=run,
+        subject=told.subject.value,
+        prompt=prompt,
     )
-    call = Call(
-        claims=dataclasses.replace(claims, model=judge.model),
-        system=SYSTEM,
-        prompt=prompt.text,
-        max_tokens=1000,
-        temperature=0.0,
-    )
+    claims = dataclasses.replace(claims, model=judge.model)
+    call = question(world, claims, prompt, system=SYSTEM, max_tokens=1000, temperature=0.0)
     try:
         answer = world.model.answer(call, JudgeAnswer)
     except (ModelUnavailableError, OverBudgetError) as error:

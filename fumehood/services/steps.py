@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 
-from fumehood.domain.direction import Approve, Direction, Hold
+from fumehood.domain.direction import BUDGETS, Approve, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, ExperimentState
 from fumehood.domain.idea import Idea
@@ -51,7 +51,7 @@ from fumehood.services import (
 from fumehood.services.change import Change, happened
 from fumehood.services.presence import Presence
 from fumehood.services.queueing import enqueue
-from fumehood.services.world import MODEL_TRIES, RunWorld, WriteWorld
+from fumehood.services.world import MODEL_TRIES, InHand, RunWorld, WriteWorld
 
 WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
     "begin": directions.begin,
@@ -303,7 +303,7 @@ def _do(world: WriteWorld | RunWorld, step: Step) -> Change:
         # Nothing is asked of a model again, and paid again, whose answer could not be kept.
         world.artifacts.probe(writes=True)
     if isinstance(world, WriteWorld):
-        return WRITE_STEPS[step.name](world, step)
+        return WRITE_STEPS[step.name](dataclasses.replace(world, in_hand=InHand(step)), step)
     return RUN_STEPS[step.name](world, step)
 
 
@@ -368,8 +368,7 @@ def _save_direction(tx: Transaction, direction: Direction) -> None:
         return
     if stored:
         # No step sets a budget, and one that asked a model meanwhile knows the old one.
-        names = ("budget_usd", "budget_gpu_s", "budget_wall_s")
-        direction = dataclasses.replace(direction, **{name: getattr(stored[0], name) for name in names})
+        direction = dataclasses.replace(direction, **{name: getattr(stored[0], name) for name in BUDGETS})
     hold = _kept(direction.hold, stored[0].hold if stored else Hold.NONE)
     tx.directions.save(dataclasses.replace(direction, hold=hold))
 

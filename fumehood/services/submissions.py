@@ -54,6 +54,8 @@ class Submission:
     seed: int = 0
     sandbox: str = "auto"
     budget_usd: float | None = None
+    budget_usd_per_experiment: float | None = None
+    budget_usd_per_call: float | None = None
     budget_gpu_s: float | None = None
     budget_wall_s: float | None = None
     priority: int = 0
@@ -243,6 +245,8 @@ def draft(
         seed=asked.seed,
         sandbox=asked.sandbox,
         budget_usd=asked.budget_usd,
+        budget_usd_per_experiment=asked.budget_usd_per_experiment,
+        budget_usd_per_call=asked.budget_usd_per_call,
         budget_gpu_s=asked.budget_gpu_s,
         budget_wall_s=asked.budget_wall_s,
         priority=asked.priority,
@@ -272,12 +276,19 @@ def _check(asked: Submission) -> None:
         raise BadInputError(f"There is no strategy {asked.strategy!r} yet; there is {', '.join(STRATEGIES)}.")
     if not LEAST_PRIORITY <= asked.priority <= MOST_PRIORITY:
         raise BadInputError(f"The priority must be from {LEAST_PRIORITY} to {MOST_PRIORITY}, not {asked.priority}.")
-    check_budget(asked.budget_usd, asked.budget_gpu_s, asked.budget_wall_s)
+    check_budget(
+        asked.budget_usd,
+        asked.budget_gpu_s,
+        asked.budget_wall_s,
+        asked.budget_usd_per_experiment,
+        asked.budget_usd_per_call,
+    )
 
 
-def check_budget(usd: float | None, gpu_s: float | None, wall_s: float | None) -> None:
+def check_budget(usd: float | None, gpu_s: float | None, wall_s: float | None, *narrower_usd: float | None) -> None:
     """Refuse a budget that is no finite number from zero on."""
-    for amount, of in ((usd, "US dollars"), (gpu_s, "GPU-seconds"), (wall_s, "seconds")):
+    dollars = ((amount, "US dollars") for amount in (usd, *narrower_usd))
+    for amount, of in (*dollars, (gpu_s, "GPU-seconds"), (wall_s, "seconds")):
         if amount is not None and not (math.isfinite(amount) and amount >= 0):
             raise BadInputError(f"The budget must be a number of {of} that is not negative.")
 

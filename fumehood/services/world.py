@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fumehood.domain.policy import Policy
 from fumehood.domain.quota import Machine
+from fumehood.domain.step import Step
 from fumehood.ports import (
     Artifacts,
     Clock,
@@ -23,6 +24,15 @@ from fumehood.services.presence import Presence
 
 MODEL_TRIES = 5
 """How often a step asks for a model that is away before its work is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class InHand:
+    """The claim of a step under which models are asked, and the ids of the tokens that were given for it."""
+
+    step: Step
+    tokens: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    """By role and experiment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,8 @@ class WriteWorld:
     model_tries: int = MODEL_TRIES
     presence: Presence | None = None
     """Shows that this process is at work, where somebody asks."""
+    in_hand: InHand | None = None
+    """What is being done; set for the one step that it is handed to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

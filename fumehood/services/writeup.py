@@ -10,9 +10,9 @@ from fumehood.domain.execution import Kind, Verdict
 from fumehood.domain.experiment import Execution, ExperimentState
 from fumehood.domain.step import Step
 from fumehood.errors import NotFoundError, WorkFailedError
-from fumehood.ports import Call
+from fumehood.ports import Prompt
 from fumehood.services import paper, prose, revision, templates, trials
-from fumehood.services.calls import claims_for
+from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.paper import Manuscript, Subject
 from fumehood.services.wanting import wanted
@@ -33,6 +33,8 @@ SECTIONS = (
 """In the order in which they are written."""
 CORRECTIONS = 5
 LOG_TAIL = 3000
+LONGEST_SECTION = 40_000
+"""Characters of a section; what a model writes beyond is left out, by the paragraph."""
 COMPILE = (
     "O='-no-shell-escape -interaction=nonstopmode -file-line-error'; "
     "pdflatex $O main.tex >/dev/null 2>&1; bibtex main >/dev/null 2>&1; "
@@ -164,22 +166,24 @@ def _finished(world: WriteWorld, step: Step, subject: Subject, pdf: str, log: st
 def _ask(world: WriteWorld, subject: Subject, section: str) -> str:
     draft = subject.experiment.draft
     carried = _carried(subject)
-    title = draft.get("title") or subject.idea.title
     if section == "title":
         prompt = world.prompts.render(
-            "title", idea=subject.idea.title, abstract=prose.plain(draft.get("abstract", "")), facts=carried
-        )
-    else:
-        written = "\n\n".join(f"[{name}]\n{text}" for name, text in draft.items() if text and name != section)
-        prompt = world.prompts.render(
-            "section",
-            subject=section,
-            title=title,
-            written=written or "(nothing yet)",
+            "title",
+            idea=subject.idea.title,
+            abstract=prose.plain(draft.get("abstract", "")),
             notes=subject.experiment.notes,
             facts=carried,
         )
-    return world.model.text(_call(world, subject, "section", section, prompt.text))
+    else:
+        written = tuple(f"[{name}]\n{draft[name]}" for name in SECTIONS if draft.get(name) and name != section)
+        prompt = world.prompts.render(
+            "section",
+            subject=section,
+            written=written or ("(nothing yet)",),
+            notes=subject.experiment.notes,
+            facts=carried,
+        )
+    return _said(world, subject, "section", section, prompt)
 
 
 def _carried(subject: Subject) -> str:
@@ -195,24 +199,30 @@ def _ask_again(world: WriteWorld, subject: Subject, section: str, draft: str, pr
         subject=section,
         draft=draft,
         problems="\n".join(f"- {one}" for one in problems),
+        notes=subject.experiment.notes,
         facts=_carried(subject),
     )
-    return world.model.text(_call(world, subject, "refine", section, prompt.text))
+    return _said(world, subject, "refine", section, prompt)
 
 
-def _call(world: WriteWorld, subject: Subject, role: str, section: str, prompt: str) -> Call:
-    words, _ = templates.prompt_of(subject.direction.template_files, world.artifacts)
+def _said(world: WriteWorld, subject: Subject, role: str, section: str, prompt: Prompt) -> str:
+    """Return what a model writes, as much of it as a section can be."""
+    system, _ = words_of(world, subject.direction)
     claims = claims_for(
+        world,
         subject.direction,
         role,
         experiment=subject.experiment,
         idea=subject.idea.name,
         index=subject.idea.index,
         subject=section,
-        now=world.clock.now(),
+        prompt=prompt,
     )
-    system = world.prompts.render("system", template_system=words).text
-    return Call(claims=claims, system=system, prompt=prompt, max_tokens=8000)
+    said = world.model.text(question(world, claims, prompt, system=system, max_tokens=8000))
+    if len(said) <= LONGEST_SECTION:
+        return said
+    whole, _, _ = said[:LONGEST_SECTION].rpartition("\n\n")
+    return whole
 
 
 def _log(world: WriteWorld, execution: Execution) -> str:

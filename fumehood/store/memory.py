@@ -27,9 +27,10 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
+from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Revocations, Steps, Workers
 from fumehood.store import memory_figures, plain
 from fumehood.store.plain import Shape
 
@@ -49,6 +50,7 @@ class _Tables:
     tenants: Rows = field(default_factory=dict)
     keys: Rows = field(default_factory=dict)
     switches: Rows = field(default_factory=dict)
+    revocations: Rows = field(default_factory=dict)
     replies: Rows = field(default_factory=dict)
     feedback: Rows = field(default_factory=dict)
     leases: Rows = field(default_factory=dict)
@@ -108,6 +110,7 @@ class MemoryTransaction:
         self.tenants: Collection[Tenant] = MemoryCollection(work.tenants, plain.TENANT, None, unique="name")
         self.keys: Collection[Key] = MemoryCollection(work.keys, plain.KEY, None)
         self.switches: Collection[Switch] = MemoryCollection(work.switches, plain.SWITCH, None)
+        self.revocations: Revocations = MemoryRevocations(work.revocations, plain.REVOCATION, None)
         self.replies: Replies = MemoryReplies(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
         self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
@@ -209,6 +212,15 @@ class MemoryWorkers(MemoryCollection[Worker]):
     def forget(self, *, before: float) -> None:
         """Remove those that were last seen before that time."""
         for key in [key for key, row in self._rows.items() if row["seen_at"] < before]:
+            del self._rows[key]
+
+
+class MemoryRevocations(MemoryCollection[Revocation]):
+    """The tokens that open nothing any more."""
+
+    def forget(self, *, before: float) -> None:
+        """Remove what was revoked before that time."""
+        for key in [key for key, row in self._rows.items() if row["at"] < before]:
             del self._rows[key]
 
 

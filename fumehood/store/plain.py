@@ -23,6 +23,7 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import Key, Switch, Tenant
+from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError
 
@@ -102,6 +103,7 @@ LEASE: Final = Shape(Lease, "lease")
 TENANT: Final = Shape(Tenant, "tenant")
 KEY: Final = Shape(Key, "key")
 SWITCH: Final = Shape(Switch, "switch")
+REVOCATION: Final = Shape(Revocation, "revocation")
 REPLY: Final = Shape(Reply, "reply")
 FEEDBACK: Final = Shape(Feedback, "comment")
 AUDIT: Final = Shape(AuditEntry, "audit entry")

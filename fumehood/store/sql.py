@@ -40,9 +40,10 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
+from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Revocations, Steps, Workers
 from fumehood.store import plain, sql_figures, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
@@ -104,6 +105,7 @@ class SqlTransaction:
         self.tenants: Collection[Tenant] = SqlCollection(connection, tables.TENANTS, plain.TENANT)
         self.keys: Collection[Key] = SqlCollection(connection, tables.KEYS, plain.KEY)
         self.switches: Collection[Switch] = SqlCollection(connection, tables.SWITCHES, plain.SWITCH)
+        self.revocations: Revocations = SqlRevocations(connection, tables.REVOCATIONS, plain.REVOCATION)
         self.replies: Replies = SqlReplies(connection, tables.REPLIES, plain.REPLY)
         self.feedback: Collection[Feedback] = SqlCollection(connection, tables.FEEDBACK, plain.FEEDBACK)
         self.leases: Collection[Lease] = SqlCollection(connection, tables.LEASES, plain.LEASE)
@@ -191,6 +193,14 @@ class SqlCollection(_Reading[T]):
         given = {name: insert.excluded[name] for name in rows[0]}
         with self._kept(rows):
             self._connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=given), rows)
+
+
+class SqlRevocations(SqlCollection[Revocation]):
+    """The table of tokens that open nothing any more."""
+
+    def forget(self, *, before: float) -> None:
+        """Remove what was revoked before that time."""
+        self._connection.execute(delete(self._table).where(self._table.c.at < before))
 
 
 class SqlReplies(SqlCollection[Reply]):

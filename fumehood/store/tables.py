@@ -82,6 +82,8 @@ class DirectionRow(Base):
     seed: Mapped[int]
     sandbox: Mapped[str]
     budget_usd: Mapped[float | None]
+    budget_usd_per_experiment: Mapped[float | None]
+    budget_usd_per_call: Mapped[float | None]
     budget_gpu_s: Mapped[float | None]
     budget_wall_s: Mapped[float | None]
     priority: Mapped[int]
@@ -286,6 +288,7 @@ class LedgerRow(Base):
     tenant: Mapped[str] = mapped_column(index=True)
     direction_id: Mapped[str] = mapped_column(index=True)
     experiment_id: Mapped[str | None]
+    token: Mapped[str]
     kind: Mapped[str]
     role: Mapped[str]
     model: Mapped[str]
@@ -313,6 +316,9 @@ class BalanceRow(Base):
     id: Mapped[str] = _id()
     usd: Mapped[float]
     tokens: Mapped[int]
+    input_tokens: Mapped[int]
+    cached_tokens: Mapped[int]
+    output_tokens: Mapped[int]
     cpu_s: Mapped[float]
     gpu_s: Mapped[float]
     wall_s: Mapped[float]
@@ -372,6 +378,16 @@ class SwitchRow(Base):
     id: Mapped[str] = _id()
     is_paused: Mapped[bool]
     is_killed: Mapped[bool]
+    at: Mapped[float]
+
+
+class RevocationRow(Base):
+    """A gateway token that opens nothing any more."""
+
+    __tablename__ = "revocations"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
     at: Mapped[float]
 
 
@@ -473,6 +489,7 @@ LEASES: Final = _table(LeaseRow)
 TENANTS: Final = _table(TenantRow)
 KEYS: Final = _table(KeyRow)
 SWITCHES: Final = _table(SwitchRow)
+REVOCATIONS: Final = _table(RevocationRow)
 REPLIES: Final = _table(ReplyRow)
 FEEDBACK: Final = _table(FeedbackRow)
 AUDIT: Final = _table(AuditRow)

@@ -12,6 +12,7 @@ from fumehood.cli.main import main
 from tests.fakes.serving import Recorder, serving
 
 TENANT, KEY = "ten_" + "0" * 26, "key_" + "0" * 26
+TOKEN = "tok_" + "0" * 26
 HELD = "dir_" + "0" * 26
 PAGE = {"items": [{"id": TENANT, "name": "physics"}], "next": None}
 
@@ -50,6 +51,7 @@ def say(
         ),
         (f"key rotate {KEY}", ("POST", f"/v1/admin/keys/{KEY}/rotate", None)),
         (f"key revoke {KEY}", ("DELETE", f"/v1/admin/keys/{KEY}", None)),
+        (f"token revoke {TOKEN}", ("POST", f"/v1/admin/tokens/{TOKEN}/revoke", None)),
         (
             f"quota set {TENANT} runs=4 usd_day=2.5",
             ("PUT", f"/v1/admin/quotas/{TENANT}", {"runs": 4, "usd_day": 2.5}),

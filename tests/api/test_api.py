@@ -30,6 +30,7 @@ from fumehood.errors import (
     StoreUnavailableError,
     WorkFailedError,
 )
+from fumehood.gateway.models import Models
 from fumehood.services import keys
 from fumehood.services.screening import NO_POLICY
 from tests.fakes.laboratory import Laboratory
@@ -52,7 +53,7 @@ class Hints:
 class Served:
     """The application over a laboratory, with and without a key."""
 
-    def __init__(self, folder: Path, policy: Policy = NO_POLICY) -> None:
+    def __init__(self, folder: Path, policy: Policy = NO_POLICY, models: Models | None = None) -> None:
         self.lab = Laboratory(folder, policy=policy)
         keys.first(self.lab.store, self.lab.clock, KEY)
         self.hints = Hints()
@@ -67,6 +68,7 @@ class Served:
             feed=self.feed,
             cursor_key=b"c" * 32,
             policy=policy,
+            models=models,
             public_keys=lambda: {self.lab.signer.key_id: self.lab.signer.public_pem()},
         )
         self.nobody = TestClient(self.app, raise_server_exceptions=False)

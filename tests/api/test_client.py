@@ -116,12 +116,14 @@ def recorded(recorder: Recorder) -> Iterator[int]:
 class TestSubmit:
     def test_what_is_submitted_is_there(self, say: Say, served: Served, port: int) -> None:
         said = say(port, *SUBMIT, "--text", "Look at scales.", "--budget-usd", "2.5", "--novelty", "off",
-                   "--budget-wall-s", "60", "--budget-gpu-s", "30", "--priority", "-2")  # fmt: skip
+                   "--budget-wall-s", "60", "--budget-gpu-s", "30", "--priority", "-2",
+                   "--budget-experiment-usd", "1.5", "--budget-call-usd", "0.25")  # fmt: skip
         known = served.lab.direction()
         assert (said.status, said.complained) == (0, "")
         assert said.out == f"submitted {known.id}; `fumehood watch {known.id}` follows it\n"
         assert (known.text, known.budget_usd, known.novelty, known.runs) == ("Look at scales.", 2.5, False, 1)
         assert (known.budget_wall_s, known.budget_gpu_s, known.priority) == (60.0, 30.0, -2)
+        assert (known.budget_usd_per_experiment, known.budget_usd_per_call) == (1.5, 0.25)
 
     def test_with_json_the_direction_is_the_one_document(self, say: Say, served: Served, port: int) -> None:
         said = say(port, *SUBMIT, "--json")

@@ -18,6 +18,7 @@ from fumehood.domain.direction import DirectionState
 from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.tenant import Scope
+from fumehood.gateway.models import Models
 from fumehood.services import browsing, keys, tenants
 from fumehood.store.sql import open_store
 from tests.api.test_api import ASKED, UNKNOWN, Served, problem
@@ -74,7 +75,13 @@ class TestReading:
 
     def test_the_catalogue_and_the_results_can_be_read(self, done: Served) -> None:
         assert [one["name"] for one in done.client.get("/v1/templates").json()["items"]] == ["tiny"]
-        assert done.client.get("/v1/models").json()["items"]
+        models = {one["name"]: one for one in done.client.get("/v1/models").json()["items"]}
+        assert models["offline"]["free"]
+        assert models["offline"]["input_usd"] == 0
+        sonnet = models["claude-sonnet-4-5"]
+        assert (sonnet["upstream"], sonnet["free"], sonnet["cache_read_usd"]) == ("anthropic", False, 0.3)
+        assert (sonnet["long"]["above_tokens"], sonnet["long"]["input_usd"]) == (200_000, 6.0)
+        assert not models["claude-opus-5-5"]["capabilities"]["forced_tools"]
         [row] = done.client.get("/v1/reports/summary").json()["items"]
         assert (row["direction"], row["papers"]) == (done.lab.direction().id, 1)
         [key] = done.nobody.get("/v1/signing-keys").json()["items"]
@@ -231,12 +238,30 @@ class TestAsked:
             ({"budget": {"wall_s": True}}, "budget.wall_s"), ({"review": {"ensemble": 0}}, "review.ensemble"),
             ({"review": {"odd": 1}}, "review.odd"), ({"parent": ""}, "parent"),
             ({"review_model": "a", "review": {"model": "b"}}, "two models"),
+            ({"model": "gpt-none"}, "The price of the model 'gpt-none' is not known, so its cost could not be capped."),
+            ({"review_model": "offline-2"}, "The price of the model 'offline-2' is not known"),
+            ({"review": {"model": "vertex/x"}}, "The price of the model 'vertex/x' is not known"),
         ],
     )  # fmt: skip
     def test_what_cannot_be_is_one_sentence(self, served: Served, asked: dict[str, Any], said: str) -> None:
         told = problem(served.client.post("/v1/directions", json=ASKED | asked), 422, "bad-input")
         assert said in told["detail"]
         assert served.lab.steps() == ()
+
+    @pytest.mark.parametrize("allowed", [False, True])
+    def test_a_model_is_one_that_the_admin_s_table_knows(self, tmp_path: Path, *, allowed: bool) -> None:
+        own = tmp_path / "models.toml"
+        own.write_text('[models.mine]\nupstream = "anthropic"\ncalled = "theirs"\ninput = 1.0\noutput = 2.0\n')
+        made = Served(tmp_path / "served", models=Models.shipped(str(own), allow_unknown=allowed))
+        try:
+            names = [one["name"] for one in made.client.get("/v1/models").json()["items"]]
+            assert "mine" in names
+            # No key is asked for: whether there is one is the gateway's to know.
+            assert made.client.post("/v1/directions", json=ASKED | {"model": "mine"}).status_code == 202
+            unpriced = made.client.post("/v1/directions", json=ASKED | {"model": "vertex/other"})
+            assert unpriced.status_code == (202 if allowed else 422)
+        finally:
+            made.lab.artifacts.close()
 
     def test_a_parent_is_a_confirmed_experiment_of_ones_own(self, served: Served) -> None:
         served.client.post("/v1/directions", json=ASKED | {"ideas": 1})

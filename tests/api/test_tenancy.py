@@ -19,7 +19,8 @@ from api import door
 from api.app import create_app
 from api.rates import Rates
 from fumehood.domain.direction import Hold
-from fumehood.domain.ids import TenantId
+from fumehood.domain.ids import DirectionId, TenantId
+from fumehood.domain.ledger import LedgerEntry
 from fumehood.domain.reply import KEPT_S
 from fumehood.domain.tenant import LOCAL_TENANT, PLATFORM, Scope
 from fumehood.services import audit, keys, tenants
@@ -222,6 +223,28 @@ class TestKeys:
         told = problem(served.client.post(f"/v1/admin/keys/{issued['id']}/rotate", headers=once), 409, "conflict")
         assert rotated.json()["id"] in told["detail"]
         assert len(served.client.get("/v1/admin/keys").json()["items"]) == 3
+
+
+class TestTokens:
+    def test_a_token_is_revoked_once_and_the_audit_says_by_whom(self, served: Served) -> None:
+        token = "tok_" + "1" * 26
+        for once in ({"Idempotency-Key": "one"}, {"Idempotency-Key": "one"}, {}):
+            told = served.client.post(f"/v1/admin/tokens/{token}/revoke", headers=once)
+            assert (told.status_code, told.json()) == (200, {"id": token, "at": served.lab.clock.now()})
+        entries = served.client.get("/v1/admin/audit").json()["items"]
+        [entry] = [one for one in entries if one["action"] == "token.revoked"]
+        assert (entry["subject"], entry["actor"][:4]) == (token, "key_")
+        problem(served.client.post("/v1/admin/tokens/tok_1/revoke"), 404, "not-found")
+
+    def test_usage_tells_the_kinds_of_tokens_apart(self, served: Served) -> None:
+        line = LedgerEntry(
+            id="evt_1", call_id="call_1", tenant=LOCAL_TENANT, direction_id=DirectionId("dir_1"), kind="settled",
+            role="idea", model="m", usd=0.5, tokens=17, input_tokens=10, cached_tokens=4, output_tokens=3,
+        )  # fmt: skip
+        with served.lab.store.begin() as tx:
+            tx.ledger.add(line)
+        total = served.client.get("/v1/usage").json()["total"]
+        assert [total[name] for name in ("tokens", "input_tokens", "cached_tokens", "output_tokens")] == [17, 10, 4, 3]
 
 
 class TestOnce:

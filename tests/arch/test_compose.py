@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 import yaml
 
+from fumehood.gateway.keys import VARIABLES
+
 ROOTS = {"run-worker", "watcher"}
 ONE_SHOTS = {"migrate", "volumes"}
 OURS = {"api", "gateway", "write-worker", *ROOTS, *ONE_SHOTS}
 SOCKET = "/var/run/docker.sock"
-PROVIDER_KEYS = {"anthropic_api_key"}
+PROVIDER_KEYS = {variable.lower() for variable in VARIABLES.values()}
 NEEDED = {
     "api": "fumehood_api_key fumehood_cursor_secret fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
-    "gateway": "anthropic_api_key fumehood_database_url fumehood_gateway_secret fumehood_s3_secret_key",
+    "gateway": "anthropic_api_key aws_bearer_token_bedrock deepseek_api_key fumehood_database_url "
+    "fumehood_gateway_secret fumehood_s3_secret_key openai_api_key openrouter_api_key",
     "write-worker": "fumehood_database_url fumehood_gateway_secret fumehood_redis_url fumehood_s3_secret_key",
     "run-worker": "fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
     "watcher": "fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
@@ -111,6 +114,7 @@ def test_each_service_reads_only_the_secrets_it_needs(services: dict[str, Any]) 
 def test_only_the_gateway_has_provider_keys(services: dict[str, Any], text: str) -> None:
     holders = {name for name, service in services.items() if PROVIDER_KEYS & set(service.get("secrets", []))}
     assert holders == {"gateway"}
+    assert set(services["gateway"]["secrets"]) >= PROVIDER_KEYS
     assert "_API_KEY:" not in text, "a key in a variable would be shown by `docker inspect`"
 
 

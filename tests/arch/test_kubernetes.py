@@ -15,6 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from fumehood.gateway.keys import VARIABLES
+
 VERSIONS = ("1.28", "1.32", "1.37")
 PLATFORM, RUN = "fumehood", "fumehood-run"
 NAMES = "names"
@@ -210,7 +212,8 @@ def test_only_the_gateway_has_provider_keys_and_the_run_side_no_secret_of_models
     services = yaml.safe_load((root / "compose.yaml").read_text(encoding="utf-8"))["services"]
     assert mounted.pop("run") == set(services["run-worker"]["secrets"])
     assert mounted == {name: set(services[name]["secrets"]) for name in mounted}
-    assert {name for name, keys in mounted.items() if "anthropic_api_key" in keys} == {"gateway"}
+    provider_keys = {variable.lower() for variable in VARIABLES.values()}
+    assert {name for name, keys in mounted.items() if provider_keys & keys} == {"gateway"}
 
 
 def test_only_the_run_side_has_anything_of_the_node(pods: dict[str, Object]) -> None:

@@ -50,6 +50,7 @@ from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
+from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Part, Worker
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
 from fumehood.ports import Store
@@ -77,6 +78,8 @@ DIRECTION = Direction(
     seed=2**40,
     sandbox="local",
     budget_usd=1.5,
+    budget_usd_per_experiment=0.5,
+    budget_usd_per_call=0.25,
     budget_gpu_s=2.5,
     budget_wall_s=3.5,
     priority=2,
@@ -240,6 +243,7 @@ ENTRY = LedgerEntry(
     tenant=TenantId("ten_1"),
     direction_id=DIR,
     experiment_id=EXP,
+    token="tok_1",
     kind="reserved",
     role="idea",
     model="offline",
@@ -269,6 +273,7 @@ KEY = Key(
     revoked_at=3.5,
 )
 SWITCH = Switch(id=PLATFORM, is_paused=True, is_killed=True, at=1.5)
+REVOCATION = Revocation(id="tok_1", at=1.5)
 REPLY = Reply(id="ab" * 32, request="cd" * 32, made="dir_1", at=1.5)
 FEEDBACK = Feedback(id="evt_9", direction_id=DIR, experiment_id=EXP, author="key_1", text="Try β.", at=1.5)
 LEASE = Lease(id="GPU-0", tenant=TENANT.id, execution_id=EXEC, since=1.5, beat_at=2.5)
@@ -286,6 +291,7 @@ KINDS: tuple[tuple[str, Any], ...] = (
     ("tenants", TENANT),
     ("keys", KEY),
     ("switches", SWITCH),
+    ("revocations", REVOCATION),
     ("replies", REPLY),
     ("feedback", FEEDBACK),
     ("leases", LEASE),
@@ -302,6 +308,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "tenants": {"weight": 3.5},
     "keys": {"revoked_at": None},
     "switches": {"is_killed": False},
+    "revocations": {"at": 2.5},
     "replies": {"made": "dir_2"},
     "leases": {"tenant": None, "execution_id": None},
     "outputs": {"data": b"", "at": 2.5},
@@ -908,17 +915,23 @@ class TestLedger:
             running=-1,
             gpus=0,
         )
-        foreign = dataclasses.replace(ENTRY, id="evt_3", tenant=TenantId("ten_2"), day="2026-11-23")
+        foreign = dataclasses.replace(
+            ENTRY, id="evt_3", tenant=TenantId("ten_2"), day="2026-11-23", experiment_id=None, token=""
+        )
         with store.begin() as transaction:
             for entry in (ENTRY, other, foreign):
                 transaction.ledger.add(entry)
         day = ledger.day_account(TenantId("ten_1"), "2026-11-22")
         sums = Balance(
-            id=day, usd=0.25, tokens=10, cpu_s=0.0, gpu_s=2.5, wall_s=2.5, bytes=2**40 - 1, running=0, gpus=2
-        )
+            id=day, usd=0.25, tokens=10, cpu_s=0.0, gpu_s=2.5, wall_s=2.5, bytes=2**40 - 1, running=0, gpus=2,
+            input_tokens=20, cached_tokens=4, output_tokens=10,
+        )  # fmt: skip
         with store.begin(write=False) as transaction:
             assert transaction.ledger.balance(day) == sums
             assert transaction.ledger.balance("ten_1") == dataclasses.replace(sums, id="ten_1")
+            assert transaction.ledger.balance(EXP) == dataclasses.replace(sums, id=EXP)
+            assert transaction.ledger.balance("tok_1") == dataclasses.replace(sums, id="tok_1")
+            assert transaction.ledger.balance("") == Balance(id="")
             assert transaction.ledger.balance(OTHER).running == -1
             assert transaction.ledger.balance("ten_2").tokens == 17
             assert transaction.ledger.balance("nobody") == Balance(id="nobody")
@@ -1041,6 +1054,15 @@ class TestOutputs:
             assert set(transaction.outputs.left(before=7.5)) == ({EXEC, gone} if is_left else {gone})
             transaction.outputs.forget(gone)
             assert {piece.execution_id for piece in transaction.outputs.find()} == {EXEC}
+
+
+class TestRevocations:
+    def test_old_ones_are_forgotten(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            for number in range(4):
+                transaction.revocations.save(Revocation(id=f"tok_{number}", at=float(number)))
+            transaction.revocations.forget(before=2.0)
+            assert [one.id for one in transaction.revocations.find()] == ["tok_2", "tok_3"]
 
 
 class TestWorkers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -123,3 +124,27 @@ def demo(house: House, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     done = house.call("run", *DEMO, "--ideas", "2", "--runs", "2", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     return Demo(out=out, told=json.loads(done.stdout), lines=done.stderr)
+
+
+TIMED = ("training_time", "seconds")
+"""What no two runs have alike: seconds."""
+
+
+def substance(out: Path) -> dict[str, Any]:
+    """Return what a finished folder says that hangs on no clock: ideas, code, measured values, the papers' words."""
+    found: dict[str, Any] = {}
+    for idea in json.loads((out / "ideas.json").read_text()):
+        found[f"idea {idea['name']}"] = {key: idea[key] for key in ("title", "experiment", "novelty")}
+    for folder in sorted((out / "experiments").iterdir()):
+        for path in sorted(folder.glob("*.py")):
+            found[f"{folder.name}/{path.name}"] = path.read_text()
+        for path in sorted(folder.glob("run_*/final_info.json")):
+            found[f"{folder.name}/{path.parent.name}"] = {
+                (data, metric): mean
+                for data, told in json.loads(path.read_text()).items()
+                for metric, mean in told["means"].items()
+                if not any(word in metric for word in TIMED)
+            }
+        (paper,) = folder.glob("latex/*.tex")
+        found[f"{folder.name}/paper"] = re.sub(r"\d+(\.\d+)?", "#", paper.read_text())
+    return found

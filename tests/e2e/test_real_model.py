@@ -16,9 +16,10 @@ import pytest
 
 from fumehood.gateway.models import Models
 from tests.conftest import free_port
-from tests.e2e.conftest import House
+from tests.e2e.conftest import House, substance
 from tests.e2e.test_demo import SECTIONS, text_of
-from tests.fakes.provider import KEY, Asked, Failure, Provider, Reply, serving
+from tests.fakes import provider as fake
+from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, Reply, serving
 from tests.fakes.researcher import Researcher
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
@@ -196,6 +197,50 @@ def failed(told: subprocess.CompletedProcess[str]) -> str:
     assert told.returncode == 1, (told.stdout[-2000:], told.stderr[-2000:])
     (sentence,) = told.stderr.strip().splitlines()
     return sentence
+
+
+class FailsByTurns:
+    """A provider behind which every third call fails, in turn in each of the ways that there are."""
+
+    def __init__(self, inner: Researcher) -> None:
+        self.seen: set[str] = set()
+        self._inner = inner
+        self._calls = 0
+
+    def __call__(self, asked: Asked) -> Reply:
+        self._calls += 1
+        turn, rest = divmod(self._calls, 3)
+        if rest:
+            return self._inner(asked)
+        ways = self._ways(asked)
+        name = list(ways)[(turn - 1) % len(ways)]
+        self.seen.add(name)
+        return ways[name]
+
+    def _ways(self, asked: Asked) -> dict[str, Reply]:
+        cut = fake.message([{"type": "text", "text": "The first half of"}], "max_tokens")
+        odd = fake.text('```json\n{"answer": [1,\n```') if asked.body.get("tools") else Broken(cut, 0)
+        return {
+            "limit": Failure(429, "rate_limit_error", headers={"retry-after": "0.2"}),
+            "overload": Failure(529, "overloaded_error"),
+            "broken": Failure(500, "api_error"),
+            "stream cut": Broken(cut, 0),
+            "malformed": odd,
+            "refusal": fake.message([], "refusal"),
+            "long": cut,
+        }
+
+
+def test_one_that_fails_every_third_call_changes_nothing(written: Written, make_house: Any, tmp_path: Path) -> None:
+    failing = FailsByTurns(Researcher())
+    provider, out = Provider(failing), tmp_path / "out"
+    with serving(provider.app) as url:
+        house: House = make_house("third", FUMEHOOD_ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY=KEY)
+        done = house.call("run", *SMALL, "--budget-usd", "10", "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert failing.seen == {"limit", "overload", "broken", "stream cut", "malformed", "refusal", "long"}
+    assert json.loads(done.stdout)["verified"]
+    assert substance(out) == substance(written.out)
 
 
 @pytest.mark.kill

@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tests.fakes import caching
+
 KEY = "sk-ant-test-0123456789abcdef"
 USAGE = {"input_tokens": 100, "output_tokens": 50, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 
@@ -104,8 +106,9 @@ def events(whole: dict[str, Any]) -> list[dict[str, Any]]:
 class Provider:
     """The double; `asked` holds what it was asked, sound or not."""
 
-    def __init__(self, script: Script | None = None) -> None:
+    def __init__(self, script: Script | None = None, kept: caching.Kept | None = None) -> None:
         self.script: Script = script or (lambda _: text())
+        self.kept = kept
         self.asked: list[Asked] = []
         self.app = Starlette(
             routes=[
@@ -121,6 +124,8 @@ class Provider:
         reply = self.script(asked)
         if isinstance(reply, Failure):
             return _failed(reply)
+        if self.kept is not None and isinstance(reply, dict):
+            reply = {**reply, "usage": {**reply["usage"], **self.kept.usage(asked.body)}}
         if asked.body.get("stream"):
             return StreamingResponse(_stream(reply), media_type="text/event-stream")
         if isinstance(reply, Broken):
@@ -173,7 +178,7 @@ def _fault(asked: Asked, *, counting: bool = False) -> Failure | None:
     faults = [f"{name}: Extra inputs are not permitted" for name in set(body) - _FIELDS]
     needed = ("model", "messages") if counting else ("model", "messages", "max_tokens")
     faults += [f"{name}: Field required" for name in needed if name not in body]
-    faults += _message_faults(body.get("messages", [])) + _tool_faults(body)
+    faults += _message_faults(body.get("messages", [])) + _tool_faults(body) + _cache_faults(body)
     if not counting and not (isinstance(body.get("max_tokens"), int) and body["max_tokens"] > 0):
         faults.append("max_tokens: must be at least 1")
     if "-5-5" in str(body.get("model")):
@@ -201,6 +206,20 @@ def _message_faults(messages: list[dict[str, Any]]) -> list[str]:
             faults.append("messages: each tool_use needs its tool_result in the next message")
         called = {block["id"] for block in blocks if block["type"] == "tool_use"}
     return faults
+
+
+def _cache_faults(body: dict[str, Any]) -> list[str]:
+    contents = [body.get("system", ""), *(one.get("content") for one in body.get("messages", []))]
+    blocks = [block for content in contents if isinstance(content, list) for block in content]
+    faults = [
+        "messages: text content blocks must contain non-whitespace text"
+        for block in blocks
+        if block.get("type") == "text" and not block["text"].strip()
+    ]
+    marks = [block[caching.MARK] for block in [*body.get("tools", []), *blocks] if caching.MARK in block]
+    if len(marks) > caching.MOST:
+        faults.append(f"A maximum of {caching.MOST} blocks with cache_control may be provided. Found {len(marks)}.")
+    return faults + ["cache_control.type: must be ephemeral" for mark in marks if mark.get("type") != "ephemeral"]
 
 
 def _tool_faults(body: dict[str, Any]) -> list[str]:

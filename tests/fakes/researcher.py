@@ -155,9 +155,9 @@ class Researcher:
             return "notes", "The cosine schedule was trained once. The difference to the baseline may be noise."
         if "Give one title" in prompt:
             return "title", "A Cosine Noise Schedule for Small Shapes: An Inconclusive Screen"
-        if found := re.search(r"^Write the part “(\w+)”", prompt):
+        if found := re.search(r"^Write the part “(\w+)”", prompt, re.MULTILINE):
             return f"section {found[1]}", _section(found[1], prompt, slip=True)
-        if found := re.search(r"^The part “(\w+)” of a paper, as it stands", prompt):
+        if found := re.search(r"^The part “(\w+)” of the paper, as it stands", prompt, re.MULTILINE):
             return f"refine {found[1]}", _refined(found[1], prompt)
         raise AssertionError(f"nobody knows what this asks for: {prompt[:400]}")
 
@@ -165,7 +165,7 @@ class Researcher:
 def _prompt(body: dict[str, Any]) -> str:
     """Return what the last message with words of the task says; a coder's program adds messages of its own."""
     last = body["messages"][-1]["content"]
-    return last if isinstance(last, str) else "\n".join(block.get("text", "") for block in last)
+    return last if isinstance(last, str) else "".join(block.get("text", "") for block in last)
 
 
 def _filled_in(fields: set[str], prompt: str) -> tuple[str, dict[str, Any]]:

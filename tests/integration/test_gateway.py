@@ -18,20 +18,28 @@ import pytest
 from pydantic import BaseModel, Field
 
 from fumehood.artifacts.local import LocalArtifacts
+from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
-from fumehood.errors import ArtifactsUnavailableError, ModelUnavailableError, OverBudgetError, StoreUnavailableError
+from fumehood.errors import (
+    ArtifactsUnavailableError,
+    BadInputError,
+    ModelUnavailableError,
+    OverBudgetError,
+    StoreUnavailableError,
+)
 from fumehood.gateway import tokens
 from fumehood.gateway.accounts import Accounts
 from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.line import Line, Retries
 from fumehood.gateway.models import Models
-from fumehood.gateway.upstream import UpstreamError
+from fumehood.gateway.upstream import Upstream, UpstreamError
 from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
+from fumehood.gateway.upstreams.faults import EVERY, FAULTS, Faulty
 from fumehood.gateway.upstreams.offline import OfflineModel
-from fumehood.llm.client import GatewayModel
+from fumehood.llm.client import ASKS, GatewayModel
 from fumehood.observe import metrics
 from fumehood.ports import Call
 from fumehood.store.clock import SystemClock
@@ -56,6 +64,7 @@ class Room:
     waits: list[float]
     models: list[GatewayModel]
     provider_url: str
+    upstreams: dict[str, Upstream]
 
     def claims(self, **changes: Any) -> Claims:
         claims = Claims(
@@ -135,16 +144,17 @@ def room(tmp_path: Path) -> Iterator[Room]:
             key=lambda: KEY,
             line=Line("anthropic", retries=Retries(sleep=waits.append, draw=lambda: 0.0, deadline_s=120)),
         )
+        upstreams: dict[str, Upstream] = {"anthropic": upstream, "offline": OfflineModel(artifacts)}
         desk = Desk(
             store=store,
             artifacts=artifacts,
             clock=clock,
             secret=SECRET,
-            upstreams={"anthropic": upstream, "offline": OfflineModel(artifacts)},
+            upstreams=upstreams,
             models=Models.shipped(),
         )
         with serving(create_app(desk)) as url:
-            room = Room(provider, store, artifacts, clock, url, direction, waits, [], provider_url)
+            room = Room(provider, store, artifacts, clock, url, direction, waits, [], provider_url, upstreams)
             yield room
             for model in room.models:
                 model.close()
@@ -249,6 +259,55 @@ def test_an_answer_that_never_fits_is_no_answer(room: Room) -> None:
 def test_fenced_json_is_taken_where_the_tool_is_not_called(room: Room) -> None:
     room.provider.script = lambda _: fake.text('Thoughts {.\n```json\n{"score": 3, "reason": "```"}\n```\nDone.')
     assert room.model().answer(room.call(), Opinion).score == 3
+
+
+REFUSED = fake.message([], "refusal")
+CUT = fake.message([{"type": "text", "text": "Well, it"}], "max_tokens")
+EMPTY = fake.message([], "end_turn")
+
+
+@pytest.mark.parametrize("fault", [REFUSED, CUT, EMPTY])
+def test_an_answer_that_is_none_is_asked_for_again(room: Room, fault: dict[str, Any]) -> None:
+    room.provider.script = in_turn(fault, fault, fake.text("It is so."))
+    assert room.model().text(room.call()) == "It is so."
+    last = room.provider.asked[-1].body["messages"]
+    assert len(last) == 1
+    assert ("in fewer words" in str(last)) == (fault is CUT)
+    assert len(room.closed(3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [(REFUSED, "refused to answer"), (CUT, "was cut off"), (EMPTY, "with no text")]
+)
+def test_one_that_never_comes_is_no_answer(room: Room, fault: dict[str, Any], words: str) -> None:
+    room.provider.script = lambda _: fault
+    with pytest.raises(ModelUnavailableError, match=words):
+        room.model().text(room.call())
+    assert len(room.provider.asked) == ASKS
+
+
+def test_a_repair_is_not_used_up_by_a_refusal(room: Room) -> None:
+    odd = fake.tool({"score": "odd"})
+    room.provider.script = in_turn(REFUSED, odd, REFUSED, CUT, fake.tool({"score": 2, "reason": "fine"}))
+    assert room.model().answer(room.call(), Opinion).score == 2
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_on_purpose_costs_no_answer(room: Room, fault: str) -> None:
+    room.upstreams["anthropic"] = Faulty(
+        room.upstreams["anthropic"], [fault], Line("anthropic", retries=Retries(sleep=room.waits.append))
+    )
+    room.provider.script = lambda asked: (
+        fake.tool({"score": 2, "reason": "fine"}) if asked.body.get("tools") else fake.text("It is so.")
+    )
+    for _ in range(EVERY):
+        assert room.model().text(room.call()) == "It is so."
+        assert room.model().answer(room.call(), Opinion).score == 2
+
+
+def test_a_fault_that_is_none_is_named() -> None:
+    with pytest.raises(BadInputError, match="there is no fault 'explosion'"):
+        Faulty(OfflineModel(MemoryArtifacts()), ["explosion"], Line("offline"))
 
 
 def test_what_a_model_refuses_is_left_out_or_said_in_words(room: Room) -> None:

@@ -134,6 +134,7 @@ def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: st
         (tables.TENANTS, plain.TENANT),
         (tables.KEYS, plain.KEY),
         (tables.SWITCHES, plain.SWITCH),
+        (tables.REVOCATIONS, plain.REVOCATION),
         (tables.REPLIES, plain.REPLY),
         (tables.FEEDBACK, plain.FEEDBACK),
         (tables.AUDIT, plain.AUDIT),
@@ -179,7 +180,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0006_audit_truncate"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0007_caps"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
@@ -262,6 +263,42 @@ def test_what_was_spent_before_there_were_balances_is_summed_up(
         assert tx.ledger.balance("ten_00000000000000000000000000").usd == 2.5
         assert tx.ledger.balance("dir_2").tokens == 6
     store.close()
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_what_experiments_had_spent_before_they_had_balances_is_summed_up(
+    url: str, database: str, postgres: PostgresServer
+) -> None:
+    url = url if database == "sqlite" else postgres.empty()
+    upgrade(url, "0006_audit_truncate")
+    rows = [
+        ("evt_1", "exp_1", 2.0, 10, "2026-01-01"), ("evt_2", "exp_1", -0.5, 5, "2026-01-01"),
+        ("evt_3", None, 1.0, 2, "2026-01-02"),
+    ]  # fmt: skip
+    engine = connect(url)
+    ledger = sa.table("ledger", *(sa.column(one.name) for one in tables.LEDGER.columns if one.name != "token"))
+    balances = sa.table("balances", *(sa.column(one.name) for one in tables.BALANCES.columns))
+    with engine.begin() as connection:
+        connection.execution_options(fumehood_write=True)
+        numbers = dict.fromkeys(("tokens", "cpu_s", "gpu_s", "wall_s", "bytes", "running", "gpus"), 0)
+        for key, experiment, usd, read, day in rows:
+            words = {"call_id": key, "direction_id": "dir_1", "tenant": "ten_1", "kind": "settled", "role": "", "at": 1}
+            counted = {"input_tokens": read, "cached_tokens": 1, "output_tokens": 3}
+            told = {"id": key, "experiment_id": experiment, "usd": usd, "day": day, "model": "m"}
+            connection.execute(ledger.insert().values(**words, **counted, **told, **numbers))
+        for account, usd in (("dir_1", 2.5), ("ten_1", 2.5), ("ten_1/2026-01-01", 1.5)):
+            connection.execute(balances.insert().values(id=account, usd=usd, **numbers))
+    engine.dispose()
+    for _ in range(2):
+        upgrade(url)
+        store = SqlStore(url)
+        with store.begin(write=False) as tx:
+            found = {key: tx.ledger.balance(key) for key in ("dir_1", "ten_1", "ten_1/2026-01-01", "exp_1")}
+        store.close()
+        assert {key: (one.usd, one.input_tokens, one.output_tokens) for key, one in found.items()} == {
+            "dir_1": (2.5, 17, 9), "ten_1": (2.5, 17, 9), "ten_1/2026-01-01": (1.5, 15, 6), "exp_1": (1.5, 15, 6),
+        }  # fmt: skip
+        downgrade(url, "0006_audit_truncate")
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,8 @@ import fumehood
 from fumehood.cli import children, machine, output, template
 from fumehood.cli import run as running
 from fumehood.cli.main import main
+from fumehood.domain import caps
+from fumehood.domain.caps import Cap
 from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.step import Event
 from fumehood.errors import FumehoodError, MachineUnfitError, ModelUnavailableError, OverBudgetError, WorkFailedError
@@ -86,8 +90,8 @@ class TestUsage:
             (("verify",), "Missing argument"),
             (("template", "baseline", "2d_diffusion", "--sandbox", "none"), "Invalid value for '--sandbox'"),
             (
-                ("keys", "set", "openai"),
-                "There is no provider 'openai': keys are kept for anthropic, semantic-scholar, openalex.",
+                ("keys", "set", "nobody"),
+                "There is no provider 'nobody': keys are kept for anthropic, bedrock, ",
             ),
         ],
     )
@@ -134,9 +138,10 @@ class TestRunRefuses:
             (("--seed", "1" + "0" * 30), "seed"),
             (("--profile", "huge"), "no profile 'huge'"),
             (("--model", ""), "model's name"),
-            (("--model", "claude-x"), "fumehood keys set anthropic"),
+            (("--model", "claude-x"), "The price of the model 'claude-x' is not known"),
             (("--review-model", "claude-sonnet-4-5"), "fumehood keys set anthropic"),
-            (("--model", "gpt-9"), "There is no model 'gpt-9'"),
+            (("--model", "gpt-9"), "The price of the model 'gpt-9' is not known"),
+            (("--model", "offline-2"), "The price of the model 'offline-2' is not known"),
         ],
     )
     def test_bad_input_before_anything_is_made(
@@ -215,6 +220,90 @@ class TestRunRefuses:
         (out / "direction.json").write_bytes(text.encode(errors="surrogateescape"))
         said = self.bad(say, tmp_path, "--out", str(out), "--resume")
         assert "holds no direction.json that names a direction" in said.sentence
+
+
+class TestModels:
+    """Which models may be named, and the keys that they need."""
+
+    OWN = """
+        [upstreams.mine]
+        kind = "bedrock"
+        key = "mine"
+        region = "eu-west-1"
+
+        [models.ours]
+        upstream = "mine"
+        input = 1.0
+        output = 2.0
+        """
+
+    @pytest.fixture
+    def own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "models.toml").write_text(textwrap.dedent(self.OWN))
+        monkeypatch.setenv("FUMEHOOD_MODELS", str(tmp_path / "models.toml"))
+
+    @pytest.fixture
+    def tell(self, say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+        def command(text: str, *words: str) -> Said:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+            return say(*words)
+
+        return command
+
+    @pytest.mark.usefixtures("own")
+    def test_a_key_has_a_name_of_the_table_shipped_or_own(self, tell: Callable[..., Said], tmp_path: Path) -> None:
+        for name, value in (("mine", "ABSKmine"), ("bedrock", "AKIAABCDEFGHIJKLMNOP:s/e+c"), ("openalex", "k")):
+            assert tell(f"{value}\n", "keys", "set", name).status == 0
+            assert Keys(tmp_path / "state").get(name) == value
+        assert tell("x", "keys", "set", "theirs").status == 2
+
+    def test_a_service_account_is_read_as_a_whole_file(self, tell: Callable[..., Said], tmp_path: Path) -> None:
+        told = {"type": "service_account", "client_email": "a@b.example", "token_uri": "https://o.example/token"}
+        told["private_key"] = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+        said = tell(json.dumps(told, indent=2) + "\n", "keys", "set", "vertex")
+        assert (said.status, "AAAA" in said.out + said.complained) == (0, False)
+        assert json.loads(Keys(tmp_path / "state").get("vertex") or "") == told
+
+    @pytest.mark.usefixtures("own")
+    @pytest.mark.parametrize(
+        ("name", "value", "sentence"),
+        [
+            ("bedrock", "AKIAABCDEFGHIJKLMNOP", "an access key's id without its secret"),
+            ("mine", "a:b:c:d", "4 parts"),
+            ("vertex", '{"type": "authorized_user"}', "must be a service account's"),
+            ("vertex", '{"type": ', "is not a key"),
+        ],
+    )
+    def test_a_key_of_another_form_is_not_kept(
+        self, tell: Callable[..., Said], tmp_path: Path, name: str, value: str, sentence: str
+    ) -> None:
+        said = tell(value, "keys", "set", name)
+        assert (said.status, sentence in said.sentence, value in said.sentence) == (2, True, False)
+        assert Keys(tmp_path / "state").list() == ()
+
+    @pytest.mark.usefixtures("own")
+    def test_a_missing_key_is_told_with_the_variable_that_wins(self, tell: Callable[..., Said], tmp_path: Path) -> None:
+        run = ("run", "--template", "2d_diffusion", "--out", str(tmp_path / "out"), "--model")
+        assert "`fumehood keys set mine`." in tell("", *run, "ours").sentence
+        sentence = tell("", *run, "claude-sonnet-4-6").sentence
+        assert "`fumehood keys set anthropic`, or in ANTHROPIC_API_KEY, which wins." in sentence
+
+    def test_a_model_without_a_price_is_let_through_where_that_is_allowed(
+        self, tell: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = ("run", "--template", "2d_diffusion", "--out", str(tmp_path / "out"), "--model", "bedrock/any.claude")
+        assert "is not known" in tell("", *run).sentence
+        monkeypatch.setenv("FUMEHOOD_ALLOW_UNPRICED", "true")
+        assert "`fumehood keys set bedrock`, or in AWS_BEARER_TOKEN_BEDROCK, which wins." in tell("", *run).sentence
+
+    @pytest.mark.usefixtures("own")
+    def test_doctor_names_whose_keys_there_are(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        Keys(tmp_path / "state").set("mine", "ABSKmine")
+        said = say("doctor", "--json").document
+        assert said["keys"] == ["mine"]
+        assert {"anthropic", "bedrock", "vertex"} <= set(said["keys_missing"])
+        [line] = [line for line in machine.describe(said) if line.startswith("keys: ")]
+        assert line.startswith("keys: mine (none for anthropic, bedrock, ")
 
 
 class TestMachine:
@@ -450,6 +539,24 @@ class TestEnds:
         with pytest.raises(OverBudgetError, match=r"1\.00 USD is used up\. Raise --budget-usd and give --resume"):
             running.raise_for(lab.direction(), lab.store, lab.artifacts)
         assert OverBudgetError.exit_status == 4
+
+    @pytest.mark.parametrize(
+        ("cap", "option"),
+        [
+            (Cap.CALL, "--budget-call-usd"),
+            (Cap.EXPERIMENT, "--budget-experiment-usd"),
+            (Cap.DIRECTION, "--budget-usd"),
+            (Cap.TOKEN, "that setting"),
+        ],
+    )
+    def test_each_cap_has_what_raises_it(self, lab: Laboratory, cap: Cap, option: str) -> None:
+        direction = dataclasses.replace(lab.submit(), hold=Hold.OVER_BUDGET)
+        with pytest.raises(OverBudgetError) as refused:
+            caps.check(cap, 1.0, 0.5, 2.0)
+        with lab.store.begin() as tx:
+            tx.events.append(Event(direction_id=direction.id, kind="over_budget", text=f"held: {refused.value}"))
+        with pytest.raises(OverBudgetError, match=f"Raise {option} and give --resume"):
+            running.raise_for(direction, lab.store, lab.artifacts)
 
     def test_a_raised_budget_lifts_the_hold(self, lab: Laboratory) -> None:
         self.held(lab)

@@ -18,11 +18,14 @@ from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.direction import Direction
 from fumehood.domain.ids import DirectionId, TenantId
 from fumehood.domain.ledger import Claims
+from fumehood.domain.token import TokenError
 from fumehood.errors import BadInputError, FumehoodError, ModelUnavailableError, OverBudgetError
 from fumehood.gateway.app import answer_to, create_app
 from fumehood.gateway.exchange import Desk
+from fumehood.gateway.line import Line
 from fumehood.gateway.models import Models
-from fumehood.gateway.upstream import UpstreamError
+from fumehood.gateway.upstream import Upstream, UpstreamError
+from fumehood.gateway.upstreams.faults import EVERY, Faulty
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.aider import AiderCoder
 from fumehood.ports import Call, Edit
@@ -99,8 +102,17 @@ touch SHELL
 
 
 class Room:
-    def __init__(self, url: str, outside: Path, playbook: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        outside: Path,
+        playbook: str,
+        upstreams: dict[str, Upstream],
+        artifacts: MemoryArtifacts,
+    ) -> None:
         self.url = url
+        self.upstreams = upstreams
+        self.artifacts = artifacts
         self.outside = outside
         self.playbook = playbook
 
@@ -140,16 +152,17 @@ def room(tmp_path: Path) -> Iterator[Room]:
         tx.directions.save(direction)
     outside = tmp_path / "outside.py"
     text = PLAYBOOK.replace("OUTSIDE", str(outside)).replace("SHELL", str(tmp_path / "shell"))
+    upstreams: dict[str, Upstream] = {"offline": OfflineModel(artifacts), "anthropic": OfflineModel(artifacts)}
     desk = Desk(
         store=store,
         artifacts=artifacts,
         clock=SystemClock(),
         secret=SECRET,
-        upstreams={"offline": OfflineModel(artifacts), "anthropic": OfflineModel(artifacts)},
+        upstreams=upstreams,
         models=Models.shipped(),
     )
     with serving(create_app(desk)) as url:
-        yield Room(url, outside, artifacts.put(text.encode()))
+        yield Room(url, outside, artifacts.put(text.encode()), upstreams, artifacts)
 
 
 @needs_aider
@@ -233,6 +246,29 @@ def test_a_driver_that_dies_or_does_not_start_is_told(room: Room, tmp_path: Path
     assert "could not be started" in room.edit(python=tmp_path / "missing").problems[0]
 
 
+@pytest.mark.parametrize("cap", ["token", "direction", "experiment"])
+def test_a_session_at_its_own_cap_keeps_what_it_changed(room: Room, tmp_path: Path, cap: str) -> None:
+    refusal = bytes(answer_to(OverBudgetError("The token's own cap is $5.00.", cap=cap)).body).decode()
+    change = "(pathlib.Path(request['folder']) / 'experiment.py').write_text('lr = 3')\n"
+    said = f"print(json.dumps({{'said': [{refusal!r}]}}))"
+    if cap == "token":
+        done = room.edit(python=script(tmp_path, change + said))
+        assert done.changed == ("experiment.py",)
+        assert "own cap" in done.problems[0]
+    for body in (said,) if cap == "token" else (change + said,):
+        with pytest.raises(OverBudgetError, match="own cap") as refused:
+            room.edit(python=script(tmp_path, body))
+        assert (refused.value.cap, refused.value.is_directions) == (cap, cap == "direction")
+        assert ("FUMEHOOD_CODER_CAP_USD" in str(refused.value)) is (cap == "token")
+
+
+def test_a_refused_token_waits_for_a_person(room: Room, tmp_path: Path) -> None:
+    refusal = bytes(answer_to(TokenError("The token was revoked by an administrator.")).body).decode()
+    with pytest.raises(ModelUnavailableError, match="revoked") as refused:
+        room.edit(python=script(tmp_path, f"print(json.dumps({{'said': [{refusal!r}]}}))"))
+    assert refused.value.mendable
+
+
 def test_a_refusal_for_want_of_budget_is_not_hidden(room: Room, tmp_path: Path) -> None:
     said = "print(json.dumps({'said': ['x urn:fumehood:problem:over-budget y']}))"
     with pytest.raises(OverBudgetError):
@@ -266,6 +302,23 @@ def test_what_the_gateway_answers_reaches_the_step_through_aider(
     assert len(asked) == 1  # the gateway has tried again already
     if isinstance(caught.value, ModelUnavailableError) and isinstance(answer, UpstreamError):
         assert (caught.value.retryable, caught.value.mendable) == (answer.retryable, answer.mendable)
+
+
+@needs_aider
+@pytest.mark.parametrize("fault", ["refusal", "long"])
+def test_an_answer_that_is_none_is_asked_for_again(room: Room, fault: str) -> None:
+    room.upstreams["offline"] = Faulty(OfflineModel(room.artifacts), [fault], Line("offline"))
+    for _ in range(EVERY):
+        done = room.edit()
+        assert (done.changed, done.problems) == (("experiment.py", "helpers.py"), ())
+
+
+@needs_aider
+def test_one_that_never_comes_is_no_edit(room: Room) -> None:
+    room.upstreams["offline"] = Faulty(OfflineModel(room.artifacts), ["refusal"], Line("offline"), every=1)
+    done = room.edit()
+    assert done.changed == ()
+    assert done.problems
 
 
 def test_a_working_copy_with_paths_that_lead_out_is_refused() -> None:

@@ -42,8 +42,24 @@ def test_keys_are_kept_for_their_owner_only_and_listed_by_name(tmp_path: Path) -
         keys.remove("anthropic")
 
 
+def test_a_key_that_is_json_is_kept_on_one_line(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.set(
+        "vertex", '{\n  "type": "service_account",\n  "private_key": "-----BEGIN PRIVATE KEY-----\\nAB+/=\\n"\n}\n'
+    )
+    assert keys.get("vertex") == '{"type":"service_account","private_key":"-----BEGIN PRIVATE KEY-----\\nAB+/=\\n"}'
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("Bad name", VALUE), ("anthropic", ""), ("anthropic", "two words"), ("", VALUE)]
+    ("name", "value"),
+    [
+        ("Bad name", VALUE),
+        ("anthropic", ""),
+        ("anthropic", "two words"),
+        ("", VALUE),
+        ("vertex", '{"type": "service account'),
+        ("vertex", "two {words}"),
+    ],
 )
 def test_what_is_no_key_is_not_kept_nor_repeated(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(BadInputError) as caught:
@@ -79,6 +95,7 @@ def test_every_shipped_price_is_whole() -> None:
         ('[upstreams.mine]\nkind = "soap"', "`kind` must be one of"),
         ('[upstreams.mine]\nkind = "openai"', "`base_url` must be where it listens"),
         ('[upstreams.mine]\nkind = "openai"\nbase_url = "http://h/v1"\nkeys = "x"', "there is no `keys`"),
+        ('[upstreams.mine]\nkind = "bedrock"', "`region` must be where its models are"),
         ('[upstreams.mine]\nkind = "anthropic"\nmost_at_once = 0', "`most_at_once` must be at least 1"),
         ('[models.mine]\nupstream = "offline"', "`input` and `output` are needed"),
         ('[models.mine]\nupstream = "offline"\nfree = true\ninput = 1.0', "what is free has no price"),

@@ -55,6 +55,28 @@ def test_the_command_starts_itself_again_without_the_variable(environment: dict[
         process.wait(20)
 
 
+def test_every_provider_s_variable_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, str]] = []
+    given = {variable: f"{KEY}-{name}" for name, variable in handover.VARIABLES.items()}
+    for variable, value in given.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(os, "execve", lambda *words: seen.append(words[-1]))
+    handover.leave_environment()
+    (environment,) = seen
+    assert not set(given) & set(environment)
+    assert KEY not in str(environment)
+    file = int(environment["FUMEHOOD_HANDED_KEYS"])
+    assert handed(file) == {name: given[variable] for name, variable in handover.VARIABLES.items()}
+    assert set(given) == {
+        "ANTHROPIC_API_KEY",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "DEEPSEEK_API_KEY",
+        "OPENAI_API_KEY",
+        "OPENROUTER_API_KEY",
+    }
+    os.close(file)
+
+
 def test_what_is_no_key_is_refused_without_being_shown(environment: dict[str, str]) -> None:
     told = subprocess.run(
         [*COMMAND, "keys", "list"], env={**environment, "ANTHROPIC_API_KEY": "a b"}, cwd=ROOT, capture_output=True

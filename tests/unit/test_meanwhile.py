@@ -115,12 +115,14 @@ def test_a_budget_set_while_a_step_is_under_way_is_kept(make_lab: Make, monkeypa
     made = lab.submit(ideas=1, runs=1)
 
     def act() -> None:
-        guidance.set_budget(lab.store, lab.clock, "me", made.id, usd=3.0, gpu_s=4.0, wall_s=5000.0)
+        given = {"usd": 3.0, "gpu_s": 4.0, "wall_s": 5000.0, "usd_per_experiment": 2.0, "usd_per_call": 1.0}
+        guidance.set_budget(lab.store, lab.clock, "me", made.id, **given)
 
     meanwhile(monkeypatch, "begin", act)
     lab.go_on()
     now = lab.direction()
     assert (now.budget_usd, now.budget_gpu_s, now.budget_wall_s) == (3.0, 4.0, 5000.0)
+    assert (now.budget_usd_per_experiment, now.budget_usd_per_call) == (2.0, 1.0)
 
 
 class TestPauseBehindThePolicy:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from fumehood.errors import BadInputError
 from fumehood.gateway import tokens
 from fumehood.gateway.__main__ import ProviderSettings
+from fumehood.gateway.keys import VARIABLES
 from fumehood.settings import Settings
 
 SECRET = "0123456789abcdef" * 4
@@ -45,6 +47,25 @@ def test_a_variable_wins_over_a_file(secrets: Path, monkeypatch: pytest.MonkeyPa
 def test_a_folder_of_secrets_that_is_not_there_is_no_error(secrets: Path) -> None:
     secrets.rmdir()
     assert Settings().database_url == ""
+
+
+def test_every_provider_s_key_may_stand_in_a_file_or_in_its_variable(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, variable in VARIABLES.items():
+        (secrets / variable.lower()).write_text(f"{name}-of-a-file\n", encoding="utf-8")
+    monkeypatch.setenv("OPENAI_API_KEY", "openai-of-a-variable")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", " ")
+    assert ProviderSettings().given() == {
+        "anthropic": "anthropic-of-a-file",
+        "bedrock": "bedrock-of-a-file",
+        "openai": "openai-of-a-variable",
+        "openrouter": "openrouter-of-a-file",
+    }
+    monkeypatch.setenv("OPENAI_API_KEY", "two words")
+    with pytest.raises(BadInputError, match="given for OPENAI_API_KEY is not a key") as caught:
+        ProviderSettings().given()
+    assert "two words" not in str(caught.value)
 
 
 def test_a_provider_key_s_file_may_be_empty(secrets: Path) -> None:

@@ -65,14 +65,14 @@ def checked(reply: Message) -> Message:
     return reply
 
 
-def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Iterator[Event]:
+def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
     """Return the events of a stream that has begun; its place on the line is held until it is closed."""
     events = _streamed(line, begin)
     next(events)
     return events
 
 
-def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Iterator[Event]:
+def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
     def first(left_s: float) -> tuple[Event | None, Generator[Event, None, None]]:
         events = begin(left_s)
         try:

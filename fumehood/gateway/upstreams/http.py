@@ -31,7 +31,8 @@ _ACCOUNT = frozenset({402, 403})
 """It is the platform's account that lacks money or a right. Passed on as they are they would speak of the caller."""
 _NO_MONEY = ("credit balance is too low", "insufficient_quota", "exceeded your current quota")
 """What providers say, as a fault of the request or as a limit of the rate, when an account is empty."""
-_CONNECT_S = 10.0
+CONNECT_S = 10.0
+"""How long a connection may take to come about."""
 SILENCE_S = 180.0
 """A stream in which nothing comes for so long is cut."""
 
@@ -48,7 +49,8 @@ class Names:
 
     def no_key(self) -> UpstreamError:
         """Return the error of a call for which there is no key."""
-        told = f"There is no key for {self.provider}; give one with `fumehood keys set {self.key}`."
+        wins = f", or in {self.variable}, which wins" if self.variable else ""
+        told = f"There is no key for {self.provider}; give one with `fumehood keys set {self.key}`{wins}."
         return UpstreamError(told, status=NO_KEY, kind="api_error", mendable=True)
 
     def refused_key(self) -> UpstreamError:
@@ -115,8 +117,7 @@ class Http:
                 if time.monotonic() > ends_at:
                     raise httpx.ReadTimeout("too slow")
         except httpx.HTTPError as error:
-            message = f"The provider's stream broke off ({type(error).__name__})."
-            raise UpstreamError(message, status=502, kind="api_error", retryable=True) from error
+            raise broken_off(error) from error
         finally:
             response.close()
 
@@ -129,7 +130,7 @@ class Http:
 
         try:
             timeout = httpx.Timeout(min(left_s, SILENCE_S) if body.get("stream") else left_s)
-            timeout.connect = min(left_s, _CONNECT_S)
+            timeout.connect = min(left_s, CONNECT_S)
             request = self._client.build_request("POST", path, json=body, headers=self._headers(key), timeout=timeout)
             response = self._client.send(request, stream=True)
             if response.status_code == httpx.codes.OK:
@@ -142,12 +143,22 @@ class Http:
 
 
 def _unreached(error: Exception) -> FailedError:
-    # Only its class is told: its text may hold an address with credentials in it.
     import httpx
 
+    return unreached(error, timed_out=isinstance(error, httpx.TimeoutException))
+
+
+def unreached(error: BaseException, *, timed_out: bool) -> FailedError:
+    """Return what it means that no answer came; only the error's class is told, since its text may hold credentials."""
     message = f"The provider could not be reached ({type(error).__name__})."
-    kind, status = ("timeout_error", 504) if isinstance(error, httpx.TimeoutException) else ("api_error", 502)
+    kind, status = ("timeout_error", 504) if timed_out else ("api_error", 502)
     return FailedError(UpstreamError(message, status=status, kind=kind, retryable=True))
+
+
+def broken_off(error: BaseException) -> UpstreamError:
+    """Return what it means that a stream ended before its last event."""
+    message = f"The provider's stream broke off ({type(error).__name__})."
+    return UpstreamError(message, status=502, kind="api_error", retryable=True)
 
 
 def failure(status: int, reason: str, names: Names, retry_after: float | None, secret: str = "") -> FailedError:
