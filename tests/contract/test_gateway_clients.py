@@ -204,9 +204,10 @@ def test_a_text(house: Gateway, client: Client, behind: Behind, stream: bool) ->
         assert bool(body.get("stream")) == stream
 
 
-def test_an_answer_that_is_cut_off(house: Gateway, client: Client, paid: Behind) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_answer_that_is_cut_off(house: Gateway, client: Client, paid: Behind, stream: bool) -> None:
     paid.says("Half a sen", cut=True)
-    answer = ask(house, client, paid)
+    answer = ask(house, client, paid, stream=stream)
     assert (answer.text, answer.stop) == ("Half a sen", "max_tokens")
     check_ledger(house, paid, answer)
 

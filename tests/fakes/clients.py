@@ -175,6 +175,9 @@ class OpenAiClient:
                 told.pop("stream")
                 with client.chat.completions.stream(**told) as stream:
                     return answer_of(stream.get_final_completion().model_dump())
+            except openai.LengthFinishReasonError as error:
+                # What is cut off it calls an error, where it puts a stream together.
+                return answer_of(error.completion.model_dump())
             except openai.APIStatusError as error:
                 raise RefusedError(error.status_code, error.message) from error
 

@@ -182,7 +182,7 @@ def _message_faults(messages: object) -> list[str]:
     if not isinstance(messages, list) or not messages:
         return ["Invalid 'messages': empty array."]
     faults = [fault for at, one in enumerate(messages) for fault in _turn_faults(one, f"messages[{at}]")]
-    return faults + _order_faults(messages)
+    return faults + order_faults(messages)
 
 
 def _turn_faults(one: dict[str, Any], where: str) -> list[str]:
@@ -201,7 +201,7 @@ def _turn_faults(one: dict[str, Any], where: str) -> list[str]:
     return faults + _part_faults(content, role, where)
 
 
-def _order_faults(messages: list[dict[str, Any]]) -> list[str]:
+def order_faults(messages: list[dict[str, Any]]) -> list[str]:
     faults: list[str] = []
     left: list[str] = []
     for one in messages:
