@@ -74,11 +74,19 @@ def stack_secrets(root: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "files", [("compose.yaml",), ("compose.yaml", "compose.minio.yaml"), ("compose.yaml", "compose.policy.yaml")]
+    "files",
+    [
+        ("compose.yaml",),
+        ("compose.yaml", "compose.minio.yaml"),
+        ("compose.yaml", "compose.models.yaml"),
+        ("compose.yaml", "compose.policy.yaml"),
+        ("compose.yaml", "compose.models.yaml", "compose.policy.yaml"),
+    ],
 )
 def test_compose_itself_reads_it(root: Path, newer_debian: ModuleType, files: tuple[str, ...]) -> None:
     command = [newer_debian.compose(), "--env-file", ".env.example", *(word for name in files for word in ("-f", name))]
     environment = {"PATH": os.environ["PATH"], "MINIO_IMAGE": "minio:1", "FUMEHOOD_POLICY": "/etc/policy.toml"}
+    environment["FUMEHOOD_MODELS"] = "/etc/models.toml"
     told = subprocess.run([*command, "config", "-q"], cwd=root, env=environment, capture_output=True, text=True)
     assert (told.returncode, told.stdout + told.stderr) == (0, "")
 
@@ -100,6 +108,24 @@ def test_whoever_screens_gets_the_policy_and_nobody_else(root: Path, newer_debia
     told = subprocess.run([*command, "config"], cwd=root, env=environment, capture_output=True, text=True)
     assert told.returncode != 0
     assert "name the policy's file in FUMEHOOD_POLICY" in told.stderr
+
+
+def test_whoever_looks_up_models_gets_the_table_and_nobody_else(root: Path, newer_debian: ModuleType) -> None:
+    command = [newer_debian.compose(), "--env-file", ".env.example", "-f", "compose.yaml", "-f", "compose.models.yaml"]
+    environment = {"PATH": os.environ["PATH"], "FUMEHOOD_MODELS": "/etc/models.toml"}
+    told = subprocess.run(
+        [*command, "config", "--format", "json"], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    services = json.loads(told.stdout)["services"]
+    assert {name for name, one in services.items() if one.get("configs")} == {"api", "gateway"}
+    for name in ("api", "gateway"):
+        assert services[name]["configs"][0]["target"] == services[name]["environment"]["FUMEHOOD_MODELS"]
+        assert services[name]["environment"]["FUMEHOOD_ALLOW_UNPRICED"] == "false"
+        assert services[name]["environment"]["FUMEHOOD_S3_ENDPOINT"], "what it had is kept"
+    del environment["FUMEHOOD_MODELS"]
+    told = subprocess.run([*command, "config"], cwd=root, env=environment, capture_output=True, text=True)
+    assert told.returncode != 0
+    assert "name the table of models in FUMEHOOD_MODELS" in told.stderr
 
 
 def test_every_service_is_known_here(services: dict[str, Any]) -> None:

@@ -62,6 +62,41 @@ def build(overlay: Path) -> list[Object]:
 
 
 @pytest.mark.usefixtures("rendered")
+def test_an_overlay_brings_the_table_of_models_to_those_who_look_it_up(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets"))
+    overlay = tmp_path / "k8s/overlays/priced"
+    overlay.mkdir()
+    (overlay / "models.toml").write_text("[models]\n", encoding="utf-8")
+    told = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": ["../../base"],
+        "components": ["../../components/models"],
+        "configMapGenerator": [{"name": "models", "namespace": PLATFORM, "files": ["models.toml"]}],
+    }
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
+    objects = build(overlay)
+    for one in objects:
+        kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
+    maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
+    mounted = {}
+    for one in objects:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        for volume in pod.get("volumes", []):
+            if volume["name"] == "models":
+                mounted[one["metadata"]["name"]] = pod
+                assert maps[volume["configMap"]["name"]] == {"models.toml": "[models]\n"}
+    assert set(mounted) == {"api", "gateway"}
+    for pod in mounted.values():
+        (container,) = pod["containers"]
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "models"]
+        (settings,) = [maps[one["configMapRef"]["name"]] for one in container["envFrom"]]
+        assert settings["FUMEHOOD_MODELS"] == f"{mount['mountPath']}/models.toml"
+        assert settings["FUMEHOOD_S3_ENDPOINT"], "what it had is kept"
+        assert mount["readOnly"]
+
+
+@pytest.mark.usefixtures("rendered")
 def test_an_overlay_brings_the_admin_s_policy_to_those_who_screen(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets"))
     overlay = tmp_path / "k8s/overlays/screened"

@@ -50,12 +50,12 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Thrown:
-    """A message whose stream ends with an exception's frame after so many events."""
+    """A message whose stream ends with an error after so many events."""
 
     message: dict[str, Any]
     after: int
-    kind: str = "throttlingException"
-    said: str = "Too many requests."
+    kind: str
+    said: str = "as the script says"
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,8 @@ class Vertex:
         if isinstance(reply, Failure):
             return _google_error(reply)
         if is_stream:
-            return StreamingResponse(fake._stream(reply), media_type="text/event-stream")
+            told = _thrown(reply) if isinstance(reply, Thrown) else fake._stream(reply)
+            return StreamingResponse(told, media_type="text/event-stream")
         if not isinstance(reply, dict):
             raise ConnectionAbortedError
         return JSONResponse(reply)
@@ -296,6 +297,12 @@ class Vertex:
             told = f"Request had invalid authentication credentials: {asked.headers.get('authorization')}"
             return Failure(401, "UNAUTHENTICATED", told)
         return Failure(400, "INVALID_ARGUMENT", faults[0]) if faults else None
+
+
+async def _thrown(reply: Thrown) -> AsyncIterator[bytes]:
+    error = {"type": "error", "error": {"type": reply.kind, "message": reply.said}}
+    for event in [*fake.events(reply.message)[: reply.after], error]:
+        yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
 def _google_error(failure: Failure) -> Response:

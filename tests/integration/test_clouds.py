@@ -299,7 +299,8 @@ def test_wrong_credentials_are_told_without_being_shown(room: Room, key: str) ->
     wins = ", or in AWS_BEARER_TOKEN_BEDROCK, which wins" if room.cloud == "bedrock" else ""
     assert f"give another with `fumehood keys set {room.cloud}`{wins}." in str(error)
     assert (error.retryable, error.mendable) == (False, True)
-    secrets = (*key.split(":"), clouds.SESSION, clouds.SECRET_KEY, "PRIVATE KEY") if room.cloud == "bedrock" else (key,)
+    signing = (*key.split(":"), clouds.SESSION, clouds.SECRET_KEY)
+    secrets = signing if room.cloud == "bedrock" else (key, clouds.private_pem().splitlines()[1])
     kept = str(error) + room.artifacts.get(room.call().reply).decode()
     assert not [secret for secret in secrets if secret in kept]
     assert room.spent() == 0
@@ -434,15 +435,26 @@ def test_a_frame_whose_checksum_is_wrong_ends_the_stream(room: Room) -> None:
     assert room.call().status == 502
 
 
-@pytest.mark.parametrize("cloud", ["bedrock"], indirect=True)
-def test_an_exception_s_frame_is_tried_again_before_the_first_event_and_told_after(room: Room) -> None:
-    room.double.script = in_turn(Thrown(fake.text(), 0), fake.text("Again."))
+@pytest.mark.parametrize(
+    ("cloud", "limited", "down", "status"),
+    [
+        ("bedrock", "throttlingException", "serviceUnavailableException", 503),
+        ("vertex", "rate_limit_error", "overloaded_error", 529),
+    ],
+    indirect=["cloud"],
+)
+def test_an_error_in_a_stream_is_tried_again_before_the_first_event_and_told_after(
+    room: Room, limited: str, down: str, status: int
+) -> None:
+    room.double.script = in_turn(Thrown(fake.text(), 0, limited), fake.text("Again."))
     assert room.read()[-1]["type"] == "message_stop"
     assert len(room.waits) == 1
-    room.double.script = lambda _: Thrown(fake.text("a" * 400), 3, "serviceUnavailableException", clouds.BEARER)
+    room.double.script = lambda _: Thrown(fake.text("a" * 400), 3, down, f"no: {room.keys[room.cloud]}")
     last = room.read()[-1]
-    assert last["error"] == {"type": "api_error", "message": "The provider answered 503: [secret]"}
-    assert room.call().status == 502
+    assert last["type"] == "error"
+    assert last["error"]["message"] == f"The provider answered {status}: no: [secret]"
+    with room.store.begin() as tx:
+        assert sorted(call.status for call in tx.calls.find()) == [200, 502]
 
 
 def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from fumehood.gateway.models import Model, Models
 from fumehood.gateway.prices import Rates, Tokens
 from tests.fakes import provider as fake
 
+ROOT = Path(__file__).parents[2]
 VALUE = "sk-ant-not-a-real-one"
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -265,3 +268,17 @@ def test_waits_grow_to_a_ceiling_and_never_undercut_what_was_asked_for(
     grown = min(60, 0.5 * 2 ** (failures - 1))
     assert wait >= max(grown / 2, asked_for or 0)
     assert wait <= max(grown, asked_for or 0)
+
+
+def test_no_cloud_s_library_is_loaded_before_it_is_asked() -> None:
+    program = """
+import sys
+from fumehood.artifacts.memory import MemoryArtifacts
+from fumehood.gateway.models import Models
+from fumehood.gateway.upstreams.choose import upstreams
+found = upstreams(Models.shipped(), MemoryArtifacts(), lambda _: None)
+assert {"bedrock", "vertex"} <= set(found)
+print(sorted({"anthropic", "botocore", "google.auth", "httpx2"} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "[]\n"), told.stderr
