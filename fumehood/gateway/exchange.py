@@ -130,6 +130,11 @@ class Exchange:
         """Whether the caller asked for events."""
         return bool(self._body.get("stream"))
 
+    @property
+    def prompt(self) -> Mapping[str, Any]:
+        """The usage of a call of which nothing but its prompt was paid for, at the most that this can be."""
+        return {"input_tokens": request.most_input_tokens(self._body)}
+
     def send(self) -> Message:
         """Return the whole answer."""
         try:
@@ -264,7 +269,13 @@ class Relay:
                 close()
         finally:
             reply = tally.message or {"type": "error", "error": tally.error or {}}
-            self._exchange.close(status, reply, tally.usage if tally.message else None)
+            self._exchange.close(status, reply, self._usage(status))
+
+    def _usage(self, status: int) -> Mapping[str, Any] | None:
+        if self._tally.message is not None:
+            return self._tally.usage
+        # The provider has the prompt, and was left before it said what that is.
+        return self._exchange.prompt if status == _DISCONNECTED else None
 
 
 def _error(kind: str, message: str) -> Event:

@@ -32,19 +32,28 @@ class Late:
             with self._lock:
                 self._waiting.append(work)
                 if len(self._waiting) == 1:
-                    threading.Thread(target=self._try_again, daemon=True).start()
+                    self._begin()
 
-    def _try_again(self) -> None:
+    def try_again(self) -> bool:
+        """Carry out what waits, as far as that is possible now; return whether nothing waits any more."""
         while True:
-            time.sleep(self._pause_s)
             try:
                 self._waiting[0]()
             except _AWAY:
-                continue
+                return False
             except Exception:  # noqa: BLE001 - a thread that ended here would leave the rest unwritten
                 # What comes after must not wait for it; its reservation is closed by the next gateway.
                 _LOG.exception("a call could not be written down")
             with self._lock:
                 self._waiting.popleft()
                 if not self._waiting:
-                    return
+                    return True
+
+    def _begin(self) -> None:
+        threading.Thread(target=self._until_none_waits, daemon=True).start()
+
+    def _until_none_waits(self) -> None:
+        while True:
+            time.sleep(self._pause_s)
+            if self.try_again():
+                return
