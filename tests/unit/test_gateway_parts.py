@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fumehood.domain.caps import dollars
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError
 from fumehood.gateway import request, sse
-from fumehood.gateway.accounts import _dollars
 from fumehood.gateway.adapt import adapt
 from fumehood.gateway.keys import Keys
 from fumehood.gateway.line import Retries
@@ -257,7 +257,7 @@ def test_odd_events_do_not_break_the_count(events: list[dict[str, Any]]) -> None
     ("usd", "text"), [(0, "$0.00"), (10, "$10.00"), (1.5, "$1.50"), (0.0001, "$0.0001"), (0.140912345, "$0.140912")]
 )
 def test_an_amount_shows_its_cents_and_no_budget_reads_as_nothing(usd: float, text: str) -> None:
-    assert _dollars(usd) == text
+    assert dollars(usd) == text
 
 
 @given(st.integers(1, 50), st.none() | st.floats(0, 1e4), st.floats(0, 1))
