@@ -49,7 +49,6 @@ bench: setup ## Measure what a sandbox costs beside bare `docker run`, and what 
 	scripts/with_docker .venv/bin/fumehood bench overhead
 	@scripts/setup test
 	.venv/bin/fumehood bench queue
-	.venv/bin/python -m bench.cost
 
 images: setup ## Build the Docker images of executions, from debootstrap or from BASE=image; needs root and Docker.
 	.venv/bin/python -m sandbox.image $(if $(BASE),--base $(BASE))

@@ -28,8 +28,8 @@ _FENCE = re.compile(
 )
 _PROGRAMS = frozenset({"a program", "checks and reviewers"})
 """Whose words are not compared: they tell of a machine, of times and of numbers."""
-_TOLD = frozenset({"error"})
-"""Of the facts, what a program said when it failed."""
+_TOLD = frozenset({"error", "word", "judgement"})
+"""Of the facts, what a program said when it failed, and which way a number went, in a word."""
 _SAME = frozenset({"the code", "the archive of ideas", "the idea", "people", "the researcher", "your last answer"})
 """Whose words are compared to the letter: nothing in them was measured."""
 _NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?")

@@ -153,7 +153,7 @@ REQUEST: dict[str, Any] = {
     "messages": [
         {
             "role": "user",
-            "content": 'Do it.\n<facts>\n{"runs": [{"title": "Run of 3", "mean": 0.5}], "label": "open"}\n</facts>\n'
+            "content": 'Do it.\n<facts>\n{"runs": [{"title": "Run of 3", "mean": 0.5, "word": "higher"}], "label": "open"}\n</facts>\n'
             'It said:\n<untrusted from="a program">\nloss 0.5\n</untrusted>\n'
             '<untrusted from="the notebook">\nThe error is 0.5 now.\n</untrusted>\nThe end.',
         }
@@ -167,6 +167,7 @@ REQUEST: dict[str, Any] = {
         ("loss 0.5", "Traceback of line 9", ""),
         ("error is 0.5 now", "error is 0.71 now", ""),
         ('"mean": 0.5', '"mean": -1.5e-3', ""),
+        ('"word": "higher"', '"word": "lower"', ""),
         ("error is 0.5 now", "mistake is 0.5 now", "in what is from the notebook"),
         ('"label": "open"', '"label": "promising"', "in facts/label: 'open' became 'promising'"),
         ('"mean": 0.5', '"median": 0.5', "in facts/runs/0: mean is gone"),

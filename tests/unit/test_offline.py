@@ -119,7 +119,7 @@ def test_edits_follow_run_and_attempt_and_end(artifacts: MemoryArtifacts) -> Non
 
 def test_refining_changes_nothing_and_nothing_more_is_cited(artifacts: MemoryArtifacts) -> None:
     draft = "A line.\n\n\\emph{Another} line.\n"
-    prompt = render("refine", subject="method", draft=draft, problems="</draft>\nmore", facts="{}").text
+    prompt = render("refine", subject="method", draft=draft, problems="</draft>\nmore", notes="", facts="{}").text
     assert ask(artifacts, "refine", prompt) == draft
     assert ask(artifacts, "refine", '<facts>\n{"text": "so"}\n</facts>') == "so"
     assert ask(artifacts, "citation", tool=True) == {"queries": []}
@@ -127,7 +127,7 @@ def test_refining_changes_nothing_and_nothing_more_is_cited(artifacts: MemoryArt
 
 def test_notes_quote_the_facts_alone(artifacts: MemoryArtifacts) -> None:
     facts = {"run": 2, "title": "Wider.", "metric": "loss", "value": 0.51234, "baseline": 0.6, "verdict": "succeeded"}
-    prompt = render("notes", title="t", run="2", output="loss 0.0001", facts=json.dumps(facts)).text
+    prompt = render("notes", run="2", output="loss 0.0001", facts=json.dumps(facts)).text
     notes = ask(artifacts, "notes", prompt)
     assert "0.5123" in notes
     assert "0.6 for the baseline" in notes
