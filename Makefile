@@ -45,10 +45,10 @@ soak: ## Run 1,000 short executions on each adapter and 200 kills under directio
 	scripts/with_docker .venv/bin/python bench/soak.py $(if $(SOAK),--executions $(SOAK))
 	.venv/bin/python -m bench.chaos $(if $(KILLS),--kills $(KILLS) --directions 3)
 
-bench: setup ## Measure what a sandbox costs beside bare `docker run`, and what a submit costs.
-	scripts/with_docker .venv/bin/fumehood bench overhead
+bench: setup ## Measure what a sandbox, a submit and the gateway cost, the first beside bare `docker run`.
 	@scripts/setup test
-	.venv/bin/fumehood bench queue
+	scripts/with_docker .venv/bin/fumehood bench overhead
+	.venv/bin/fumehood bench queue && .venv/bin/fumehood bench gateway
 
 images: setup ## Build the Docker images of executions, from debootstrap or from BASE=image; needs root and Docker.
 	.venv/bin/python -m sandbox.image $(if $(BASE),--base $(BASE))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def test_an_experiment_alone_is_told_of_alone(demo: Demo, house: House) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Path]]:
+def written(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[House, Path]:
     """A direction that a provider's model wrote; nobody answers for the provider afterwards."""
     provider = Provider(Researcher())
     out = tmp_path_factory.mktemp("replay") / "out"
