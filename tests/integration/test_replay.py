@@ -154,12 +154,7 @@ REQUEST: dict[str, Any] = {
         {
             "role": "user",
             "content": "Do it.\n<facts>\n"
-<<<<<<< HEAD
-            '{"runs": [{"title": "Run of 3", "mean": 0.5, "word": "higher"}], "label": "open"}\n'
-            "</facts>\n"
-=======
             '{"runs": [{"title": "Run of 3", "mean": 0.5, "word": "higher"}], "label": "open"}\n</facts>\n'
->>>>>>> prompts
             'It said:\n<untrusted from="a program">\nloss 0.5\n</untrusted>\n'
             '<untrusted from="the notebook">\nThe error is 0.5 now.\n</untrusted>\nThe end.',
         }
