@@ -114,7 +114,7 @@ def models(settings: Settings, direction: Direction) -> None:
     # A review needs none: it says what was checked.
     if is_offline(settings, direction.model) and PLAYBOOK not in direction.template_files:
         raise BadInputError(
-            "The offline model has no playbook for this template: give --model claude-sonnet-4-5 or another, "
+            "The offline model has no playbook for this template: give --model claude-sonnet-4-6 or another, "
             "see `fumehood keys set`."
         )
 

@@ -31,7 +31,7 @@ from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
 from sandbox.overhead import percentile
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-4-6"
 WARM = 10
 ANSWERS_WITHIN_S = 60.0
 TARGETS = {"overhead_p50_ms": 5.0, "first_byte_ms": 10.0, "streams_whole": 0.0}

@@ -101,7 +101,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
     # Without Aider's own reading of the message: a line that begins with `!` or `/` would be taken for a command.
     coder.run(with_message=request["message"], preproc=False)
     # Refused, empty or cut off: Aider then changed nothing, and to ask again is no other attempt at the run.
-    report["unanswered"] = coder.num_exhausted_context_windows > 0 or not report["reply"].strip()
+    is_error = any("litellm." in line for line in report["said"])
+    report["unanswered"] = coder.num_exhausted_context_windows > 0 or not (report["reply"].strip() or is_error)
 
 
 def _keep_replies(coder: Any, report: dict[str, Any]) -> None:

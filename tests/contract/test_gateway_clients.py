@@ -41,6 +41,7 @@ FRESH, CACHED, WRITTEN = 70, 30, 50
 """Tokens of every answer that a double gives."""
 _NEEDS_AIDER = [
     pytest.mark.slow,
+    pytest.mark.kill,
     pytest.mark.skipif(CANNOT_BE_MADE, reason="Aider has no Python that it runs on here"),
 ]
 CLIENTS = [
@@ -328,6 +329,7 @@ def test_what_a_provider_refuses(
 
 
 @pytest.mark.slow
+@pytest.mark.kill
 @pytest.mark.skipif(CANNOT_BE_MADE, reason="Aider has no Python that it runs on here")
 def test_aider_edits_by_the_answer_of_any_provider(house: Gateway, paid: Behind) -> None:
     paid.says("x.py\n```python\n<<<<<<< SEARCH\na = 1\n=======\na = 2\n>>>>>>> REPLACE\n```\n")

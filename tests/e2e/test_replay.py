@@ -13,7 +13,7 @@ from tests.e2e.conftest import Demo, House
 from tests.fakes.provider import KEY, Provider, serving
 from tests.fakes.researcher import Researcher
 
-pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
+pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 MODEL = "claude-sonnet-4-6"
 
 

@@ -31,7 +31,7 @@ from sandbox import installation, oversight, records
 from tests import leaks
 from worker import worlds
 
-pytestmark = [pytest.mark.kill, pytest.mark.local]
+pytestmark = [pytest.mark.kill, pytest.mark.alone, pytest.mark.local]
 AT_ONCE = 4
 LATE_S = 30.0
 """So long after its deadline an execution must at the latest be reported; also after whatever was killed."""

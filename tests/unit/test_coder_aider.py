@@ -305,6 +305,7 @@ def test_what_the_gateway_answers_reaches_the_step_through_aider(
 
 
 @needs_aider
+@pytest.mark.kill
 @pytest.mark.parametrize("fault", ["refusal", "long"])
 def test_an_answer_that_is_none_is_asked_for_again(room: Room, fault: str) -> None:
     room.upstreams["offline"] = Faulty(OfflineModel(room.artifacts), [fault], Line("offline"))
@@ -314,6 +315,7 @@ def test_an_answer_that_is_none_is_asked_for_again(room: Room, fault: str) -> No
 
 
 @needs_aider
+@pytest.mark.kill
 def test_one_that_never_comes_is_no_edit(room: Room) -> None:
     room.upstreams["offline"] = Faulty(OfflineModel(room.artifacts), ["refusal"], Line("offline"), every=1)
     done = room.edit()
