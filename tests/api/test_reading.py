@@ -218,7 +218,7 @@ class TestAsked:
 
     def test_all_of_it_is_kept_and_shown(self, served: Served) -> None:
         asked = {
-            "budget": {"usd": 1.5, "gpu_seconds": 2.0, "wall_s": 3600},
+            "budget": {"usd": 1.5, "usd_per_experiment": 0.5, "usd_per_call": 0.25, "gpu_seconds": 2.0, "wall_s": 3600},
             "priority": -2,
             "strategy": "list",
             "review": {"model": "offline", "reflections": 3, "ensemble": 5, "fewshot": 1},
