@@ -67,6 +67,8 @@ class Breaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._closed_at = 0.0
+        self.reason = ""
+        """What the last of the failures was."""
 
     def left_s(self) -> float:
         """Return for how long nobody may ask; 0 lets this caller ask, and of several only the first."""
@@ -79,9 +81,10 @@ class Breaker:
             self._closed_at = self._now() + self._open_s
             return 0.0
 
-    def tell(self, *, is_down: bool) -> None:
+    def tell(self, *, is_down: bool, reason: str = "") -> None:
         """Note what came of a call."""
         with self._lock:
+            self.reason = reason
             self._failures = self._failures + 1 if is_down else 0
             if self._failures >= self._most:
                 self._closed_at = self._now() + self._open_s
@@ -130,7 +133,8 @@ class Line:
         while True:
             if (closed_s := self._breaker.left_s()) > 0:
                 raise UpstreamError(
-                    f"{self.name} failed many times in a row and is asked again in {closed_s:.0f} s.",
+                    f"{self.name} failed many times in a row and is asked again in {closed_s:.0f} s: "
+                    f"{self._breaker.reason}",
                     status=_OVERLOADED,
                     kind="overloaded_error",
                     retryable=True,
@@ -148,7 +152,7 @@ class Line:
     def _wait(self, failed: FailedError, failures: int, ends_at: float) -> None:
         error = failed.error
         metrics.UPSTREAM_ERRORS.labels(self.name, error.kind).inc()
-        self._breaker.tell(is_down=error.retryable and error.kind != "rate_limit_error")
+        self._breaker.tell(is_down=error.retryable and error.kind != "rate_limit_error", reason=str(error))
         wait_s = self.retries.wait_s(failures, failed.retry_after_s)
         is_late = self.retries.now() + wait_s > ends_at
         if not error.retryable or failures >= self.retries.attempts or is_late:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,8 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
         # a quarter more and is never read.
         cache_prompts=False,
     )
+    coder.abs_fnames = InOrder(coder.abs_fnames)
+    coder.abs_read_only_fnames = InOrder(coder.abs_read_only_fnames)
     aider_allows = coder.allowed_to_edit
     coder.allowed_to_edit = lambda path: allowed(path) and aider_allows(path)
     _keep_replies(coder, report)
@@ -103,6 +105,13 @@ def edit(request: dict[str, Any], report: dict[str, Any]) -> None:
     # Refused, empty or cut off: Aider then changed nothing, and to ask again is no other attempt at the run.
     is_error = any("litellm." in line for line in report["said"])
     report["unanswered"] = coder.num_exhausted_context_windows > 0 or not (report["reply"].strip() or is_error)
+
+
+class InOrder(set[str]):
+    """A set that is gone through in order: Aider shows files as its sets give them, which is another way each time."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(super().__iter__()))
 
 
 def _keep_replies(coder: Any, report: dict[str, Any]) -> None:

@@ -126,12 +126,11 @@ def demo(house: House, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(out=out, told=json.loads(done.stdout), lines=done.stderr)
 
 
-TIMED = ("training_time", "seconds")
-"""What no two runs have alike: seconds."""
-
-
 def substance(out: Path) -> dict[str, Any]:
-    """Return what a finished folder says that hangs on no clock: ideas, code, measured values, the papers' words."""
+    """Return what of a finished folder hangs on no clock and on no secret of its installation.
+
+    Those are ideas, code, what was measured of what, and the papers' parts.
+    """
     found: dict[str, Any] = {}
     for idea in json.loads((out / "ideas.json").read_text()):
         found[f"idea {idea['name']}"] = {key: idea[key] for key in ("title", "experiment", "novelty")}
@@ -139,12 +138,8 @@ def substance(out: Path) -> dict[str, Any]:
         for path in sorted(folder.glob("*.py")):
             found[f"{folder.name}/{path.name}"] = path.read_text()
         for path in sorted(folder.glob("run_*/final_info.json")):
-            found[f"{folder.name}/{path.parent.name}"] = {
-                (data, metric): mean
-                for data, told in json.loads(path.read_text()).items()
-                for metric, mean in told["means"].items()
-                if not any(word in metric for word in TIMED)
-            }
+            told = json.loads(path.read_text())
+            found[f"{folder.name}/{path.parent.name}"] = {data: sorted(of["means"]) for data, of in told.items()}
         (paper,) = folder.glob("latex/*.tex")
-        found[f"{folder.name}/paper"] = re.sub(r"\d+(\.\d+)?", "#", paper.read_text())
+        found[f"{folder.name}/paper"] = re.findall(r"\\(?:sub)?section\{[^}]*\}", paper.read_text())
     return found
