@@ -187,7 +187,10 @@ class DockerSandbox(HostSandbox):
         try:
             shim.go({**plan, "fresh": True})
         except SandboxUnavailableError as error:
-            raise docker_engine.no_gpu() if docker_engine.is_no_gpu(str(error)) else error from None
+            if docker_engine.is_no_gpu(str(error)):
+                raise docker_engine.no_gpu() from None
+            self._engine.require()
+            raise
 
     def _resume(self, record: Record) -> None:
         """Give a container a supervisor, which also finds the end of one that has ended; without one it is lost."""

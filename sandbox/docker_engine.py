@@ -44,6 +44,13 @@ class Engine:
         """Return a client that waits only as long as an engine that is well needs."""
         return _client(f"unix://{self.socket}", self.version, HASTY_S)
 
+    def require(self) -> None:
+        """Return where the engine answers; else raise that, which may be the reason of what failed just now."""
+        try:
+            self.hasty().ping()
+        except ERRORS as error:
+            raise unavailable(error) from error
+
     def patient(self) -> Any:
         """Return a client that waits as long as an import takes."""
         return _client(f"unix://{self.socket}", self.version, IMPORT_S)
@@ -94,9 +101,11 @@ def unavailable(error: Exception) -> SandboxUnavailableError:
     """Return our own error for one of the engine's."""
     if isinstance(error, docker.errors.APIError):
         said = str(error.explanation or error)
-        return no_gpu() if is_no_gpu(said) else SandboxUnavailableError(
-            f"The Docker engine refused: {said}", reason="engine_refused"
-        )  # fmt: skip
+        if is_no_gpu(said):
+            return no_gpu()
+        # It says so of what it cannot do at all, too, but also of all that comes while it starts or stops.
+        reason = "engine_failed" if error.is_server_error() else "engine_refused"
+        return SandboxUnavailableError(f"The Docker engine refused: {said}", reason=reason)
     return SandboxUnavailableError(
         "The Docker engine does not answer.", remedy="Look into its log, and start it again.", reason="no_docker"
     )

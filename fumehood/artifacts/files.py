@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,16 +16,20 @@ def make_folder(path: Path) -> None:
         return
     if not path.parent.is_dir():
         make_folder(path.parent)
-    # It takes its name when it already has its owner, so that nobody meets one that is closed to him.
-    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new-"))
-    give(new)
-    try:
-        new.rename(path)
-    except OSError:
-        new.rmdir()
+    # One maker at a time: a second one's folder would take the place of the first's, while that is still empty and
+    # somebody is putting a file into it.
+    with opened_folder(path.parent) as parent:
+        fcntl.flock(parent, fcntl.LOCK_EX)
         if not path.is_dir():
-            raise
-    sync_folder(path.parent)
+            # It takes its name when it already has its owner, so that nobody meets one that is closed to him.
+            new = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new-"))
+            try:
+                give(new)
+                new.rename(path)
+            except OSError:
+                new.rmdir()
+                raise
+            os.fsync(parent)
 
 
 @contextlib.contextmanager
@@ -68,8 +73,15 @@ def give(path: Path) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with opened_folder(path) as handle:
         os.fsync(handle)
+
+
+@contextlib.contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """Give a folder opened for syncing or locking."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
     finally:
         os.close(handle)

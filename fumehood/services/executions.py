@@ -27,7 +27,13 @@ LOG = logging.getLogger("fumehood.executions")
 NO_ROOM_WAIT_S = 5.0
 TURN_WAIT_S, LONGEST_TURN_WAIT_S = 1.0, 5.0
 NO_ROOM_TRIES = 60
-TRIES_AGAIN = {"disk_full": NO_ROOM_TRIES, "no_docker": NO_ROOM_TRIES, "setup_failed": LOSSES - 1, "engine_refused": 1}
+TRIES_AGAIN = {
+    "disk_full": NO_ROOM_TRIES,
+    "no_docker": NO_ROOM_TRIES,
+    "engine_failed": 12,
+    "engine_refused": 1,
+    "setup_failed": LOSSES - 1,
+}
 """How often a launch is tried again that the machine itself failed, by the reason: something else than executions takes
 the room, the engine is being restarted, a supervisor was killed. For room that executions take there is no end to it.
 """

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -122,6 +123,18 @@ class TestLocal:
     def test_another_process_sees_what_was_put(self, tmp_path: Path) -> None:
         LocalArtifacts(tmp_path).put(b"hello")
         assert LocalArtifacts(tmp_path).get(HELLO) == b"hello"
+
+    def test_the_first_of_all_may_come_from_many_at_once(self, tmp_path: Path) -> None:
+        """A folder made by one is never replaced by another's, which would lose what is being put into it."""
+
+        def put(kept: LocalArtifacts, begin: threading.Barrier) -> str:
+            begin.wait()
+            return kept.put(b"hello")
+
+        for turn in range(8):
+            kept, begin = LocalArtifacts(tmp_path / str(turn) / "artifacts"), threading.Barrier(16)
+            with ThreadPoolExecutor(16) as pool:
+                assert {one.result() for one in [pool.submit(put, kept, begin) for _ in range(16)]} == {HELLO}
 
     @pytest.mark.parametrize("wrong", [b"hellO", b"", b"hello and more"])
     def test_changed_bytes_are_never_given_out(self, tmp_path: Path, wrong: bytes) -> None:

@@ -216,11 +216,12 @@ def judge(site: Site, killed: list[str]) -> str:
     for row in site.rows():
         truth, outcome = site.wanted[row.id], row.outcome
         if outcome is None or outcome.verdict != truth:
-            wrong.append(f"{truth} was reported as {outcome.verdict if outcome else None}")
+            wrong.append(f"{truth} was reported as {(outcome.verdict, outcome.detail) if outcome else None}")
         if row.losses > killed.count("shim") + killed.count("run"):
             wrong.append(f"{truth} was lost {row.losses} times")
-        late_s = site.collected_at[row.id] - (row.launched_at or 0.0) - row.limits.wall_s
-        if late_s > LATE_S:
+        if row.launched_at is None:
+            wrong.append(f"{truth} was never launched")
+        elif (late_s := site.collected_at[row.id] - row.launched_at - row.limits.wall_s) > LATE_S:
             wrong.append(f"{truth} was reported {late_s:.1f} s after its deadline")
     if found := site.left():
         wrong.append(f"left: {found}")

@@ -226,7 +226,7 @@ class TestNoRoom:
             one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
         assert (one.outcome.verdict, one.outcome.detail) == (Verdict.LOST, "Full.")
 
-    @pytest.mark.parametrize("reason", ["setup_failed", "engine_refused", "no_docker"])
+    @pytest.mark.parametrize("reason", ["setup_failed", "engine_refused", "engine_failed", "no_docker"])
     def test_a_launch_that_the_machine_failed_is_tried_again(self, wanted: Callable[..., One], reason: str) -> None:
         one = wanted(sandbox=Refusing(SandboxUnavailableError("Its supervisor was killed.", reason=reason), times=1))
         one.lab.go_on()
