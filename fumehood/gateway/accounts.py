@@ -79,10 +79,10 @@ class Accounts:
     def _close(self, reservation: Reservation, kind: str, usage: ModelUsage, call: ModelCall) -> None:
         used = usage.input_tokens + usage.cached_tokens + usage.output_tokens
         with self._store.begin() as tx:
-            if tx.calls.find(id=call.id):
+            booked = tx.ledger.of_call(reservation.call_id)
+            if len(booked) > 1 and tx.calls.find(id=call.id):
                 return
             # Against what is booked, which another gateway may have changed that took this one for dead.
-            booked = tx.ledger.of_call(reservation.call_id)
             usd, tokens = usage.usd - sum(one.usd for one in booked), used - sum(one.tokens for one in booked)
             tx.ledger.add(self._entry(reservation, kind, usd, tokens, usage))
             tx.calls.save(call)
@@ -165,8 +165,7 @@ def _check_step(tx: Transaction, claims: Claims) -> None:
 
 def _check_switch(tx: Transaction, direction: Direction) -> None:
     """Refuse what an admin has stopped; the step that asks is put back, and done again when work goes on."""
-    switches = [found for key in (PLATFORM, direction.tenant) for found in tx.switches.find(id=key)]
-    if any(one.is_killed for one in switches):
+    if any(one.id in {PLATFORM, direction.tenant} for one in tx.switches.find(is_killed=True)):
         raise UpstreamError(
             "An administrator has stopped all work.", status=503, kind="overloaded_error", retryable=True
         )

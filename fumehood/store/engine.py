@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 
 from fumehood.errors import BadInputError, MachineUnfitError
 
@@ -59,12 +60,13 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
     try:
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
-            # A connection that a restart of the server cut is found before it is used, and opened anew.
-            pool_pre_ping=True,
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=BUSY_TIMEOUT_S,
-            isolation_level="READ COMMITTED",
+            # Transactions are opened and closed below, together with what stands at their ends: what is asked of a
+            # server takes less time than asking it.
+            isolation_level="AUTOCOMMIT",
+            skip_autocommit_rollback=False,
             hide_parameters=True,
             connect_args=_session(url, migrating=migrating),
         )
@@ -74,22 +76,36 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
             remedy="Install it with: pip install 'psycopg[binary]'; or leave FUMEHOOD_DATABASE_URL empty.",
         ) from error
 
+    event.listen(engine, "checkout", _check)
+
     @event.listens_for(engine, "begin")
     def _open(connection: Connection) -> None:
-        # One writer at a time, as in SQLite: what a transaction has read (a sum, a state) still holds when it
-        # writes, and events are seen in the order of their numbers.
         if _writes(connection):
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+            # One writer at a time, as in SQLite: what a transaction has read (a sum, a state) still holds when it
+            # writes, and events are seen in the order of their numbers.
+            lock = f"SELECT pg_advisory_xact_lock({_WRITERS})"
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
+        elif not _is_single(connection):
+            # One snapshot for the whole transaction; without writes it never has to be tried again.
+            connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
     @event.listens_for(engine, "commit")
     def _count(connection: Connection) -> None:
         # Seen by others together with what it counts; a transaction that changed nothing has no number of its own.
         if _writes(connection) and not migrating:
-            connection.exec_driver_sql(
-                "UPDATE changes SET number = number + 1 WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
-            )
+            count = "UPDATE changes SET number = number + 1 WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
+            connection.exec_driver_sql(f"{count}; COMMIT")
 
     return engine
+
+
+def _check(raw: Any, *_: object) -> None:
+    """Find a connection that a restart of the server cut before it is used, and have it and the others opened anew."""
+    idle = select.poll()
+    idle.register(raw.fileno(), select.POLLIN)
+    # Nobody has asked anything yet, so all that can be there to read is the end.
+    if idle.poll(0):
+        raise InvalidatePoolError
 
 
 def _session(url: URL, *, migrating: bool) -> dict[str, Any]:
@@ -135,7 +151,9 @@ def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
         # A transaction that reads and then writes fails when another wrote in between, and no waiting mends
         # that; so one that may write takes the write lock at its start.
         write = _writes(connection)
-        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+        if connection.info.get("writes") is not write:
+            connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+            connection.info["writes"] = write
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
@@ -143,6 +161,11 @@ def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
 
 def _writes(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get("fumehood_write", True))
+
+
+def _is_single(connection: Connection) -> bool:
+    """Whether what is asked is one question, which needs no transaction around it."""
+    return bool(connection.get_execution_options().get("fumehood_single", False))
 
 
 def _make_file(path: Path) -> None:
@@ -175,7 +198,7 @@ class Version:
         """Return the number now."""
         if self._engine.dialect.name == "postgresql":
             with self._engine.connect() as connection:
-                connection.execution_options(isolation_level="AUTOCOMMIT", fumehood_write=False)
+                connection.execution_options(fumehood_write=False, fumehood_single=True)
                 return int(connection.exec_driver_sql("SELECT number FROM changes").scalar_one())
         with self._lock:
             if self._watch is None:

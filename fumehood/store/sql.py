@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
@@ -22,7 +22,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from fumehood.domain import ledger
@@ -44,7 +43,7 @@ from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Revocations, Steps, Workers
-from fumehood.store import plain, sql_figures, tables
+from fumehood.store import plain, sql_figures, statements, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
 from fumehood.store.migrate import upgrade
@@ -69,9 +68,6 @@ class SqlStore:
         """Open a transaction; with `write=False` it reads one state of things, waits for nobody and may not write."""
         with self._alone.inside(), typed(write=write), self._engine.connect() as connection:
             connection.execution_options(fumehood_write=write)
-            if not write and connection.dialect.name == "postgresql":
-                # One snapshot for the whole transaction; without writes it never has to be tried again.
-                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield SqlTransaction(connection)
 
@@ -130,17 +126,18 @@ class _Reading(Generic[T]):
 
     def get(self, key: str) -> T:
         """Return the value; `NotFoundError` when there is none."""
-        row = self._connection.execute(select(self._table).where(self._table.c.id == key)).mappings().one_or_none()
+        query = statements.found(self._table, ("id",))
+        row = self._connection.execute(query, {"id": key}).mappings().one_or_none()
         if row is None:
             raise NotFoundError(f"There is no {self._shape.noun} {key}.")
         return self._shape.value(row)  # type: ignore[arg-type]  # keyed by column names
 
     def find(self, **equal: object) -> tuple[T, ...]:
         """Return the values whose columns equal these, in the order they were first saved."""
-        query = select(self._table).order_by(self._table.c.row)
-        for name, wanted in self._shape.wanted(equal).items():
-            query = query.where(self._table.c[name] == wanted)
-        return tuple(self._shape.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
+        wanted = self._shape.wanted(equal)
+        given = {name: value for name, value in wanted.items() if value is not None}
+        query = statements.found(self._table, tuple(given), tuple(wanted.keys() - given.keys()))
+        return tuple(self._shape.value(row) for row in self._connection.execute(query, given).mappings())  # type: ignore[arg-type]
 
     def page(self, after: str | None, limit: int, **equal: object) -> tuple[T, ...]:
         """Return at most `limit` of what `find` returns, from the one that follows the id `after`."""
@@ -162,17 +159,17 @@ class _Reading(Generic[T]):
             query = query.where(self._table.c[name] == wanted)
         return int(self._connection.execute(query).scalar_one())
 
-    def _insert(self) -> sqlite.Insert | postgresql.Insert:
-        # Only the two dialects' own inserts know what to do on a conflict; they say it in the same words.
-        if self._connection.dialect.name == "postgresql":
-            return postgresql.insert(self._table)
-        return sqlite.insert(self._table)
+    @property
+    def _dialect(self) -> str:
+        return self._connection.dialect.name
 
     @contextmanager
     def _kept(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        # All of them or none, and what fails takes nothing else of the transaction with it.
+        # All of them or none, and what fails takes nothing else of the transaction with it. So it is without more ado
+        # for one row in SQLite, where a statement that fails leaves no trace.
+        is_whole = self._dialect == "sqlite" and len(rows) == 1
         try:
-            with self._connection.begin_nested():
+            with nullcontext() if is_whole else self._connection.begin_nested():
                 yield
         except IntegrityError as error:
             ids = ", ".join(row["id"] for row in rows[:3]) + (", ..." if rows[3:] else "")
@@ -189,10 +186,8 @@ class SqlCollection(_Reading[T]):
         rows = [self._shape.row(value) for value in values]
         if not rows:
             return
-        insert = self._insert()
-        given = {name: insert.excluded[name] for name in rows[0]}
         with self._kept(rows):
-            self._connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=given), rows)
+            self._connection.execute(statements.saved(self._table, self._dialect, tuple(rows[0])), rows)
 
 
 class SqlRevocations(SqlCollection[Revocation]):
@@ -223,9 +218,10 @@ class SqlSteps(_Reading[Step]):
         rows = [self._shape.row(step) for step in steps]
         if not rows:
             return 0
-        insert = self._insert().on_conflict_do_nothing(index_elements=["key"]).returning(self._table.c.id)
         with self._kept(rows):
-            return len(self._connection.execute(insert, rows).all())
+            return len(
+                self._connection.execute(statements.inserted_once(self._table, self._dialect, "key"), rows).all()
+            )
 
     def claim(
         self,
@@ -419,11 +415,12 @@ class SqlLedger(_Reading[LedgerEntry]):
 
     def add(self, entry: LedgerEntry) -> None:
         """Add a line, and count it in its accounts; `ConflictError` when its id is there already."""
-        insert = self._insert().on_conflict_do_nothing(index_elements=["id"]).returning(self._table.c.id)
-        if self._connection.execute(insert, self._shape.row(entry)).one_or_none() is None:
+        once = statements.inserted_once(self._table, self._dialect, "id")
+        if self._connection.execute(once, self._shape.row(entry)).one_or_none() is None:
             raise ConflictError(f"The ledger entry {entry.id} is there already.")
-        for account in ledger.accounts(entry):
-            self._balances.save(ledger.plus(self.balance(account), entry))
+        more = plain.BALANCE.row(ledger.plus(Balance(id=""), entry))
+        query = statements.added(tables.BALANCES, self._dialect, tuple(more))
+        self._connection.execute(query, [more | {"id": account} for account in ledger.accounts(entry)])
 
     def entry(self, key: str) -> LedgerEntry | None:
         """Return the line with this id, or None."""
@@ -444,12 +441,8 @@ class SqlLedger(_Reading[LedgerEntry]):
 
     def balance(self, account: str) -> Balance:
         """Return the sum over an account."""
-        found = self._balances.find(id=account)
+        found = SqlCollection(self._connection, tables.BALANCES, plain.BALANCE).find(id=account)
         return found[0] if found else Balance(id=account)
-
-    @property
-    def _balances(self) -> SqlCollection[Balance]:
-        return SqlCollection(self._connection, tables.BALANCES, plain.BALANCE)
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""
