@@ -1,4 +1,4 @@
-"""Builds the adapters from the settings, once for each process."""
+"""Builds the adapters from the settings, once for each process, and imports each only where it is built."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
@@ -15,22 +16,15 @@ from fumehood.domain.quota import Machine
 from fumehood.domain.worker import Part
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
-from fumehood.latex.typesetter import Latex
-from fumehood.literature.index import LocalIndex
-from fumehood.llm.aider import AiderCoder
-from fumehood.llm.client import GatewayModel
-from fumehood.llm.prompts import PackagedPrompts
-from fumehood.llm.search_replace import SearchReplaceCoder
 from fumehood.ports import Artifacts, Coder
-from fumehood.services import screening
-from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
-from fumehood.store import migrate
 from fumehood.store.clock import SystemClock
-from fumehood.store.sql import SqlStore
-from sandbox.choose import choose
 from sandbox.limits import machine_ceilings
+
+if TYPE_CHECKING:
+    from fumehood.llm.client import GatewayModel
+    from fumehood.store.sql import SqlStore
 
 SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 """The templates that come with Fumehood."""
@@ -48,11 +42,15 @@ def prepare_state(settings: Settings) -> None:
             f"The state folder {settings.state_dir} cannot be used: {error.strerror or error}.",
             remedy="Set FUMEHOOD_STATE_DIR to a folder that you may write to.",
         ) from error
+    from fumehood.store import migrate
+
     migrate.upgrade(settings.resolved_database_url)
 
 
 def store_of(settings: Settings) -> SqlStore:
     """Open the database."""
+    from fumehood.store.sql import SqlStore
+
     return SqlStore(settings.resolved_database_url)
 
 
@@ -63,6 +61,13 @@ def artifacts_of(settings: Settings) -> Artifacts:
 
 def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
     """Build what a write worker holds."""
+    from fumehood.latex.typesetter import Latex
+    from fumehood.literature.index import LocalIndex
+    from fumehood.llm.client import GatewayModel
+    from fumehood.llm.prompts import PackagedPrompts
+    from fumehood.services import screening
+    from fumehood.services.presence import Presence
+
     clock = SystemClock()
     model = GatewayModel(gateway_url, tokens.secret_of(settings), clock)
     return WriteWorld(
@@ -82,6 +87,9 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
 
 def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder:
     """Return Aider where its environment was made, else our own coder."""
+    from fumehood.llm.aider import AiderCoder
+    from fumehood.llm.search_replace import SearchReplaceCoder
+
     python = coder_python(settings)
     if python is None:
         return SearchReplaceCoder(model)
@@ -105,6 +113,9 @@ def _machine(settings: Settings) -> Machine:
 
 def run_world(settings: Settings, adapter: str) -> RunWorld:
     """Build what a run worker holds."""
+    from fumehood.services.presence import Presence
+    from sandbox.choose import choose
+
     secret, clock = installation_secret(settings.state_dir), SystemClock()
     return RunWorld(
         gpus=settings.gpus,

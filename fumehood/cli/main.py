@@ -4,43 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 import fumehood
-from fumehood.cli import admin, bench, client, handover, machine, options, output, report, template
-from fumehood.cli.keys import app as keys_app
-from fumehood.cli.options import AsJson, SandboxOption
-from fumehood.cli.run import Finished
-from fumehood.cli.run import run as carry_out
-from fumehood.cli.sandbox import INTERRUPTED
-from fumehood.cli.sandbox import app as sandbox_app
+from fumehood.cli import handover, options, output
+from fumehood.cli.options import INTERRUPTED, AsJson, SandboxOption
 from fumehood.errors import FumehoodError
-from fumehood.services import export, submissions, verification
 from fumehood.settings import Settings
 
-app = typer.Typer(
-    name="fumehood",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(sandbox_app, name="sandbox")
-app.add_typer(keys_app, name="keys")
-app.add_typer(template.app, name="template")
-app.add_typer(bench.app, name="bench")
-app.add_typer(client.app)
-app.add_typer(report.app)
-app.add_typer(admin.app, name="admin")
+if TYPE_CHECKING:
+    from fumehood.cli.run import Finished
 
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
@@ -55,7 +39,6 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def about(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
@@ -64,7 +47,6 @@ def about(
     """Run an automated ML scientist where it cannot hurt anything."""
 
 
-@app.command()
 def run(
     context: typer.Context,
     template_name: Annotated[
@@ -94,6 +76,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Take one research direction from ideas to reviewed papers."""
+    from fumehood.cli.run import run as carry_out
+    from fumehood.services import submissions
+
     asked = submissions.Submission(
         template=template_name,
         text=text,
@@ -131,7 +116,6 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-@app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 8000,
@@ -144,7 +128,6 @@ def serve(
     keep_serving(Settings(), host, port, sandbox, output.Progress(as_json=as_json), as_json=as_json)
 
 
-@app.command()
 def smoke(
     template_name: Annotated[
         str, typer.Option("--template", help="A shipped template's name, or `all`.")
@@ -165,7 +148,6 @@ def smoke(
     raise typer.Exit(0 if told["ok"] else 1)
 
 
-@app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A direction's or an experiment's finished folder.")],
     key: Annotated[str | None, typer.Option(help="Also trust this key: a file, or a fingerprint.")] = None,
@@ -174,6 +156,7 @@ def verify(
     """Check every signature, hash and number of a finished folder."""
     from fumehood.artifacts.signing import load_key, open_envelope, trusted_keys
     from fumehood.errors import BadInputError
+    from fumehood.services import export, verification
 
     if not folder.is_dir():
         raise BadInputError(f"There is no folder {folder}.")
@@ -191,7 +174,6 @@ def verify(
     raise typer.Exit(0 if report.holds else 1)
 
 
-@app.command()
 def replay(
     folder: Annotated[Path, typer.Argument(help="A direction's finished folder, or an experiment's within one.")],
     template_name: Annotated[
@@ -215,9 +197,10 @@ def replay(
     raise typer.Exit(0 if done.found.holds else 1)
 
 
-@app.command()
 def doctor(sandbox: SandboxOption = "auto", as_json: AsJson = False) -> None:
     """Say what this machine can do, promise by promise."""
+    from fumehood.cli import machine
+
     told = machine.examine(Settings(), sandbox)
     if as_json:
         output.print_json(told)
@@ -226,7 +209,33 @@ def doctor(sandbox: SandboxOption = "auto", as_json: AsJson = False) -> None:
     raise typer.Exit(0 if told["ready"] else 3)
 
 
+OWN = {one.__name__: one for one in (run, serve, smoke, verify, replay, doctor)}
+GROUPS = ("sandbox", "keys", "template", "bench", "admin")
+"""Modules of this package whose commands follow their own name."""
+OTHERS = ("client", "report")
+"""Modules of this package whose commands stand beside our own."""
+
+
+def app(first: str = "") -> typer.Typer:
+    """Return the command; only what a line may mean that begins with this word, since most of the time goes to imports.
+
+    Everything, where the word says neither a command of this module nor a group.
+    """
+    made = typer.Typer(name="fumehood", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    made.callback()(about)
+    for command in OWN.values():
+        made.command()(command)
+    is_ours = first in OWN or first == "--version"
+    for name in [] if is_ours else [first] if first in GROUPS else GROUPS:
+        made.add_typer(importlib.import_module(f"fumehood.cli.{name}").app, name=name)
+    for name in () if is_ours or first in GROUPS else OTHERS:
+        made.add_typer(importlib.import_module(f"fumehood.cli.{name}").app)
+    return made
+
+
 def _tell(done: Finished, *, as_json: bool) -> None:
+    from fumehood.services import verification
+
     papers = [str(done.out / str(line["paper"])) for line in _experiments(done) if line["paper"]]
     if as_json:
         output.print_json(
@@ -266,8 +275,8 @@ def _experiments(done: Finished) -> Sequence[dict[str, Any]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; every expected error is one sentence on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command: Callable[..., object] = app
     try:
+        command: Callable[..., object] = app(next(iter(given), ""))
         if arguments is None:
             # A polite end, as from a service manager, is Ctrl-C by another name: what runs is stopped and put back.
             signal.signal(signal.SIGTERM, signal.default_int_handler)

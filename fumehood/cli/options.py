@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from fumehood.errors import BadInputError
 
+INTERRUPTED = 130
+"""The status of a command that Ctrl-C ended."""
 Adapter = Literal["auto", "docker", "local"]
 SandboxOption = Annotated[Adapter, typer.Option(help="Which sandbox.")]
 AsJson = Annotated[

@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 from ulid import ULID
 
 from fumehood.cli import options
+from fumehood.cli.options import INTERRUPTED
 from fumehood.domain.execution import MAX_ARTIFACT_BYTES, MAX_ARTIFACTS, STORAGE, Input, Kind, Limits, Outcome, Spec
 from fumehood.errors import BadInputError, FumehoodError, SandboxUnavailableError
 from fumehood.ports import Sandbox
@@ -29,9 +30,6 @@ from sandbox.choose import choose
 from sandbox.egress.capabilities import granted
 from sandbox.execute import execute
 from sandbox.storage.choose import DRIVERS, Storage, wanted
-from worker import watcher, worlds
-
-INTERRUPTED = 130
 
 app = typer.Typer(help="One command in one sandbox.", no_args_is_help=True, add_completion=False)
 AsJson = Annotated[bool, typer.Option("--json", help="Errors too are one JSON document on standard output.")]
@@ -161,6 +159,9 @@ def _say_waiting(why: str) -> None:
 
 def _in_use(sandbox: Sandbox, settings: Settings) -> dict[str, str]:
     """Return what somebody still needs, with who that is."""
+    # They know the database, which takes longer to import than most commands take.
+    from worker import watcher, worlds
+
     found = {}
     if watcher.is_watched(settings):
         store = worlds.store_of(settings)

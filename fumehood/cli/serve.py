@@ -17,8 +17,8 @@ import httpx
 
 from fumehood.cli import checks, output
 from fumehood.cli.children import Children, Part, check_machine, gateway, halt, workers
+from fumehood.cli.options import INTERRUPTED
 from fumehood.cli.output import Progress
-from fumehood.cli.sandbox import INTERRUPTED
 from fumehood.domain.tenant import PLATFORM
 from fumehood.errors import BadInputError, ConflictError, MachineUnfitError, WorkFailedError
 from fumehood.services import keys, screening

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from fumehood.errors import MachineUnfitError
@@ -25,6 +22,11 @@ def downgrade(url: str, revision: str = "base") -> None:
 
 
 def _run(url: str, revision: str, *, up: bool) -> None:
+    # A third of a worker's start-up time, and no other command needs it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     # SQLite changes a table by making it anew; foreign keys would empty the tables that point to it.
     engine = connect(url, migrating=True)
     config = Config()

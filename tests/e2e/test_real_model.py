@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import pytest
 
+from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.models import Models
 from tests.conftest import free_port
 from tests.e2e.conftest import House, substance
@@ -26,13 +27,28 @@ pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark
 MODEL = "claude-sonnet-4-5"
 ASKED = ("--template", "2d_diffusion", "--profile", "tiny", "--sandbox", "local", "--model", MODEL)
 SMALL = (*ASKED, "--ideas", "1", "--runs", "1")
+CANARIES = {name: f"canary-{name}-0123456789abcdef" for name in (*VARIABLES, "mine")} | {
+    "anthropic": KEY,
+    "bedrock": "AKIA0123456789ABCDEF:canary-bedrock-secret:canary-bedrock-session",
+    "vertex": json.dumps(
+        {
+            "type": "service_account",
+            "client_email": "canary-vertex@example.com",
+            "private_key": "-----BEGIN PRIVATE KEY-----canary-vertex-private",
+            "token_uri": "https://example.com/canary-vertex-token",
+        }
+    ),
+}
+"""A key for each kind of provider, though only one of them is asked."""
+SECRETS = (KEY, "canary-")
+"""What is in every canary, and nowhere else."""
 
 
 @dataclass
 class Watch:
-    """Looks into the environments of all other processes for a word, until it is told to stop."""
+    """Looks into the environments and lines of all other processes for words, until it is told to stop."""
 
-    word: str
+    words: tuple[str, ...]
     after_s: float = 0.0
     met: set[str] = field(default_factory=set)
     sandboxes: int = 0
@@ -54,12 +70,12 @@ class Watch:
         while not self._done.wait(0.1):
             for place in Path("/proc").glob("[0-9]*"):
                 try:
-                    words = (place / "environ").read_bytes()
+                    environment = (place / "environ").read_bytes()
                     command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 except OSError:
                     continue
-                self.sandboxes += b"FUMEHOOD_SEEDS=" in words
-                if self.word.encode() in words or self.word in command:
+                self.sandboxes += b"FUMEHOOD_SEEDS=" in environment
+                if any(word.encode() in environment or word in command for word in self.words):
                     self.met.add(command)
 
 
@@ -94,9 +110,10 @@ def written(make_house: Any, provider: tuple[Provider, str], tmp_path_factory: p
     """A paper begun with too small a budget, then carried to its end."""
     house: House = make_house("real", FUMEHOOD_ANTHROPIC_BASE_URL=provider[1])
     out = tmp_path_factory.mktemp("real") / "out"
-    kept = house.call("keys", "set", "anthropic", said=f"{KEY}\n")
-    assert (kept.returncode, KEY in kept.stdout + kept.stderr) == (0, False)
-    with Watch(KEY) as watch:
+    for name, key in CANARIES.items():
+        kept = house.call("keys", "set", name, said=f"{key}\n")
+        assert (kept.returncode, [word for word in SECRETS if word in kept.stdout + kept.stderr]) == (0, [])
+    with Watch(SECRETS) as watch:
         refused = house.call("run", *SMALL, "--budget-usd", "0.0001", "--out", str(out))
         calls = len(provider[0].asked)
         done = house.call("run", *SMALL, "--resume", "--budget-usd", "10", "--out", str(out), "--json")
@@ -178,16 +195,17 @@ def test_every_call_is_kept_and_shows_no_secret(written: Written) -> None:
     for path in written.out.rglob("*"):
         if path.is_file():
             data = path.read_bytes()
-            assert KEY.encode() not in data, path
-            assert b"fhg_" not in data, path
+            assert [word for word in (*SECRETS, "fhg_") if word.encode() in data] == [], path
 
 
-def test_the_key_is_in_no_log_and_in_no_environment(written: Written) -> None:
+def test_no_key_is_in_a_log_a_row_a_file_of_a_run_or_an_environment(written: Written) -> None:
     kept = written.house.state / "keys/providers.json"
     assert kept.stat().st_mode & 0o777 == 0o600
-    for path in written.house.state.rglob("*"):
-        if path.is_file() and path != kept:
-            assert KEY.encode() not in path.read_bytes(), path
+    looked_at = {path for path in written.house.state.rglob("*") if path.is_file()} - {kept}
+    assert written.house.state / "fumehood.db" in looked_at
+    for path in looked_at:
+        data = path.read_bytes()
+        assert [word for word in SECRETS if word.encode() in data] == [], path
     assert written.watch.sandboxes > 0
     assert written.watch.met == set()
 
@@ -263,7 +281,8 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
     assert len(provider.asked) == 1
 
     # The key comes by the environment alone, and no process that works with it has it there.
-    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, "ANTHROPIC_API_KEY": KEY})
+    given = {variable: CANARIES[name] for name, variable in VARIABLES.items()}
+    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **given})
     unreached = failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
     assert "The provider could not be reached (ConnectError)" in unreached
     assert unreached.endswith("give --resume to go on.")
@@ -278,7 +297,7 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
         assert "Overloaded" in failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
         provider.script = researcher
         ideas = researcher.roles.count("idea")
-        with Watch(KEY, after_s=2.0) as watch:
+        with Watch(SECRETS, after_s=2.0) as watch:
             done = house.call("run", *SMALL, "--resume", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["verified"]

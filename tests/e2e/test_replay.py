@@ -22,6 +22,31 @@ def again(house: House, folder: Path, *options: str) -> tuple[int, dict[str, Any
     return done.returncode, json.loads(done.stdout)
 
 
+def test_a_direction_of_the_offline_model_comes_to_the_same(demo: Demo, house: House, tmp_path: Path) -> None:
+    status, told = again(house, demo.out, "--out", str(tmp_path / "out"))
+    assert (status, told["different"]) == (0, []), told
+    for experiment in demo.experiments:
+        for name in ("experiment.py", "run_1.py", "plot.py"):
+            assert any(one.startswith(f"{experiment.name}/{name} (SHA-256") for one in told["same"])
+            assert (tmp_path / "out/experiments" / experiment.name / name).read_bytes() == (
+                experiment / name
+            ).read_bytes()
+        assert any(one.startswith(f"{experiment.name}/latex/main.tex") for one in told["same"])
+    # It really ran: times were measured anew, and its records are signed by a key of its own.
+    record = Path("experiments", demo.experiments[0].name, "run_1/record.json")
+    assert (tmp_path / "out" / record).read_bytes() != (demo.out / record).read_bytes()
+    assert house.left() == []
+    assert not list((house.state / "replays").iterdir())
+
+
+def test_an_experiment_alone_is_told_of_alone(demo: Demo, house: House) -> None:
+    done = house.call("replay", str(demo.experiments[0]))
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("same ")]
+    assert lines
+    assert all(line.split()[1].startswith(f"{demo.experiments[0].name}/") for line in lines)
+
+
 @pytest.fixture(scope="module")
 def written(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[House, Path]:
     """A direction that a provider's model wrote; nobody answers for the provider afterwards."""

@@ -19,7 +19,14 @@ ADAPTERS = [pytest.param("local", marks=pytest.mark.local), pytest.param("docker
 
 
 def doctor(*words: str, before: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [*before, sys.executable, "-c", "from fumehood.cli.main import app; app()", "doctor", *words]
+    command = [
+        *before,
+        sys.executable,
+        "-c",
+        "import sys; from fumehood.cli.main import main; sys.exit(main())",
+        "doctor",
+        *words,
+    ]
     given = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}
     return subprocess.run(command, capture_output=True, text=True, env=given, cwd=Path(__file__).parents[2])
 
