@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
+from fumehood.gateway.sse import Event
 from fumehood.gateway.upstream import UpstreamError
 from fumehood.observe import metrics
 
@@ -159,3 +160,28 @@ class Line:
             raise error
         metrics.UPSTREAM_RETRIES.labels(self.name).inc()
         self.retries.sleep(wait_s)
+
+
+def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
+    """Return the events of a stream that has begun; its place on the line is held until it is closed."""
+    events = _streamed(line, begin)
+    next(events)
+    return events
+
+
+def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
+    def first(left_s: float) -> tuple[Event | None, Generator[Event, None, None]]:
+        events = begin(left_s)
+        try:
+            return next(events, None), events
+        except UpstreamError as error:
+            raise FailedError(error) from error
+
+    with line.place() as ends_at:
+        event, events = line.repeat(first, ends_at)
+        with closing(events):
+            # For whoever made this: from here on closing it gives the place back, also where nobody reads on.
+            yield {}
+            if event is not None:
+                yield event
+                yield from events

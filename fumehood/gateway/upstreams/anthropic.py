@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 
 from fumehood.domain.ledger import Claims
-from fumehood.gateway.line import FailedError, Line
+from fumehood.gateway.line import FailedError, Line, streamed
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, decode
 from fumehood.gateway.upstream import Message, UpstreamError
@@ -24,10 +23,11 @@ class AnthropicUpstream:
     def __init__(
         self, base_url: str, *, key: Callable[[], str | None], line: Line | None = None, names: Names = NAMES
     ) -> None:
-        self.name = names.provider.lower()
-        self._http = Http(base_url, names, lambda given: {"x-api-key": given, "anthropic-version": _VERSION})
+        self._line = line or Line(names.provider.lower())
+        self.name = self._line.name
+        version = {"anthropic-version": _VERSION}
+        self._http = Http(base_url, names, lambda given: version | ({"x-api-key": given} if given else {}))
         self._key = key
-        self._line = line or Line(self.name)
         self._names = names
 
     def send(self, claims: Claims, body: Body) -> Message:  # noqa: ARG002 - part of the port
@@ -51,10 +51,7 @@ class AnthropicUpstream:
         self._http.close()
 
     def _required_key(self) -> str:
-        key = self._key()
-        if not key:
-            raise self._names.no_key()
-        return key
+        return self._names.required(self._key)
 
 
 def checked(reply: Message) -> Message:
@@ -63,28 +60,3 @@ def checked(reply: Message) -> Message:
         error = UpstreamError("The provider's answer is not a message.", status=502, kind="api_error", retryable=True)
         raise FailedError(error)
     return reply
-
-
-def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
-    """Return the events of a stream that has begun; its place on the line is held until it is closed."""
-    events = _streamed(line, begin)
-    next(events)
-    return events
-
-
-def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
-    def first(left_s: float) -> tuple[Event | None, Generator[Event, None, None]]:
-        events = begin(left_s)
-        try:
-            return next(events, None), events
-        except UpstreamError as error:
-            raise FailedError(error) from error
-
-    with line.place() as ends_at:
-        event, events = line.repeat(first, ends_at)
-        with contextlib.closing(events):
-            # For whoever made this: from here on closing it gives the place back, also where nobody reads on.
-            yield {}
-            if event is not None:
-                yield event
-                yield from events

@@ -9,7 +9,7 @@ from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.line import Line
 from fumehood.gateway.models import Models, Source
 from fumehood.gateway.upstream import Upstream
-from fumehood.gateway.upstreams.anthropic import NAMES, AnthropicUpstream
+from fumehood.gateway.upstreams.anthropic import AnthropicUpstream
 from fumehood.gateway.upstreams.bedrock import BedrockUpstream
 from fumehood.gateway.upstreams.faults import Faulty
 from fumehood.gateway.upstreams.http import Names
@@ -21,7 +21,7 @@ from fumehood.ports import Artifacts
 Key = Callable[[str], str | None]
 """Returns the key of a name, or None where there is none."""
 
-_PROVIDERS = {"openai": "OpenAI", "deepseek": "DeepSeek", "openrouter": "OpenRouter"}
+_PROVIDERS = {"anthropic": "Anthropic", "openai": "OpenAI", "deepseek": "DeepSeek", "openrouter": "OpenRouter"}
 """How upstreams are called in sentences; others by their own name."""
 
 
@@ -35,13 +35,14 @@ def upstreams(models: Models, artifacts: Artifacts, key: Key, faults: Sequence[s
 
 def _upstream(source: Source, artifacts: Artifacts, key: Key, faults: Sequence[str]) -> Upstream:
     line = Line(source.name, most_at_once=source.most_at_once)
+    provider = _PROVIDERS.get(source.name, source.name)
     if source.kind == "offline":
         offline = OfflineModel(artifacts)
         return Faulty(offline, faults, line) if faults else offline
     if source.kind == "anthropic":
-        return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=NAMES)
+        names = Names(provider=provider, key=source.key, variable=VARIABLES.get(source.key, ""))
+        return AnthropicUpstream(source.base_url, key=lambda: key(source.key), line=line, names=names)
     if source.kind == "openai":
-        provider = _PROVIDERS.get(source.name, source.name)
         names = Names(provider=provider, key=source.key, variable=VARIABLES.get(source.key, ""))
         return OpenAiUpstream(
             source.base_url, key=lambda: key(source.key), names=names, line=line, limit_field=source.limit_field

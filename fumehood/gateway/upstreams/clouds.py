@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from fumehood.domain.ledger import Claims
 from fumehood.errors import BadInputError
 from fumehood.gateway.credentials import hidden
-from fumehood.gateway.line import FailedError, Line
+from fumehood.gateway.line import FailedError, Line, streamed
 from fumehood.gateway.models import Source
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event
 from fumehood.gateway.upstream import Message, UpstreamError
-from fumehood.gateway.upstreams.anthropic import checked, streamed
+from fumehood.gateway.upstreams.anthropic import checked
 from fumehood.gateway.upstreams.http import (
     CONNECT_S,
     NO_KEY,

@@ -9,11 +9,10 @@ from typing import Any
 
 from fumehood.domain.ledger import Claims
 from fumehood.errors import BadInputError
-from fumehood.gateway.line import FailedError, Line
+from fumehood.gateway.line import FailedError, Line, streamed
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, events_of
 from fumehood.gateway.upstream import Message, Upstream, UpstreamError
-from fumehood.gateway.upstreams.anthropic import streamed
 
 EVERY = 3
 

@@ -47,6 +47,13 @@ class Names:
     variable: str = ""
     """The environment's variable that wins over the key that is kept."""
 
+    def required(self, key: Callable[[], str | None]) -> str:
+        """Return the key, nothing where none is taken; `UpstreamError` where there is none."""
+        found = key() if self.key else ""
+        if self.key and not found:
+            raise self.no_key()
+        return found or ""
+
     def no_key(self) -> UpstreamError:
         """Return the error of a call for which there is no key."""
         wins = f", or in {self.variable}, which wins" if self.variable else ""

@@ -6,11 +6,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from fumehood.domain.ledger import Claims
-from fumehood.gateway.line import FailedError, Line
+from fumehood.gateway.line import FailedError, Line, streamed
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, decode
 from fumehood.gateway.upstream import Message, UpstreamError
-from fumehood.gateway.upstreams.anthropic import streamed
 from fumehood.gateway.upstreams.completions import Events, counted, message_of, request_of
 from fumehood.gateway.upstreams.http import Http, Names, failure
 
@@ -86,7 +85,4 @@ class OpenAiUpstream:
         raise failure(status, str(table.get("message") or ""), self._names, None, key)
 
     def _required_key(self) -> str:
-        key = self._key() if self._names.key else ""
-        if key is None or (self._names.key and not key):
-            raise self._names.no_key()
-        return key
+        return self._names.required(self._key)
