@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,15 @@ import pytest
 from sandbox import cgroups
 
 COMMAND = (sys.executable, "-m", "fumehood")
-DEMO = ("--template", "2d_diffusion", "--profile", "tiny", "--model", "offline", "--sandbox", "local")
+OFFLINE = ("--profile", "tiny", "--model", "offline", "--sandbox", "local")
+DEMO = ("--template", "2d_diffusion", *OFFLINE)
+TEMPLATE = Path(__file__).parents[2] / "templates/2d_diffusion"
+SMALLER = {
+    "--num_train_steps=500": "--num_train_steps=60",
+    "query_count = 1000": "query_count = 300",
+    "--samples=1000": "--samples=300",
+}
+"""What takes most of a direction's time, and less of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +129,32 @@ class Demo:
 @pytest.fixture(scope="session")
 def demo(house: House, tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """One direction of the demo's kind, carried out by the real command in real sandboxes."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    done = house.call("run", *DEMO, "--ideas", "2", "--runs", "2", "--out", str(out), "--json")
+    return _carried_out(house, DEMO, tmp_path_factory.mktemp("demo") / "out")
+
+
+@pytest.fixture(scope="session")
+def small_demo(house: House, small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The same with less training, for what does not look at the numbers."""
+    return _carried_out(house, ("--template", str(small_template), *OFFLINE), tmp_path_factory.mktemp("small") / "out")
+
+
+def _carried_out(house: House, asked: tuple[str, ...], out: Path) -> Demo:
+    done = house.call("run", *asked, "--ideas", "2", "--runs", "2", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     return Demo(out=out, told=json.loads(done.stdout), lines=done.stderr)
+
+
+@pytest.fixture(scope="session")
+def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped template with less training."""
+    made = tmp_path_factory.mktemp("templates") / TEMPLATE.name
+    shutil.copytree(TEMPLATE, made, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = (made / "template.toml").read_text()
+    for shipped, smaller in SMALLER.items():
+        assert settings.count(shipped) == 1
+        settings = settings.replace(shipped, smaller)
+    (made / "template.toml").write_text(settings)
+    return made
 
 
 def substance(out: Path) -> dict[str, Any]:

@@ -9,20 +9,23 @@ from typing import Any
 import pytest
 
 from fumehood.gateway.upstreams.faults import FAULTS
-from tests.e2e.conftest import DEMO, Demo, House, substance
+from tests.e2e.conftest import OFFLINE, Demo, House, substance
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 
 
-def test_a_model_that_fails_every_third_call_changes_nothing(demo: Demo, make_house: Any, tmp_path: Path) -> None:
+def test_a_model_that_fails_every_third_call_changes_nothing(
+    small_demo: Demo, make_house: Any, small_template: Path, tmp_path: Path
+) -> None:
     house: House = make_house("faults", FUMEHOOD_OFFLINE_FAULTS=json.dumps(list(FAULTS)))
     out = tmp_path / "out"
-    done = house.call("run", *DEMO, "--ideas", "2", "--runs", "2", "--out", str(out), "--json")
+    asked = ("--template", str(small_template), *OFFLINE)
+    done = house.call("run", *asked, "--ideas", "2", "--runs", "2", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     assert told["verified"]
     calls = [json.loads(line) for path in out.rglob("llm_calls.jsonl") for line in path.read_text().splitlines()]
     stops = {call["reply"].get("stop_reason") for call in calls if call["status"] == 200}
     assert {"refusal", "max_tokens"} <= stops
-    assert substance(out) == substance(demo.out)
+    assert substance(out) == substance(small_demo.out)
     assert house.left() == []

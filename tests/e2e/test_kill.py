@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from fumehood.settings import Settings
-from tests.e2e.conftest import DEMO, House
+from tests.e2e.conftest import OFFLINE, House
 from worker import worlds
 
 pytestmark = [pytest.mark.kill, pytest.mark.local, pytest.mark.latex]
 MOMENTS = 10
-LONGEST_S = 25.0
+LONGEST_S = 12.0
 
 
 def measured(house: House) -> dict[str, str]:
@@ -34,10 +34,13 @@ def measured(house: House) -> dict[str, str]:
         store.close()
 
 
-def test_a_direction_killed_at_ten_moments_ends_as_if_nothing_had_happened(make_house: Any, tmp_path: Path) -> None:
+def test_a_direction_killed_at_ten_moments_ends_as_if_nothing_had_happened(
+    make_house: Any, small_template: Path, tmp_path: Path
+) -> None:
     house: House = make_house("killed")
     out = tmp_path / "out"
-    arguments = ("run", *DEMO, "--ideas", "1", "--runs", "2", "--out", str(out), "--resume")
+    asked = ("--template", str(small_template), *OFFLINE, "--ideas", "1", "--runs", "2")
+    arguments = ("run", *asked, "--out", str(out), "--resume")
     moments = random.Random(11)
     seen: dict[str, str] = {}
     for _ in range(MOMENTS):

@@ -25,8 +25,7 @@ from tests.fakes.researcher import Researcher
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 MODEL = "claude-sonnet-4-5"
-ASKED = ("--template", "2d_diffusion", "--profile", "tiny", "--sandbox", "local", "--model", MODEL)
-SMALL = (*ASKED, "--ideas", "1", "--runs", "1")
+SMALL = ("--profile", "tiny", "--sandbox", "local", "--model", MODEL, "--ideas", "1", "--runs", "1")
 CANARIES = {name: f"canary-{name}-0123456789abcdef" for name in (*VARIABLES, "mine")} | {
     "anthropic": KEY,
     "bedrock": "AKIA0123456789ABCDEF:canary-bedrock-secret:canary-bedrock-session",
@@ -106,17 +105,20 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def written(make_house: Any, provider: tuple[Provider, str], tmp_path_factory: pytest.TempPathFactory) -> Written:
+def written(
+    make_house: Any, provider: tuple[Provider, str], small_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Written:
     """A paper begun with too small a budget, then carried to its end."""
+    asked = ("run", "--template", str(small_template), *SMALL)
     house: House = make_house("real", FUMEHOOD_ANTHROPIC_BASE_URL=provider[1])
     out = tmp_path_factory.mktemp("real") / "out"
     for name, key in CANARIES.items():
         kept = house.call("keys", "set", name, said=f"{key}\n")
         assert (kept.returncode, [word for word in SECRETS if word in kept.stdout + kept.stderr]) == (0, [])
     with Watch(SECRETS) as watch:
-        refused = house.call("run", *SMALL, "--budget-usd", "0.0001", "--out", str(out))
+        refused = house.call(*asked, "--budget-usd", "0.0001", "--out", str(out))
         calls = len(provider[0].asked)
-        done = house.call("run", *SMALL, "--resume", "--budget-usd", "10", "--out", str(out), "--json")
+        done = house.call(*asked, "--resume", "--budget-usd", "10", "--out", str(out), "--json")
     assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-3000:])
     return Written(house, out, provider[0], refused, calls, json.loads(done.stdout), done.stderr, watch)
 
@@ -249,12 +251,15 @@ class FailsByTurns:
         }
 
 
-def test_one_that_fails_every_third_call_changes_nothing(written: Written, make_house: Any, tmp_path: Path) -> None:
+def test_one_that_fails_every_third_call_changes_nothing(
+    written: Written, make_house: Any, small_template: Path, tmp_path: Path
+) -> None:
+    asked = ("run", "--template", str(small_template), *SMALL)
     failing = FailsByTurns(Researcher())
     provider, out = Provider(failing), tmp_path / "out"
     with serving(provider.app) as url:
         house: House = make_house("third", FUMEHOOD_ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY=KEY)
-        done = house.call("run", *SMALL, "--budget-usd", "10", "--out", str(out), "--json")
+        done = house.call(*asked, "--budget-usd", "10", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     assert failing.seen == {"limit", "overload", "broken", "stream cut", "malformed", "refusal", "long"}
     assert json.loads(done.stdout)["verified"]
@@ -262,7 +267,10 @@ def test_one_that_fails_every_third_call_changes_nothing(written: Written, make_
 
 
 @pytest.mark.kill
-def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tmp_path: Path) -> None:
+def test_a_provider_that_fails_at_every_turn_costs_time_only(
+    make_house: Any, small_template: Path, tmp_path: Path
+) -> None:
+    asked = ("run", "--template", str(small_template), *SMALL)
     port = free_port()
     researcher = Researcher()
     provider = Provider(researcher)
@@ -275,7 +283,7 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
     out = tmp_path / "out"
 
     with serving(provider.app, port):
-        refused = failed(wrong.call("run", *SMALL, "--out", str(out)))
+        refused = failed(wrong.call(*asked, "--out", str(out)))
     assert "Anthropic refuses the platform's key" in refused
     assert "fumehood keys set anthropic" in refused
     assert len(provider.asked) == 1
@@ -283,7 +291,7 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
     # The key comes by the environment alone, and no process that works with it has it there.
     given = {variable: CANARIES[name] for name, variable in VARIABLES.items()}
     house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **given})
-    unreached = failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
+    unreached = failed(house.call(*asked, "--resume", "--out", str(out)))
     assert "The provider could not be reached (ConnectError)" in unreached
     assert unreached.endswith("give --resume to go on.")
 
@@ -294,11 +302,11 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(make_house: Any, tm
 
     provider.script = overloaded
     with serving(provider.app, port):
-        assert "Overloaded" in failed(house.call("run", *SMALL, "--resume", "--out", str(out)))
+        assert "Overloaded" in failed(house.call(*asked, "--resume", "--out", str(out)))
         provider.script = researcher
         ideas = researcher.roles.count("idea")
         with Watch(SECRETS, after_s=2.0) as watch:
-            done = house.call("run", *SMALL, "--resume", "--out", str(out), "--json")
+            done = house.call(*asked, "--resume", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["verified"]
     assert ideas == researcher.roles.count("idea") == 1
