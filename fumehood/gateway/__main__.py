@@ -40,6 +40,10 @@ class ProviderSettings(FileSettings):
         return {name: checked(VARIABLES[name], text) for name, text in told.items() if text.strip()}
 
 
+KEPT_S = 75
+"""For so long a connection is kept that nobody uses: longer than callers keep theirs, lest it end as they use it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
     options = _parser().parse_args(arguments)
@@ -122,7 +126,9 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     )
     if abandoned := desk.accounts.close_abandoned():
         logging.getLogger("fumehood.gateway").warning("closed %d calls that another gateway had left open", abandoned)
-    config = uvicorn.Config(create_app(desk), log_config=None, access_log=False, lifespan="off", ws="none")
+    config = uvicorn.Config(
+        create_app(desk), log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEPT_S
+    )
     server = uvicorn.Server(config)
     if options.with_parent:
         # Ctrl-C comes to all processes of a terminal; when this one stops is its parent's to say.

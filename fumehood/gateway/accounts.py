@@ -68,6 +68,13 @@ class Accounts:
             if booked and booked[-1].kind != "released":
                 tx.ledger.add(self._closing(booked[0], "released", -usd, -tokens))
 
+    def forfeit(self, call_id: str) -> None:
+        """Take what was set aside for a call as its cost, where nothing has closed it yet."""
+        with self._store.begin() as tx:
+            booked = tx.ledger.of_call(call_id)
+            if len(booked) == 1:
+                tx.ledger.add(self._closing(booked[0], "settled", 0.0, 0))
+
     def settle(self, reservation: Reservation, usage: ModelUsage, call: ModelCall) -> None:
         """Book what the call really cost, and keep its record; asked again, it changes nothing."""
         self._close(reservation, "settled", usage, call)

@@ -17,7 +17,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from fumehood.domain.token import TokenError
-from fumehood.errors import ArtifactsUnavailableError, BadInputError, OverBudgetError, StoreUnavailableError
+from fumehood.errors import (
+    ArtifactsUnavailableError,
+    BadInputError,
+    MachineUnfitError,
+    OverBudgetError,
+    StoreUnavailableError,
+)
 from fumehood.gateway import chat
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
 from fumehood.gateway.request import MAX_BYTES
@@ -54,7 +60,7 @@ def create_app(desk: Desk) -> Starlette:
 class _Doors:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._lazy_limiter: anyio.CapacityLimiter | None = None
+        self._lazy_limiters: tuple[anyio.CapacityLimiter, anyio.CapacityLimiter] | None = None
 
     async def messages(self, request: Request) -> Response:
         try:
@@ -67,15 +73,15 @@ class _Doors:
         raw = await _body(request)
         exchange = await self._in_thread(lambda: self._desk.open(claims, raw, traces.carried_by(request.headers)))
         if not exchange.wants_stream:
-            return JSONResponse(await self._in_thread(exchange.send))
+            return _Json(await self._in_thread(exchange.send))
         relay = await self._in_thread(exchange.stream)
-        return _EventStream(relay, self._limiter)
+        return _EventStream(relay, self._limiters[1])
 
     async def count_tokens(self, request: Request) -> Response:
         try:
             claims = self._desk.claims(_token(request))
             raw = await _body(request)
-            return JSONResponse({"input_tokens": await self._in_thread(lambda: self._desk.count(claims, raw))})
+            return _Json({"input_tokens": await self._in_thread(lambda: self._desk.count(claims, raw))})
         except Exception as error:  # noqa: BLE001 - as above
             return answer_to(error)
 
@@ -92,9 +98,9 @@ class _Doors:
             lambda: self._desk.open(claims, json.dumps(chat.to_messages(raw)).encode(), parent)
         )
         if not exchange.wants_stream:
-            return JSONResponse(chat.completion(await self._in_thread(exchange.send), created))
+            return _Json(chat.completion(await self._in_thread(exchange.send), created))
         chunks = chat.Chunks(created, with_usage=chat.wants_usage(raw))
-        return _EventStream(await self._in_thread(lambda: exchange.stream(chunks.encode)), self._limiter)
+        return _EventStream(await self._in_thread(lambda: exchange.stream(chunks.encode)), self._limiters[1])
 
     async def models(self, request: Request) -> Response:
         try:
@@ -103,17 +109,28 @@ class _Doors:
         except Exception as error:  # noqa: BLE001 - as above
             return answer_to(error, _chat_shape)
         model = {"id": name, "object": "model", "created": 0, "owned_by": owner}
-        return JSONResponse({"object": "list", "data": [model]})
+        return _Json({"object": "list", "data": [model]})
 
     @property
-    def _limiter(self) -> anyio.CapacityLimiter:
-        if self._lazy_limiter is None:  # it can only be made where an event loop runs
-            self._lazy_limiter = anyio.CapacityLimiter(_CALLS_AT_ONCE)
-        return self._lazy_limiter
+    def _limiters(self) -> tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]:
+        """How many calls may wait for an answer, and how many streams for their next event.
+
+        They are two, because those that wait for a place wait for a stream to end.
+        """
+        if self._lazy_limiters is None:  # they can only be made where an event loop runs
+            self._lazy_limiters = anyio.CapacityLimiter(_CALLS_AT_ONCE), anyio.CapacityLimiter(_CALLS_AT_ONCE)
+        return self._lazy_limiters
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         # Shielded by default: a call that was sent is settled, even when nobody waits for its answer any more.
-        return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+        return await anyio.to_thread.run_sync(function, limiter=self._limiters[0])
+
+
+class _Json(JSONResponse):
+    """All of it ASCII: half a pair of surrogates, as a cut answer may hold, is no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
 
 
 class _EventStream(Response):
@@ -194,6 +211,9 @@ def answer_to(error: Exception, shape: Shape = _messages_shape) -> Response:
         case StoreUnavailableError() | ArtifactsUnavailableError():
             _log.warning("a call was refused: %s", error)
             return _error(503, "api_error", "The database or the artifacts do not answer now.", shape)
+        case MachineUnfitError():
+            # The file of keys cannot be read: waiting does not mend it.
+            return _error(424, "api_error", str(error), shape, problem="urn:fumehood:problem:model-refused")
         case ClientDisconnect():
             return _error(400, "invalid_request_error", "The caller went away.", shape)
     _log.error("the gateway failed", exc_info=error)
@@ -212,7 +232,7 @@ def _error(status: int, kind: str, message: str, shape: Shape = _messages_shape,
     body = shape(status, kind, message)
     if problem:
         body = {"problem": problem, **body}
-    return JSONResponse(body, status, headers={"x-should-retry": "false"})
+    return _Json(body, status, headers={"x-should-retry": "false"})
 
 
 def _over_budget(error: OverBudgetError, shape: Shape) -> Response:
@@ -230,7 +250,7 @@ def _over_budget(error: OverBudgetError, shape: Shape) -> Response:
 
 
 async def _healthz(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+    return _Json({"status": "ok"})
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fumehood.errors import BadInputError
 from fumehood.gateway.prices import Tokens
-from fumehood.gateway.request import Body, json_object
+from fumehood.gateway.request import Body, json_object, strict_json
 from fumehood.gateway.sse import Event
 from fumehood.gateway.upstream import Message
 
@@ -142,7 +142,7 @@ def _blocks(content: object) -> list[Object]:
 
 
 def _block(part: Object) -> list[Object]:
-    kind = part.get("type")
+    kind = str(part.get("type"))
     if kind in {"text", "refusal"}:
         if not isinstance(part.get(kind), str):
             raise BadInputError(f"messages: a part of type {kind!r} needs its text.")
@@ -153,7 +153,8 @@ def _block(part: Object) -> list[Object]:
     found = _DATA.fullmatch(str(link.get("url", ""))) if isinstance(link, dict) else None
     if found is None:
         raise BadInputError("messages: an image must be given as a data: URL in base64.")
-    source = {"type": "base64", "media_type": found[1].lower(), "data": re.sub(r"\s", "", found[2])}
+    kind = found[1].lower().replace("image/jpg", "image/jpeg")
+    source = {"type": "base64", "media_type": kind, "data": re.sub(r"\s", "", found[2])}
     return [{"type": "image", "source": source}]
 
 
@@ -170,7 +171,7 @@ def _call(call: Object) -> Object:
 def arguments(text: str) -> Object:
     """Return a call's arguments; what is no JSON object is kept as it is, under `unreadable`."""
     try:
-        found = json.loads(text or "{}")
+        found = strict_json(text or "{}")
     except (ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {"unreadable": text}
@@ -190,7 +191,7 @@ def _tool(tool: Object) -> Object:
 def _tool_choice(asked: Object) -> Object:
     choice, several = asked.get("tool_choice"), asked.get("parallel_tool_calls", True)
     if not asked.get("tools"):
-        if choice not in {None, "none", "auto"}:
+        if choice not in (None, "none", "auto"):
             raise BadInputError("tool_choice: it may only be given with tools.")
         return {}
     made: Object
@@ -241,7 +242,7 @@ def completion(message: Message, created: int) -> Object:
 
 
 def _dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)
 
 
 def _finish(stop_reason: object) -> str:
@@ -341,4 +342,4 @@ class Chunks:
 
 
 def _data(text: str) -> bytes:
-    return f"data: {text}\n\n".encode("utf-8", "surrogatepass")
+    return f"data: {text}\n\n".encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,25 +15,19 @@ from fumehood.errors import FumehoodError, StoreUnavailableError
 from fumehood.gateway import request, sse, tokens
 from fumehood.gateway.accounts import Accounts, Reservation
 from fumehood.gateway.adapt import adapt
-from fumehood.gateway.late import Late
+from fumehood.gateway.late import AWAY, Late
 from fumehood.gateway.models import Model, Models
 from fumehood.gateway.prices import Tokens
 from fumehood.gateway.request import Body
+from fumehood.gateway.scrub import without_secrets
 from fumehood.gateway.sse import Event, Tally
 from fumehood.gateway.upstream import Message, Upstream, UpstreamError
 from fumehood.observe import context, metrics, traces
 from fumehood.ports import Artifacts, Clock, Store
 
-_SECRETS = re.compile(
-    r"""
-      fhg_[\w.\-]{20,} | sk-[\w\-]{16,}
-    | (?: ABSK | bedrock-api-key- )[\w+/=\-]{20,} | ya29\.[\w.\-]{20,}
-    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?-----END[ ][A-Z ]*PRIVATE[ ]KEY-----(?:\\n)*
-    """,
-    re.VERBOSE,
-)
-"""As they stand in JSON, on one line."""
-_OK, _DISCONNECTED, _BROKEN = 200, 499, 502
+_OK, _DISCONNECTED, _BROKEN, _TIMED_OUT = 200, 499, 502, 504
+TRIES = 3
+"""How often a call is sent of which no answer came that the provider may yet take money for."""
 _LOG = logging.getLogger("fumehood.gateway")
 
 Encode = Callable[[Event], bytes]
@@ -122,6 +115,7 @@ class Exchange:
         self._body = body
         self._parent = parent
         self._started = desk.clock.now()
+        self._tries = 1
         self._closing = threading.Lock()
         self._is_closed = False
 
@@ -132,8 +126,18 @@ class Exchange:
 
     @property
     def prompt(self) -> Mapping[str, Any]:
-        """The usage of a call of which nothing but its prompt was paid for, at the most that this can be."""
-        return {"input_tokens": request.most_input_tokens(self._body)}
+        """The usage of a call that was left before anything came, at the most that this can be."""
+        return {**self.worst, "output_tokens": self._body["max_tokens"] if self.thinks else 0}
+
+    @property
+    def worst(self) -> Mapping[str, Any]:
+        """The usage of a call of which nothing is known but that it was sent."""
+        return {"input_tokens": request.most_input_tokens(self._body), "output_tokens": self._body["max_tokens"]}
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may write what nobody is shown, and what is paid for all the same."""
+        return bool(self._facts.headroom or self._body.get("thinking"))
 
     def send(self) -> Message:
         """Return the whole answer."""
@@ -141,6 +145,8 @@ class Exchange:
             message = self._upstream.send(self._reservation.claims, self._body)
         except BaseException as error:
             self.fail(error)
+            if again := self._again(error):
+                return again.send()
             raise
         self.close(_OK, message, message.get("usage") or {})
         return message
@@ -151,13 +157,26 @@ class Exchange:
             return Relay(self, self._upstream.stream(self._reservation.claims, self._body), encode)
         except BaseException as error:
             self.fail(error)
+            if again := self._again(error):
+                return again.stream(encode)
             raise
 
     def fail(self, error: BaseException) -> None:
-        """Close a call that got no answer."""
-        status = error.status if isinstance(error, UpstreamError) else 500
+        """Close a call that got no answer; one that may have been paid for has cost what was set aside."""
         text = str(error) if isinstance(error, FumehoodError) else type(error).__name__
-        self.close(status, {"type": "error", "error": {"message": text}}, None)
+        status, usage = 500, None
+        if isinstance(error, UpstreamError):
+            status, usage = error.status, self.worst if error.maybe_paid else None
+        self.close(status, {"type": "error", "error": {"message": text}}, usage)
+
+    def _again(self, error: BaseException) -> Exchange | None:
+        """Return the same call with money of its own, where it may be sent once more; None where it may not."""
+        is_cut = isinstance(error, UpstreamError) and error.maybe_paid and error.status != _TIMED_OUT
+        if not is_cut or self._tries >= TRIES:
+            return None
+        again = self._desk.open(self._reservation.claims, json.dumps(self._asked).encode(), self._parent)
+        again._tries = self._tries + 1
+        return again
 
     def close(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None) -> None:
         """Settle by `usage`, or release when there is none, and record the call; the first time only.
@@ -170,14 +189,26 @@ class Exchange:
                 return
             self._is_closed = True
         ended = self._desk.clock.now()
-        self._desk.late.carry_out(lambda: self._book(status, reply, usage, ended))
+        self._desk.late.carry_out(lambda: self._book_or_forfeit(status, reply, usage, ended))
+
+    def _book_or_forfeit(
+        self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None, ended: float
+    ) -> None:
+        try:
+            self._book(status, reply, usage, ended)
+        except AWAY:
+            raise
+        except Exception:  # noqa: BLE001 - logged; whoever waits has a right to the answer
+            # The answer is paid for and goes out. What is not known to be less has cost what was set aside.
+            _LOG.exception("the call %s could not be written down", self._reservation.call_id)
+            self._desk.accounts.forfeit(self._reservation.call_id)
 
     def _book(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None, ended: float) -> None:
         if usage is None:
             call = self._record(status, reply, ModelUsage(), ended)
             self._desk.accounts.release(self._reservation, call)
         else:
-            spent = Tokens.of(usage)
+            spent = Tokens.of(usage if isinstance(usage, Mapping) else self.worst)
             call = self._record(status, reply, spent.usage(self._facts.cost(spent)), ended)
             self._desk.accounts.settle(self._reservation, call.usage, call)
         self._tell(call)
@@ -233,12 +264,14 @@ class Relay:
         self._events = events
         self._encode = encode
         self._tally = Tally()
+        self._is_cut = False
 
     def next(self) -> bytes | None:
         """Return the next event; None after the last, when the call is closed."""
         try:
             event = next(self._events, None)
         except UpstreamError as error:
+            self._is_cut = error.maybe_paid
             event = _error(error.kind, str(error))
         except BaseException:
             self._finish(500)
@@ -248,6 +281,7 @@ class Relay:
             return None
         if event is None:
             # Not every client notices that an end is missing.
+            self._is_cut = True
             event = _error("api_error", "The provider's stream broke off.")
         self._tally.see(event)
         if self._tally.is_whole or self._tally.error is not None:
@@ -273,7 +307,11 @@ class Relay:
 
     def _usage(self, status: int) -> Mapping[str, Any] | None:
         if self._tally.message is not None:
-            return self._tally.usage
+            is_known = self._tally.is_counted or not self._exchange.thinks
+            unseen = {} if is_known else {"output_tokens": self._exchange.worst["output_tokens"]}
+            return self._tally.usage | unseen
+        if self._is_cut:
+            return self._exchange.worst
         # The provider has the prompt, and was left before it said what that is.
         return self._exchange.prompt if status == _DISCONNECTED else None
 
@@ -283,5 +321,5 @@ def _error(kind: str, message: str) -> Event:
 
 
 def _clean(value: Mapping[str, Any]) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return _SECRETS.sub("[secret]", text).encode("utf-8", "surrogatepass")
+    text = json.dumps(without_secrets(value), ensure_ascii=False, sort_keys=True)
+    return text.encode("utf-8", "surrogatepass")

@@ -12,7 +12,8 @@ from fumehood.errors import ArtifactsUnavailableError, StoreUnavailableError
 
 PAUSE_S = 1.0
 _LOG = logging.getLogger("fumehood.gateway")
-_AWAY = (StoreUnavailableError, ArtifactsUnavailableError)
+AWAY = (StoreUnavailableError, ArtifactsUnavailableError, OSError)
+"""What passes: a service that does not answer, a disk that is full."""
 
 
 class Late:
@@ -27,7 +28,7 @@ class Late:
         """Carry it out, or keep it; it may be tried several times, and must come to the same each time."""
         try:
             work()
-        except _AWAY as error:
+        except AWAY as error:
             _LOG.warning("a call is written down later: %s", error)
             with self._lock:
                 self._waiting.append(work)
@@ -39,7 +40,7 @@ class Late:
         while True:
             try:
                 self._waiting[0]()
-            except _AWAY:
+            except AWAY:
                 return False
             except Exception:  # noqa: BLE001 - a thread that ended here would leave the rest unwritten
                 # What comes after must not wait for it; its reservation is closed by the next gateway.

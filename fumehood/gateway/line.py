@@ -108,7 +108,10 @@ class Line:
         self._places = threading.BoundedSemaphore(most_at_once)
 
     def carry_out(self, attempt: Callable[[float], T]) -> T:
-        """Return what an attempt comes to that is given how many seconds it has; those that may help are repeated."""
+        """Return what an attempt comes to that is given how many seconds it has; those that may help are repeated.
+
+        One that may have been paid for is not: what is set aside for a call is for one answer.
+        """
         with self.place() as ends_at:
             return self.repeat(attempt, ends_at)
 
@@ -156,7 +159,7 @@ class Line:
         self._breaker.tell(is_down=error.retryable and error.kind != "rate_limit_error", reason=str(error))
         wait_s = self.retries.wait_s(failures, failed.retry_after_s)
         is_late = self.retries.now() + wait_s > ends_at
-        if not error.retryable or failures >= self.retries.attempts or is_late:
+        if not error.retryable or error.maybe_paid or failures >= self.retries.attempts or is_late:
             raise error
         metrics.UPSTREAM_RETRIES.labels(self.name).inc()
         self.retries.sleep(wait_s)
@@ -170,18 +173,22 @@ def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]])
 
 
 def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
-    def first(left_s: float) -> tuple[Event | None, Generator[Event, None, None]]:
+    def first(left_s: float) -> tuple[Event, Generator[Event, None, None]]:
         events = begin(left_s)
         try:
-            return next(events, None), events
+            return next(events), events
         except UpstreamError as error:
             raise FailedError(error) from error
+        except StopIteration:
+            told = "The provider's stream ended before it began."
+            raise FailedError(
+                UpstreamError(told, status=502, kind="api_error", retryable=True, maybe_paid=True)
+            ) from None
 
     with line.place() as ends_at:
         event, events = line.repeat(first, ends_at)
         with closing(events):
             # For whoever made this: from here on closing it gives the place back, also where nobody reads on.
             yield {}
-            if event is not None:
-                yield event
-                yield from events
+            yield event
+            yield from events

@@ -16,6 +16,7 @@ from typing import Any
 
 from fumehood.domain.ledger import Claims
 from fumehood.errors import BadInputError
+from fumehood.gateway.scrub import without_secrets
 
 FILE = "llm_calls.jsonl"
 NAMED = ("role", "idea", "index", "run", "attempt", "subject")
@@ -81,7 +82,8 @@ class Record:
         left = self._left.get(named)
         if not left:
             raise BadInputError(f"The record holds no further call {_of(named)}.")
-        if different := difference(left[0].request, request):
+        # What was taken out of the record is taken out here too, so that it makes no difference.
+        if different := difference(left[0].request, without_secrets(request)):
             raise BadInputError(f"The call {_of(named)} is not the recorded one ({left[0].at}): {different}.")
         return left.pop(0).reply
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from fumehood.errors import BadInputError
 Body = dict[str, Any]
 
 MAX_BYTES = 32 * 1024 * 1024
+MOST_TOKENS = 10_000_000
 _FIELDS = frozenset({
     "model", "messages", "max_tokens", "system", "stream", "temperature", "top_p", "top_k",
     "stop_sequences", "cache_control", "tools", "tool_choice", "thinking", "output_config", "metadata",
@@ -22,18 +24,32 @@ _NEEDED: dict[str, dict[str, type]] = {
     "tool_result": {"tool_use_id": str},
 }
 """What a block cannot be without."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _IMAGE_TOKENS = 8192
 """More than any one image can cost."""
 _OVERHEAD_TOKENS = 1024
 """What a provider adds to a prompt by itself, such as its description of tool use."""
 
 
+def strict_json(text: str) -> Any:
+    """Return what a JSON text says; `ValueError` also for numbers that only Python's JSON has."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def json_object(raw: bytes) -> Body:
     """Return the JSON object that a request's body is; `BadInputError` where it is something else."""
     try:
-        body = json.loads(raw)
+        body = strict_json(raw.decode())
+        if _SURROGATE.search(raw):
+            # Half a pair is JSON, as a program's output may have it, and nothing that can be passed on.
+            halves = json.dumps(body, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+            body = json.loads(halves.decode("utf-16-le", "replace"))
     except (ValueError, RecursionError) as error:
-        raise BadInputError("The request body is not JSON.") from error
+        raise BadInputError("The request body is not JSON in UTF-8.") from error
     if not isinstance(body, dict):
         raise BadInputError("The request body must be a JSON object.")
     return body
@@ -47,8 +63,9 @@ def parse(raw: bytes, *, counting: bool = False) -> Body:
     if not isinstance(body.get("model"), str):
         raise BadInputError("model: a name is required.")
     max_tokens = body.get("max_tokens")
-    if not counting and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
-        raise BadInputError("max_tokens: a number of at least 1 is required.")
+    is_number = isinstance(max_tokens, int) and not isinstance(max_tokens, bool)
+    if not counting and not (is_number and 1 <= int(max_tokens or 0) <= MOST_TOKENS):
+        raise BadInputError(f"max_tokens: a number from 1 to {MOST_TOKENS} is required.")
     _check_messages(body.get("messages"))
     for tool in _list(body.get("tools", []), "tools"):
         if not isinstance(tool, dict) or tool.get("type", "custom") != "custom":
@@ -64,7 +81,7 @@ def parse(raw: bytes, *, counting: bool = False) -> Body:
 
 def _check_messages(messages: object) -> None:
     for message in _list(messages, "messages", least=1):
-        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant"}:
+        if not isinstance(message, dict) or str(message.get("role")) not in {"user", "assistant"}:
             raise BadInputError("messages: each needs the role `user` or `assistant`.")
         _check_blocks(message.get("content"), "messages")
 
@@ -73,7 +90,7 @@ def _check_blocks(content: object, where: str) -> None:
     if isinstance(content, str):
         return
     for block in _list(content, where):
-        kind = block.get("type") if isinstance(block, dict) else None
+        kind = str(block.get("type")) if isinstance(block, dict) else None
         if kind not in _BLOCKS:
             raise BadInputError(f"{where}: a block of type {kind!r} is not passed on.")
         for name, needed in _NEEDED.get(kind, {}).items():

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from fumehood.gateway.prices import Tokens
+from fumehood.gateway.request import strict_json
 
 Event = dict[str, Any]
 
@@ -16,7 +17,8 @@ _PIECE = 240
 
 def encode(event: Event) -> bytes:
     """Return an event as it goes over the wire."""
-    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    # All of it ASCII: half a pair of surrogates, as a cut answer may hold, is no UTF-8.
+    data = json.dumps(event, separators=(",", ":"))
     return f"event: {event.get('type', 'message')}\ndata: {data}\n\n".encode()
 
 
@@ -29,7 +31,7 @@ def decode(lines: Iterable[str]) -> Generator[Event, None, None]:
         elif not line and data:
             try:
                 event = json.loads("\n".join(data))
-            except ValueError:
+            except (ValueError, RecursionError):
                 event = None
             data = []
             if isinstance(event, dict):
@@ -89,8 +91,9 @@ class Tally:
         self.error: Mapping[str, Any] | None = None
         self.is_whole = False
         self._json: dict[int, str] = {}
+        self.is_counted = False
+        """Whether the provider has said how long the answer is."""
         self._bytes = 0
-        self._counted = False
 
     def see(self, event: Event) -> None:
         """Take one event into account."""
@@ -111,7 +114,7 @@ class Tally:
             self.message.update(_table(event.get("delta")))
             counted = {key: value for key, value in _table(event.get("usage")).items() if value is not None}
             self.message["usage"] = {**_table(self.message.get("usage")), **counted}
-            self._counted = True
+            self.is_counted = True
         elif kind == "message_stop":
             self.is_whole = True
 
@@ -119,7 +122,7 @@ class Tally:
     def usage(self) -> dict[str, Any]:
         """The usage as counted by the provider; what came after its last count is estimated, upwards."""
         usage = dict(_table((self.message or {}).get("usage")))
-        if self.message is not None and not self._counted:
+        if self.message is not None and not self.is_counted:
             usage["output_tokens"] = max(Tokens.of(usage).output, -(-self._bytes // 2))
         return usage
 
@@ -148,8 +151,8 @@ class Tally:
         text = self._json.pop(index, "") if block is not None else ""
         if block is not None and text:
             try:
-                block["input"] = json.loads(text)
-            except ValueError:
+                block["input"] = strict_json(text)
+            except (ValueError, RecursionError):
                 block["input"] = {"unreadable": text}
 
 

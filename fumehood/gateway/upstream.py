@@ -17,11 +17,20 @@ class UpstreamError(ModelUnavailableError):
     """The side that answers did not; `status` and `kind` are what the caller is told."""
 
     def __init__(
-        self, message: str, *, status: int, kind: str, retryable: bool = False, mendable: bool = False
+        self,
+        message: str,
+        *,
+        status: int,
+        kind: str,
+        retryable: bool = False,
+        mendable: bool = False,
+        maybe_paid: bool = False,
     ) -> None:
         super().__init__(message, retryable=retryable, mendable=mendable)
         self.status = status
         self.kind = kind
+        self.maybe_paid = maybe_paid
+        """Whether the provider may take money though no answer came, as one that was left in the middle does."""
 
 
 class Upstream(Protocol):

@@ -144,7 +144,7 @@ def _raise(status: int, body: object, text: str) -> NoReturn:
 def _fault_of(reply: Message) -> str:
     if reply.stop_reason == "refusal":
         return "The model refused to answer."
-    if reply.stop_reason == "max_tokens":
+    if reply.stop_reason in {"max_tokens", "model_context_window_exceeded"}:
         return "The model's answer was cut off."
     if not any(block.type == "tool_use" for block in reply.content) and not _text_of(reply).strip():
         return "The model answered with no text."
@@ -173,7 +173,7 @@ def json_in(text: str) -> object:
     for candidate in (*reversed(_FENCED.findall(text)), text):
         try:
             return json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     raise ValueError(f"The tool `{TOOL}` was not called, and there is no JSON in the text.")
 

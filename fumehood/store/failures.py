@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from fumehood.errors import ConflictError, StoreUnavailableError
@@ -28,6 +28,11 @@ def typed(*, write: bool) -> Iterator[None]:
     """Raise `StoreUnavailableError` for a database that is away, and `ConflictError` for a write among reads."""
     try:
         yield
+    except InvalidRequestError as error:
+        # Connections that end as soon as they are made, as a proxy's do while its server is away.
+        if not isinstance(error.__cause__ or error.__context__, DisconnectionError):
+            raise
+        raise _unavailable("every connection ends at once") from error
     except PoolTimeoutError as error:
         raise _unavailable("every connection of this process is in use") from error
     except DBAPIError as error:

@@ -26,7 +26,7 @@ from tests.fakes.researcher import Researcher
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 MODEL = "claude-sonnet-4-5"
 SMALL = ("--profile", "tiny", "--sandbox", "local", "--model", MODEL, "--ideas", "1", "--runs", "1")
-CANARIES = {name: f"canary-{name}-0123456789abcdef" for name in (*VARIABLES, "mine")} | {
+CANARIES = {name: f"canary-{name}-0123456789abcdef" for name in (*VARIABLES, "semantic-scholar", "openalex")} | {
     "anthropic": KEY,
     "bedrock": "AKIA0123456789ABCDEF:canary-bedrock-secret:canary-bedrock-session",
     "vertex": json.dumps(

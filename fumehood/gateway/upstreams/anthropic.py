@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 
 from fumehood.domain.ledger import Claims
-from fumehood.gateway.line import FailedError, Line, streamed
+from fumehood.gateway.line import Line, streamed
 from fumehood.gateway.request import Body
 from fumehood.gateway.sse import Event, decode
-from fumehood.gateway.upstream import Message, UpstreamError
-from fumehood.gateway.upstreams.http import Http, Names
+from fumehood.gateway.upstream import Message
+from fumehood.gateway.upstreams.http import STATUSES, Http, Names, failure, unreadable
 
 NAMES = Names(provider="Anthropic", key="anthropic", variable="ANTHROPIC_API_KEY")
 COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking")
@@ -38,7 +38,9 @@ class AnthropicUpstream:
     def stream(self, claims: Claims, body: Body) -> Iterator[Event]:  # noqa: ARG002 - part of the port
         """Return the answer's events; tried again only until the first of them is there."""
         key = self._required_key()
-        return streamed(self._line, lambda left_s: decode(self._http.lines("/v1/messages", body, key, left_s)))
+        return streamed(
+            self._line, lambda left_s: self._events(self._http.lines("/v1/messages", body, key, left_s), key)
+        )
 
     def count(self, claims: Claims, body: Body) -> int:  # noqa: ARG002 - part of the port
         """Return how many tokens the provider counts in the prompt."""
@@ -50,6 +52,18 @@ class AnthropicUpstream:
         """Close the connections to the provider."""
         self._http.close()
 
+    def _events(self, lines: Iterator[str], key: str) -> Generator[Event, None, None]:
+        has_begun = False
+        for event in decode(lines):
+            if event.get("type") == "error" and not has_begun:
+                # A provider that is overloaded says so after a status of success, too.
+                told = event.get("error")
+                inner = told if isinstance(told, Mapping) else {}
+                status = STATUSES.get(str(inner.get("type")), 500)
+                raise failure(status, str(inner.get("message") or ""), self._names, None, key).error
+            has_begun = has_begun or event.get("type") == "message_start"
+            yield event
+
     def _required_key(self) -> str:
         return self._names.required(self._key)
 
@@ -57,6 +71,5 @@ class AnthropicUpstream:
 def checked(reply: Message) -> Message:
     """Return an answer that is a message; `FailedError` where it is something else."""
     if reply.get("type") != "message":
-        error = UpstreamError("The provider's answer is not a message.", status=502, kind="api_error", retryable=True)
-        raise FailedError(error)
+        raise unreadable("a message")
     return reply

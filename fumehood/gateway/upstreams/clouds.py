@@ -27,11 +27,13 @@ from fumehood.gateway.upstreams.http import (
     CONNECT_S,
     NO_KEY,
     SILENCE_S,
+    STATUSES,
     Names,
     broken_off,
     failure,
     retry_after_s,
     unreached,
+    unreadable,
 )
 
 if TYPE_CHECKING:
@@ -39,20 +41,6 @@ if TYPE_CHECKING:
 
 _NAMED = ("model", "messages", "max_tokens", "stream")
 """The fields of a request that the library takes by name; all others go as they are."""
-_STATUSES = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "overloaded_error": 529,
-    "validationException": 400,
-    "throttlingException": 429,
-    "modelTimeoutException": 504,
-    "serviceUnavailableException": 503,
-}
-"""What the kinds of errors within a stream would be outside of one; any other is the provider's own fault."""
 
 
 class Cloud(ABC):
@@ -174,8 +162,7 @@ class Cloud(ABC):
             except ValueError:
                 reply = None
         if not isinstance(reply, dict):
-            told = "The provider's answer is not JSON."
-            raise FailedError(UpstreamError(told, status=502, kind="api_error", retryable=True))
+            raise unreadable("JSON")
         return reply
 
     def _events(self, body: Body, key: str, left_s: float) -> Generator[Event, None, None]:
@@ -232,7 +219,7 @@ class Cloud(ABC):
         if error.response.is_success:
             found = error.body.get("error") if isinstance(error.body, Mapping) else None
             inner = found if isinstance(found, Mapping) else {}
-            status, reason = _STATUSES.get(str(inner.get("type")), 500), str(inner.get("message") or "")
+            status, reason = STATUSES.get(str(inner.get("type")), 500), str(inner.get("message") or "")
         else:
             status, reason = self.meaning(error.status_code, error.response.headers, error.body)
         reason = hidden(reason, self.secrets(key))

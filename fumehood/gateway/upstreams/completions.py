@@ -231,6 +231,8 @@ class Events:
         self._open: object = None
         self._blocks = 0
         self._calls: dict[object, Mapping[str, Any]] = {}
+        self._given: dict[object, object] = {}
+        """The ids that the server gave."""
         self._later: dict[object, list[str]] = {}
 
     def see(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
@@ -287,6 +289,9 @@ class Events:
         # A server that does not number them names each call, and goes on with the last.
         numbered = isinstance(call.get("index"), int)
         key = call["index"] if numbered else call.get("id") or next(reversed(self._calls), 0)
+        if call.get("id") and self._given.setdefault(key, call["id"]) != call["id"]:
+            # Some give every call the same number, and each whole.
+            key = call["id"]
         function = _table(call.get("function"))
         if key not in self._calls:
             told = {"id": _call_id(call, self._name, len(self._calls)), "name": str(function.get("name") or "")}

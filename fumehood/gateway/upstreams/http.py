@@ -26,6 +26,20 @@ _KINDS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "overloaded_error": 529,
+    "validationException": 400,
+    "throttlingException": 429,
+    "modelTimeoutException": 504,
+    "serviceUnavailableException": 503,
+}
+"""What the kinds of errors within a stream would be outside of one; any other is the provider's own fault."""
 _UNAUTHORISED = 401
 _ACCOUNT = frozenset({402, 403})
 """It is the platform's account that lacks money or a right. Passed on as they are they would speak of the caller."""
@@ -33,6 +47,8 @@ _NO_MONEY = ("credit balance is too low", "insufficient_quota", "exceeded your c
 """What providers say, as a fault of the request or as a limit of the rate, when an account is empty."""
 CONNECT_S = 10.0
 """How long a connection may take to come about."""
+_AFTER_ASKING = frozenset({"ReadTimeout", "ReadError", "RemoteProtocolError", "DecodingError"})
+"""What fails, by its name, once a request was sent: the provider may have answered, and takes its money."""
 SILENCE_S = 180.0
 """A stream in which nothing comes for so long is cut."""
 
@@ -106,9 +122,7 @@ class Http:
         finally:
             response.close()
         if not isinstance(reply, dict):
-            raise FailedError(
-                UpstreamError("The provider's answer is not JSON.", status=502, kind="api_error", retryable=True)
-            )
+            raise unreadable("JSON")
         return reply
 
     def lines(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> Iterator[str]:
@@ -119,7 +133,7 @@ class Http:
         import httpx
 
         try:
-            for line in response.iter_lines():
+            for line in _split(response.iter_bytes()):
                 yield line
                 if time.monotonic() > ends_at:
                     raise httpx.ReadTimeout("too slow")
@@ -149,6 +163,16 @@ class Http:
         raise failure(response.status_code, _reason(response), self._names, retry_after_s(response.headers), key)
 
 
+def _split(parts: Iterator[bytes]) -> Iterator[str]:
+    """Return the lines of an event stream: other signs at which Unicode ends a line may stand within its JSON."""
+    left = b""
+    for part in parts:
+        *lines, left = (left + part).split(b"\n")
+        yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
+    if left:
+        yield left.removesuffix(b"\r").decode(errors="replace")
+
+
 def _unreached(error: Exception) -> FailedError:
     import httpx
 
@@ -157,15 +181,23 @@ def _unreached(error: Exception) -> FailedError:
 
 def unreached(error: BaseException, *, timed_out: bool) -> FailedError:
     """Return what it means that no answer came; only the error's class is told, since its text may hold credentials."""
-    message = f"The provider could not be reached ({type(error).__name__})."
     kind, status = ("timeout_error", 504) if timed_out else ("api_error", 502)
-    return FailedError(UpstreamError(message, status=status, kind=kind, retryable=True))
+    name, is_read = type(error).__name__, type(error).__name__ in _AFTER_ASKING
+    told = "did not answer to the end" if is_read else "could not be reached"
+    message = f"The provider {told} ({name})."
+    return FailedError(UpstreamError(message, status=status, kind=kind, retryable=True, maybe_paid=is_read))
 
 
 def broken_off(error: BaseException) -> UpstreamError:
     """Return what it means that a stream ended before its last event."""
     message = f"The provider's stream broke off ({type(error).__name__})."
-    return UpstreamError(message, status=502, kind="api_error", retryable=True)
+    return UpstreamError(message, status=502, kind="api_error", retryable=True, maybe_paid=True)
+
+
+def unreadable(what: str) -> FailedError:
+    """Return what it means that an answer came, for which the provider takes money, that nobody can use."""
+    told = f"The provider's answer is not {what}."
+    return FailedError(UpstreamError(told, status=502, kind="api_error", retryable=True, maybe_paid=True))
 
 
 def failure(status: int, reason: str, names: Names, retry_after: float | None, secret: str = "") -> FailedError:
