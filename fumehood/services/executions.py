@@ -85,6 +85,7 @@ def _spec(
         collect=execution.collect,
         environment=execution.environment,
         limits=execution.limits,
+        network=execution.network,
         gpus=gpus,
         fence=execution.fence,
         labels={"direction": direction.id, "execution": execution.id},
