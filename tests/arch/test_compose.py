@@ -26,8 +26,8 @@ NEEDED = {
     "gateway": "anthropic_api_key aws_bearer_token_bedrock deepseek_api_key fumehood_database_url "
     "fumehood_gateway_secret fumehood_s3_secret_key openai_api_key openrouter_api_key",
     "write-worker": "fumehood_database_url fumehood_gateway_secret fumehood_redis_url fumehood_s3_secret_key",
-    "run-worker": "fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
-    "watcher": "fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
+    "run-worker": "fumehood_database_url fumehood_executions_secret fumehood_redis_url fumehood_s3_secret_key",
+    "watcher": "fumehood_database_url fumehood_executions_secret fumehood_redis_url fumehood_s3_secret_key",
     "migrate": "fumehood_database_url",
     "volumes": "",
     "postgres": "postgres_password",

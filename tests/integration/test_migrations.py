@@ -384,7 +384,7 @@ def test_verdicts_that_were_there_before_are_counted_too(url: str, database: str
     store.close()
     engine = connect(url)
     with engine.connect() as connection:
-        granted = set(connection.execute(sa.text("SELECT network, llm_usd FROM executions")).tuples())
+        granted = {tuple(row) for row in connection.execute(sa.text("SELECT network, llm_usd FROM executions"))}
     engine.dispose()
     assert found == {Verdict.TIMED_OUT: 1, Verdict.LOST: 1, None: 1}
     assert granted == {("none", 0.0)}
