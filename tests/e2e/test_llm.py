@@ -32,7 +32,8 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--out_dir", default="run_0")
 out = pathlib.Path(parser.parse_args().out_dir)
 out.mkdir(exist_ok=True)
-body = {"model": os.environ["FUMEHOOD_LLM_MODEL"], "max_tokens": 50, "messages": [{"role": "user", "content": "Why so?"}]}
+question = {"role": "user", "content": "Why so?"}
+body = {"model": os.environ["FUMEHOOD_LLM_MODEL"], "max_tokens": 50, "messages": [question]}
 whole = json.loads(ask("/v1/messages", body))["content"][0]["text"]
 chat = json.loads(ask("/v1/chat/completions", body))["choices"][0]["message"]["content"]
 streamed = ask("/v1/messages", body | {"stream": True})
@@ -41,9 +42,20 @@ words = SCALE * int(re.search("[0-9]+", whole)[0])
 info = {"chat": {"means": {"words": words}, "final_info_dict": {"words": [words]}}}
 (out / "final_info.json").write_text(json.dumps(info))
 """
+PLOT = """
+import struct, zlib
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+picture = b"\\x89PNG\\r\\n\\x1a\\n" + head + chunk(b"IDAT", zlib.compress(b"\\0\\0")) + chunk(b"IEND", b"")
+open("scores.png", "wb").write(picture)
+"""
 FILES = {
     **PLAIN,
     "experiment.py": ASKING,
+    "plot.py": PLOT,
     "template.toml": 'title = "Asking"\n[metrics.words]\ntitle = "Words"\n[llm]\nusd_per_run = 0.10\n',
     "offline.toml": PLAYBOOK,
 }
@@ -61,19 +73,21 @@ def kept(house: House) -> tuple[Any, Any, Any]:
         store.close()
 
 
-def test_a_baseline_asks_its_model(make_house: Any, tmp_path: Path) -> None:
+def test_a_direction_asks_its_model_and_is_repeated_without_one(make_house: Any, tmp_path: Path) -> None:
     house: House = make_house("asking")
-    folder = write_template(tmp_path / "asking", FILES)
+    folder, out = write_template(tmp_path / "asking", FILES), tmp_path / "out"
     assert house.call("template", "check", str(folder)).returncode == 0
-    done = house.call("template", "baseline", str(folder), "--sandbox", "local", "--json")
+    words = ("--ideas", "1", "--runs", "1", "--novelty", "off", "--sandbox", "local", "--out", str(out))
+    done = house.call("run", "--template", str(folder), "--model", "offline", *words, "--json")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["final_info"]["chat"]["means"] == {"words": 2.0}
-    (run,), lines, calls = kept(house)
-    assert (run.network, run.llm_usd) == ("allow:llm", 0.1)
-    assert [(one.path, one.status) for one in run.outcome.egress] == [
-        ("/v1/messages", 200), ("/v1/chat/completions", 200), ("/v1/messages", 200)
-    ]  # fmt: skip
-    account = id_for_execution(run.id, run.fence)
-    assert [(one.kind, one.token) for one in lines] == [("reserved", account), ("settled", account)] * 3
-    assert {json.loads(one.claims)["execution"] for one in calls} == {run.id}
+    assert "runs" in {line["stage"] for line in json.loads(done.stdout)["summary"]["usage"]}
+    runs, lines, calls = kept(house)
+    assert {(run.network, run.llm_usd) for run in runs} == {("allow:llm", 0.1)}
+    paths = ["/v1/messages", "/v1/chat/completions", "/v1/messages"]
+    assert [[(one.path, one.status) for one in run.outcome.egress] for run in runs] == [[(p, 200) for p in paths]] * 2
+    accounts = [id_for_execution(run.id, run.fence) for run in runs for _ in paths]
+    assert [one.token for one in lines if one.kind == "settled"] == accounts
+    assert [json.loads(one.claims)["execution"] for one in calls] == [run.id for run in runs for _ in paths]
+    again = house.call("replay", str(out), "--template", str(folder), "--sandbox", "local", "--json")
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert house.left() == []
