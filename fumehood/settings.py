@@ -81,7 +81,7 @@ class Settings(FileSettings):
     model_tries: int = Field(default=5, ge=1)
     """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""
-    """Where the write workers find the gateway; `fumehood run` starts its own."""
+    """Where the workers of both sides find the gateway; `fumehood run` starts its own."""
     policy: str = ""
     """The file of the admin's policy, which screens directions, ideas and diffs; empty allows everything."""
     lab_dir: Path | None = None
@@ -133,6 +133,10 @@ class Settings(FileSettings):
     """Where traces go, over OTLP/HTTP; empty is nowhere."""
     gateway_secret: SecretStr = SecretStr("")
     """What signs the tokens that write workers show the gateway, in 64 hex digits; empty: a file in `state_dir`."""
+    executions_secret: SecretStr = SecretStr("")
+    """What signs the tokens of executions that may ask a model, in 64 hex digits: the HMAC-SHA256 of `executions` under
+    the gateway's secret; empty: the file that the gateway leaves in `state_dir`.
+    """
     cursor_secret: SecretStr = SecretStr("")
     """What signs the API's cursors, in 64 hex digits; empty: a file in `state_dir`."""
     secrets_dir: Path = SECRETS_DIR
@@ -159,7 +163,7 @@ class Settings(FileSettings):
     s3_cache_mib: int = Field(default=10240, ge=1, le=64 * 1024 * 1024)
     """The size that the local copies of artifacts are cut back to."""
 
-    @field_validator("gateway_secret", "cursor_secret")
+    @field_validator("gateway_secret", "executions_secret", "cursor_secret")
     @classmethod
     def _is_secret(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()

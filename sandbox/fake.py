@@ -21,7 +21,7 @@ from fumehood.domain.execution import MIB, Capability, Ended, Outcome, Running, 
 from fumehood.errors import BadInputError, ConflictError, NotFoundError, SandboxUnavailableError, TamperedError
 from sandbox import admission, intake, machine, records, supervisor
 from sandbox import limits as translate
-from sandbox.egress.capabilities import granted
+from sandbox.egress.capabilities import asks_model, granted
 from sandbox.installation import Installation, find
 from sandbox.records import TAIL_BYTES
 from sandbox.storage import layout
@@ -158,6 +158,8 @@ class FakeSandbox:
     def _check(self, spec: Spec) -> None:
         admission.check_text(spec)
         self._ceilings.check(spec)
+        if asks_model(spec.network):
+            raise SandboxUnavailableError("The fake sandbox reaches no model.", reason="capability_unsupported")
         if granted(spec.network):
             raise SandboxUnavailableError("The fake sandbox gives no network.", reason="network_unsupported")
         if spec.gpus:

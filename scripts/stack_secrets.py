@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -59,6 +61,12 @@ def _s3_config(folder: Path) -> str:
     return json.dumps({"identities": [{"name": ACCESS_KEY, "credentials": [key], "actions": list(ACTIONS)}]})
 
 
+def _executions_secret(folder: Path) -> str:
+    """Return what the run side signs executions' tokens with: derived, so that it makes no others."""
+    secret = bytes.fromhex(_of(folder, "fumehood_gateway_secret"))
+    return hmac.new(secret, b"executions", hashlib.sha256).hexdigest()
+
+
 def _nothing(_: Path) -> str:
     return ""
 
@@ -71,6 +79,7 @@ SECRETS = {
     "fumehood_database_url": Secret(_database_url, source="postgres_password"),
     "fumehood_redis_url": Secret(_redis_url, source="redis_conf"),
     "fumehood_gateway_secret": Secret(_random),
+    "fumehood_executions_secret": Secret(_executions_secret, source="fumehood_gateway_secret"),
     "fumehood_cursor_secret": Secret(_random),
     # The one key that the API asks for.
     "fumehood_api_key": Secret(_api_key),

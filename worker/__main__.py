@@ -62,13 +62,13 @@ def main() -> int:
         atexit.register(Scratch(settings.state_dir).drop)
         if asked.side == WATCH:
             LOG.info("the watcher has started")
-            _watch(worlds.run_world(settings, asked.sandbox), settings, queue, pulse)
+            _watch(worlds.run_world(settings, asked.sandbox, gateway), settings, queue, pulse)
         if asked.side == Side.WRITE:
             world = worlds.write_world(settings, gateway)
         else:
-            world = worlds.run_world(settings, asked.sandbox)
+            world = worlds.run_world(settings, asked.sandbox, gateway)
             publish(Ed25519Signer(settings.state_dir), settings.state_dir)
-            watched = worlds.run_world(settings, asked.sandbox)
+            watched = worlds.run_world(settings, asked.sandbox, gateway)
             _every(RECONCILE_EVERY_S, lambda: watch(watched, settings, ended=lambda: queue.hint(Side.RUN)))
     except FumehoodError as error:
         sys.stderr.write(f"worker: {error}\n")

@@ -62,9 +62,9 @@ def main() -> int:
     if asked.side == "write":
         _loop(worlds.write_world(settings, asked.gateway), settings, only)
     elif asked.side == "run":
-        _loop(worlds.run_world(settings, asked.sandbox), settings, only)
+        _loop(worlds.run_world(settings, asked.sandbox, asked.gateway), settings, only)
     else:
-        _watch(worlds.run_world(settings, asked.sandbox), settings)
+        _watch(worlds.run_world(settings, asked.sandbox, asked.gateway), settings)
     return 0
 
 

@@ -111,11 +111,12 @@ def _machine(settings: Settings) -> Machine:
     )
 
 
-def run_world(settings: Settings, adapter: str) -> RunWorld:
-    """Build what a run worker holds."""
+def run_world(settings: Settings, adapter: str, gateway_url: str = "") -> RunWorld:
+    """Build what a run worker holds. It never asks the gateway itself; executions that may are led there."""
     from fumehood.services.presence import Presence
     from sandbox.choose import choose
 
+    settings = settings.model_copy(update={"gateway_url": gateway_url}) if gateway_url else settings
     secret, clock = installation_secret(settings.state_dir), SystemClock()
     return RunWorld(
         gpus=settings.gpus,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from fumehood.cli import handover
 from fumehood.domain.ids import DirectionId
@@ -28,7 +29,10 @@ from fumehood.store.engine import holds_password
 GATEWAY_START_S = 60.0
 METRICS_PORTS = {"gateway": 0, "write": 1, "run": 2, "watch": 3, "api": 4}
 """Each child's place after the port that is set: of several on one machine only one could have that."""
-_NOT_HANDED_ON = {"api_key", "url", "cursor_secret", "gateway_secret", "gateway_url", "redis_url", "s3_secret_key"}
+_NOT_HANDED_ON = {
+    "api_key", "url", "cursor_secret", "executions_secret", "gateway_secret", "gateway_url", "redis_url",
+    "s3_secret_key",
+}  # fmt: skip
 """Of other processes than those started here, or told to each child apart."""
 PYTHON = (sys.executable, "-P")
 """Without the folder one stands in, where a `worker` or a `sandbox` of somebody else's may lie."""
@@ -88,7 +92,7 @@ class Part:
     tells_gateway: bool = False
     """Whether it is the gateway, whose first line says where it is."""
     needs_gateway: bool = False
-    """Whether it is told where the gateway is; it is started again when that changes."""
+    """Whether it is told where the gateway is, and started again when that changes."""
 
 
 def gateway(replay: Path | None = None) -> Part:
@@ -116,7 +120,7 @@ def workers(sandbox: str, direction_id: DirectionId | None = None) -> tuple[Part
             module="worker.local",
             words=("--side", side, "--sandbox", sandbox, *only),
             needs_root=side != "write",
-            needs_gateway=side == "write",
+            needs_gateway=True,
         )
         for side in ("write", "run", "watch")
     )
@@ -173,6 +177,9 @@ class Children:
 
     def _command(self, part: Part) -> list[str]:
         command = [*PYTHON, "-m", part.module, *part.words]
+        if part.tells_gateway and self._restarts.get(part.name) == 1:
+            # Where it was, so that nobody need be told; a place that was taken meanwhile is not tried twice.
+            command += ["--port", str(urlsplit(self.gateway_url).port)]
         if part.needs_gateway:
             command += ["--gateway", self.gateway_url]
         return as_root(command, self._settings_of(part.name)) if part.needs_root else command
@@ -226,6 +233,7 @@ class Children:
 
     def _start_again(self, name: str) -> None:
         self._end(name)
+        before = self.gateway_url
         try:
             self._start(name)
         except MachineUnfitError as error:
@@ -233,7 +241,7 @@ class Children:
             self._say(str(error))
             self._running[name].kill()
             return
-        if self._parts[name].tells_gateway:
+        if self._parts[name].tells_gateway and self.gateway_url != before:
             # Only who is started again learns the new gateway's place.
             for other in [part.name for part in self._parts.values() if part.needs_gateway]:
                 self._end(other)

@@ -17,6 +17,10 @@ MAX_ARTIFACTS, MAX_ARTIFACT_BYTES = 1000, 1024 * MIB
 """What may come out where nothing else is said."""
 
 
+LLM = "llm"
+"""The capability whose upstream is the platform's own gateway of models."""
+
+
 class Kind(StrEnum):
     """What a container job is for."""
 
@@ -158,6 +162,12 @@ class Spec:
             parts = item.path.split("/")
             if parts[0] not in {"in", "work"} or len(parts) < 2 or any(part in {"", ".", ".."} for part in parts):
                 raise BadInputError(f"An input must lie below in/ or work/, not at {item.path!r}.")
+
+
+def granted_names(network: str) -> tuple[str, ...]:
+    """Return the names of the capabilities that a spec's `network` asks for; none for what asks for no capability."""
+    kind, _, names = network.partition(":")
+    return tuple(names.split(",")) if kind == "allow" else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,14 @@ from enum import StrEnum
 from fumehood.domain.direction import Hold
 from fumehood.domain.execution import (
     EXECUTION_MOVES,
+    LLM,
     Artifact,
     ExecutionState,
     Kind,
     Limits,
     Outcome,
     Verdict,
+    granted_names,
 )
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId
@@ -197,6 +199,10 @@ class Execution:
     collect: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    network: str = "none"
+    """As its spec says it: `none`, or `allow:NAME,...` of capabilities."""
+    llm_usd: float = 0.0
+    """What its calls of a model may cost together, in US dollars, where its network grants `llm`."""
     sandbox: str = "auto"
     gpus: int = 0
     """How many it is to be given; which ones, the leases say."""
@@ -213,6 +219,11 @@ class Execution:
         if state not in EXECUTION_MOVES[self.state]:
             raise ConflictError(f"An execution that is {self.state} cannot become {state}.")
         return dataclasses.replace(self, state=state, **changes)  # type: ignore[arg-type]
+
+    @property
+    def may_ask_model(self) -> bool:
+        """Whether its program is granted the direction's model."""
+        return LLM in granted_names(self.network)
 
     @property
     def artifacts(self) -> Mapping[str, Artifact]:

@@ -37,6 +37,8 @@ class Claims:
     """The token's own name, `tok_` and a ULID; the same for all calls of one role in one claim of a step."""
     step: str = ""
     """The step that it was minted for; it opens nothing once another fence, or nobody, holds that."""
+    execution: str = ""
+    """The execution whose program asks; such a token opens nothing once that has ended, or has another fence."""
     fence: int = 0
     cap_usd: float | None = None
     """What all calls with this token may cost together, beside the caps of what they are for; None: no own cap."""

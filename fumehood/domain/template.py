@@ -105,6 +105,13 @@ class Query(_Table):
     kind: Literal["sample", "predict", "dialogue"] = "sample"
 
 
+class ModelUse(_Table):
+    """What the experiment's own program may ask of the direction's model while it runs."""
+
+    usd_per_run: float = Field(ge=0, le=10_000, allow_inf_nan=False)
+    """What all calls of one execution may cost together, in US dollars; nothing is enough for a free model only."""
+
+
 class Template(_Table):
     """A template's own words about itself."""
 
@@ -120,6 +127,7 @@ class Template(_Table):
     comparison: Comparison = Comparison()
     prepare: Prepare = Prepare()
     query: Query | None = None
+    llm: ModelUse | None = None
     profiles: dict[str, Profile] = Field(default_factory=lambda: {"cpu": Profile()})
 
     @property

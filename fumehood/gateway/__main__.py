@@ -124,6 +124,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         upstreams=answering,
         models=models,
     )
+    tokens.leave_for_executions(settings)
     if abandoned := desk.accounts.close_abandoned():
         logging.getLogger("fumehood.gateway").warning("closed %d calls that another gateway had left open", abandoned)
     config = uvicorn.Config(

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from fumehood.domain import caps, quota
 from fumehood.domain.caps import Cap
 from fumehood.domain.direction import Direction
+from fumehood.domain.execution import ExecutionState
+from fumehood.domain.experiment import Execution
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_account, day_of
 from fumehood.domain.quota import Balance
 from fumehood.domain.step import StepState
 from fumehood.domain.tenant import PLATFORM
+from fumehood.domain.token import EXECUTION_ROLE, id_for_execution
 from fumehood.gateway.tokens import TokenError
 from fumehood.gateway.upstream import UpstreamError
 from fumehood.ports import Clock, Store, Transaction
+from fumehood.services import quotas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,13 @@ class Accounts:
             _check_quotas(tx, direction, reservation)
             tx.ledger.add(self._entry(reservation, "reserved", usd, tokens))
         return reservation
+
+    def bound(self, claims: Claims) -> Claims:
+        """Return what the holder of a token may do; for an execution's that is told by the database alone."""
+        if not claims.execution:
+            return claims
+        with self._store.begin(write=False) as tx:
+            return _of_execution(tx, claims)
 
     def check(self, claims: Claims) -> None:
         """Refuse a token that opens nothing any more, for what costs nothing."""
@@ -152,7 +163,50 @@ def _admitted(tx: Transaction, claims: Claims) -> Direction:
         _check_experiment(tx, claims)
     if claims.step:
         _check_step(tx, claims)
+    if claims.execution:
+        _of_execution(tx, claims)
     return found[0]
+
+
+def _of_execution(tx: Transaction, claims: Claims) -> Claims:
+    """Return what the rows say of an execution that a token names: model, cap and all else; none of it is the token's.
+
+    `TokenError` when it is not under way, has another fence, is of another direction, or was granted no model.
+    """
+    found = tx.executions.find(id=claims.execution)
+    if not found or found[0].direction_id != claims.direction_id:
+        raise TokenError("The token names an execution that its direction does not have.")
+    execution = found[0]
+    if not execution.may_ask_model:
+        raise TokenError("The token's execution was granted no model.")
+    if execution.fence != claims.fence or not _is_under_way(tx, execution):
+        raise TokenError("The token's execution has ended, or was begun again.")
+    direction = tx.directions.get(execution.direction_id)
+    runs = tx.runs.find(id=execution.run_id) if execution.run_id else ()
+    experiments = tx.experiments.find(id=execution.experiment_id) if execution.experiment_id else ()
+    return Claims(
+        tenant=direction.tenant,
+        direction_id=direction.id,
+        experiment_id=execution.experiment_id,
+        role=EXECUTION_ROLE,
+        model=direction.model,
+        idea=experiments[0].name if experiments else "",
+        run=runs[0].index if runs else 0,
+        attempt=1 + max((one.number for one in runs[0].attempts), default=0) if runs else 0,
+        playbook=direction.template_files.get("offline.toml", ""),
+        id=id_for_execution(execution.id, execution.fence),
+        execution=execution.id,
+        fence=execution.fence,
+        cap_usd=execution.llm_usd,
+        expires_at=claims.expires_at,
+    )
+
+
+def _is_under_way(tx: Transaction, execution: Execution) -> bool:
+    """Tell whether an execution runs; its program may ask before its launch is written down."""
+    if execution.state is ExecutionState.WANTED:
+        return quotas.is_reserved(tx, execution)
+    return execution.state is ExecutionState.LAUNCHED
 
 
 def _check_experiment(tx: Transaction, claims: Claims) -> None:

@@ -104,8 +104,8 @@ class _Doors:
 
     async def models(self, request: Request) -> Response:
         try:
-            name = self._desk.claims(_token(request)).model
-            owner = self._desk.models.of(name).upstream
+            claims = self._desk.claims(_token(request))
+            name, owner = await self._in_thread(lambda: self._desk.model(claims))
         except Exception as error:  # noqa: BLE001 - as above
             return answer_to(error, _chat_shape)
         model = {"id": name, "object": "model", "created": 0, "owned_by": owner}

@@ -57,8 +57,13 @@ class Desk:
         object.__setattr__(self, "late", Late())
 
     def claims(self, token: str) -> Claims:
-        """Return what the caller may do; `TokenError` when it may not do anything."""
+        """Return what a token says; `TokenError` when it is none of ours, or has ended."""
         return tokens.read(token, self.secret, self.clock.now())
+
+    def model(self, claims: Claims) -> tuple[str, str]:
+        """Return the one model that a token is for, and who answers for it."""
+        name = self.accounts.bound(claims).model
+        return name, self.models.of(name).upstream
 
     def upstream(self, claims: Claims, body: Body) -> Upstream:
         """Return the side that answers for the model that the token and the request name."""
@@ -68,6 +73,7 @@ class Desk:
 
     def count(self, claims: Claims, raw: bytes) -> int:
         """Return how many tokens a prompt has."""
+        claims = self.accounts.bound(claims)
         body = request.parse(raw, counting=True)
         upstream = self.upstream(claims, body)
         self.accounts.check(claims)
@@ -75,6 +81,7 @@ class Desk:
 
     def open(self, claims: Claims, raw: bytes, parent: str = "") -> Exchange:
         """Check a call and reserve its worst case; `parent` is the `traceparent` of whoever asks."""
+        claims = self.accounts.bound(claims)
         body = request.parse(raw)
         upstream = self.upstream(claims, body)
         facts = self.models.of(claims.model)

@@ -2,7 +2,8 @@
 
 What is compared is what the platform says: the words of the prompts, the form of the answer, the code. Measured
 material is not, since another machine measures other numbers: of what a program printed nothing is compared, and of
-facts, the notebook, drafts and whatever else stands in a fence all but the numbers.
+facts, the notebook, drafts and whatever else stands in a fence all but the numbers. Of what programs ask, the words are
+not compared either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.domain.ledger import Claims
+from fumehood.domain.token import EXECUTION_ROLE
 from fumehood.errors import BadInputError
 from fumehood.gateway.scrub import without_secrets
 
@@ -48,6 +50,8 @@ class Line:
     named: tuple[Any, ...]
     request: Mapping[str, Any]
     reply: dict[str, Any]
+    token: str = ""
+    """Whose call it was: one launch of an execution has one."""
 
 
 class Record:
@@ -60,7 +64,10 @@ class Record:
         self._left: dict[tuple[Any, ...], list[Line]] = {}
         for line in lines:
             before = self._left.setdefault(line.named, [])
-            if before and before[-1].request == line.request:
+            if line.named[0] == EXECUTION_ROLE:
+                # A launch that was lost asked in vain; whoever asks twice the same in one launch means it.
+                before[:] = [one for one in before if one.token == line.token]
+            elif before and before[-1].request == line.request:
                 # The first answer was paid, and not kept: a worker was killed before its step was done.
                 before.pop()
             before.append(line)
@@ -83,9 +90,15 @@ class Record:
         if not left:
             raise BadInputError(f"The record holds no further call {_of(named)}.")
         # What was taken out of the record is taken out here too, so that it makes no difference.
-        if different := difference(left[0].request, without_secrets(request)):
-            raise BadInputError(f"The call {_of(named)} is not the recorded one ({left[0].at}): {different}.")
-        return left.pop(0).reply
+        request, place = without_secrets(request), 0
+        if claims.role == EXECUTION_ROLE:
+            # A program may ask several things at once, and its words may tell of what it measured.
+            same = (at for at, line in enumerate(left) if not difference(line.request, request))
+            place = next(same, 0)
+            request = {**request, "messages": left[place].request.get("messages")}
+        if different := difference(left[place].request, request):
+            raise BadInputError(f"The call {_of(named)} is not the recorded one ({left[place].at}): {different}.")
+        return left.pop(place).reply
 
     def left(self) -> list[str]:
         """Return where the calls stand that nobody has asked for."""
@@ -98,7 +111,7 @@ def _lines(file: Path, place: str) -> Iterator[Line]:
         try:
             told = json.loads(text)
             claims, request, reply, status = (told[name] for name in ("claims", "request", "reply", "status"))
-            line = Line(at, tuple(claims[name] for name in NAMED), request, reply)
+            line = Line(at, tuple(claims[name] for name in NAMED), request, reply, claims.get("id", ""))
             is_whole = isinstance(request["messages"], list) and (status != _OK or isinstance(reply["content"], list))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInputError(f"{at} is no recorded call: it was cut off or changed.") from error

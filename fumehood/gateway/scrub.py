@@ -9,7 +9,7 @@ from typing import Any
 _SECRETS = re.compile(
     r"""
       (?<![\w\-])
-      (?: fhg_[\w.\-]{20,} | sk-[\w\-]{16,} | (?: ABSK | bedrock-api-key- )[\w+/=\-]{20,} | ya29\.[\w.\-]{20,} )
+      (?: fh[gx]_[\w.\-]{20,} | sk-[\w\-]{16,} | (?: ABSK | bedrock-api-key- )[\w+/=\-]{20,} | ya29\.[\w.\-]{20,} )
     | -----BEGIN\ [A-Z\ ]{0,40}PRIVATE\ KEY-----
       (?: (?!-----BEGIN\ ) . ){0,8192}?
       -----END\ [A-Z\ ]{0,40}PRIVATE\ KEY-----

@@ -16,7 +16,7 @@ SHORTEST = 6
 """What is shorter would be found in ordinary words."""
 _LOOKS = re.compile(
     r"""
-      \bfhg_[\w.\-]{20,}                  # a token for the gateway
+      \bfh[gx]_[\w.\-]{20,}               # a token for the gateway
     | \bfh_[A-Za-z0-9]+_[\w\-]{20,}       # a key of the API
     | \bsk-[\w\-]{16,}                    # a provider's key
     | \bABSK[\w+/=\-]{20,}               # a key of Bedrock

@@ -13,6 +13,7 @@ from fumehood.domain.execution import Ended, ExecutionState, Input, Outcome, Spe
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import Event, Step, StepState
+from fumehood.domain.token import id_for_execution
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store, Transaction
@@ -62,6 +63,9 @@ def launch(world: RunWorld, step: Step) -> Change:
             if waiting := _waiting(world, step, execution, error):
                 return waiting
             return _collected(world, execution, _never_ran(execution, Verdict.LOST, str(error)))
+    if execution.may_ask_model:
+        token = id_for_execution(execution.id, execution.fence)
+        LOG.info("%s may ask its direction's model with the token %s", execution.id, token)
     return Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=world.clock.now()),))
 
 
@@ -85,6 +89,7 @@ def _spec(
         collect=execution.collect,
         environment=execution.environment,
         limits=execution.limits,
+        network=execution.network,
         gpus=gpus,
         fence=execution.fence,
         labels={"direction": direction.id, "execution": execution.id},

@@ -9,9 +9,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import Kind, Limits
+from fumehood.domain.execution import LLM, Kind, Limits
 from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
@@ -76,6 +77,10 @@ def measure(world: WriteWorld, step: Step) -> Change:
         environment["FUMEHOOD_DATA"] = "/in/data"
     if run.seeds:
         environment["FUMEHOOD_SEEDS"] = ",".join(map(str, run.seeds))
+    asking: dict[str, Any] = {}
+    if template.llm:
+        asking = {"network": f"allow:{LLM}", "llm_usd": template.llm.usd_per_run}
+        environment["FUMEHOOD_LLM_MODEL"] = direction.model
     execution = wanted(
         world.clock,
         direction,
@@ -87,6 +92,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         inputs=below("work", run.files) | below("in/data", train),
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
         environment=environment,
+        **asking,
     )
     text = f"{trial.title}: attempt {trial.attempt} started"
     return Change(

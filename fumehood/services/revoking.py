@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fumehood.domain.ids import ULID
-from fumehood.domain.token import LONGEST_LIFE_S, Revocation
+from fumehood.domain.token import LONGEST_EXECUTION_LIFE_S, Revocation
 from fumehood.errors import NotFoundError
 from fumehood.ports import Clock, Store
 from fumehood.services import audit
@@ -25,7 +25,7 @@ def revoke(store: Store, clock: Clock, actor: str, token: str, once: Once | None
         if known := tx.revocations.find(id=token):
             return known[0]
         # What was revoked so long ago has ended by itself, whoever holds it.
-        tx.revocations.forget(before=clock.now() - LONGEST_LIFE_S)
+        tx.revocations.forget(before=clock.now() - LONGEST_EXECUTION_LIFE_S)
         revoked = Revocation(id=token, at=clock.now())
         tx.revocations.save(revoked)
         audit.note(tx, clock, actor, "token.revoked", subject=token)

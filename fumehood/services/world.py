@@ -58,7 +58,7 @@ class WriteWorld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunWorld:
-    """The container engine and the signing key, no model and no way out."""
+    """The container engine and the signing key; it asks no model itself, and has no way out."""
 
     store: Store
     artifacts: Artifacts

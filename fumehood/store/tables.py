@@ -204,6 +204,8 @@ class ExecutionRow(Base):
     collect: Mapped[list[Any]]
     environment: Mapped[dict[str, Any]]
     limits: Mapped[dict[str, Any]]
+    network: Mapped[str]
+    llm_usd: Mapped[float]
     sandbox: Mapped[str]
     gpus: Mapped[int]
     state: Mapped[str] = mapped_column(index=True)

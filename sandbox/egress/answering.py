@@ -20,6 +20,7 @@ from sandbox.egress.cache import Cache, Heard
 from sandbox.egress.capabilities import ALL
 from sandbox.egress.desk import Desk, Source
 from sandbox.egress.journal import Journal
+from sandbox.egress.models import Models, Place
 from sandbox.egress.pace import Pace
 from sandbox.egress.upstream import Base, Upstream
 
@@ -34,10 +35,11 @@ def run(folder: str, ready: int, told: bytes) -> None:
         record = Path(folder)
         process.tell_pid(f"{folder}/egress.pid")
         watched = process.Watched(folder)
-        desk = _desk(record, plan)
+        journal = Journal(record / "egress.jsonl", record / "egress.spent")
+        desk, models = _desk(record, plan, journal), _models(plan, journal)
         listener = process.listen(plan["socket"], plan["uid"])
         listener.setblocking(False)
-        anyio.run(_serve, desk, listener, watched, plan, ready)
+        anyio.run(_serve, desk, models, listener, watched, plan, ready)
     except Exception as error:
         # Whoever launches must hear why; whatever comes later stands in the log.
         with suppress(OSError):
@@ -45,7 +47,14 @@ def run(folder: str, ready: int, told: bytes) -> None:
         raise
 
 
-def _desk(record: Path, plan: dict[str, Any]) -> Desk:
+def _models(plan: dict[str, Any], journal: Journal) -> Models | None:
+    if (told := plan["models"]) is None:
+        return None
+    place = Place(scheme=told["scheme"], host=told["host"], port=told["port"], path=told["path"])
+    return Models(place, told["token"], journal, plan["requests"])
+
+
+def _desk(record: Path, plan: dict[str, Any], journal: Journal) -> Desk:
     is_replay = plan["mode"] == "replay"
     sources = {}
     for name, told in plan["sources"].items():
@@ -57,7 +66,7 @@ def _desk(record: Path, plan: dict[str, Any]) -> Desk:
         )
     return Desk(
         sources=sources,
-        journal=Journal(record / "egress.jsonl", record / "egress.spent"),
+        journal=journal,
         requests=plan["requests"],
         cache=Cache(Path(plan["cache"])) if is_replay else None,
         heard=Heard(record / "egress.heard") if plan["mode"] == "record" else None,
@@ -65,7 +74,12 @@ def _desk(record: Path, plan: dict[str, Any]) -> Desk:
 
 
 async def _serve(
-    desk: Desk, listener: socket.socket, watched: process.Watched, plan: dict[str, Any], ready: int
+    desk: Desk,
+    models: Models | None,
+    listener: socket.socket,
+    watched: process.Watched,
+    plan: dict[str, Any],
+    ready: int,
 ) -> None:
     # Only now: starting the event loop reads code that a user with nothing may not be allowed to read.
     process.drop(plan["own_uid"])
@@ -74,7 +88,8 @@ async def _serve(
     os.dup2(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC), ready, inheritable=False)
     latest = time.monotonic() + plan["wall_s"] + LEFT_OVER_S
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serving.serve, listener, desk.answer)
+        pass_on = models.pass_on if models else None
+        tasks.start_soon(lambda: serving.serve(listener, desk.answer, pass_on=pass_on))
         while not watched.is_over(time.monotonic()) and time.monotonic() < latest:
             await anyio.sleep(process.POLL_S)
         tasks.cancel_scope.cancel()

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fumehood.errors import BadInputError, SandboxUnavailableError
+from fumehood.domain.execution import LLM, granted_names
+from fumehood.errors import BadInputError
 
 INTERVAL_S = 1.0
 """Between two requests to one upstream, of all executions on this host together."""
@@ -104,22 +105,20 @@ ARXIV = Capability(
 )  # fmt: skip
 
 ALL = {one.name: one for one in (SEMANTIC_SCHOLAR, OPENALEX, ARXIV)}
-NAMES = (*ALL, "llm")
-"""Every name that a spec may hold; the last one is refused with its reason."""
+NAMES = (*ALL, LLM)
+"""Every name that a spec may hold; what the last one leads to is no upstream of the internet, but our own gateway."""
 
 
 def granted(network: str) -> tuple[Capability, ...]:
-    """Return the capabilities that a spec's `network` asks for, none for `none`; raises for all else."""
+    """Return the services that a spec's `network` asks for, none for `none`; raises for what is no capability."""
     if network == "none":
         return ()
-    kind, _, names = network.partition(":")
-    asked = names.split(",")
-    if kind != "allow" or not set(asked) <= set(NAMES):
+    asked = granted_names(network)
+    if not asked or not set(asked) <= set(NAMES):
         raise BadInputError(f"The network is none or allow:NAME,... with NAME of {', '.join(NAMES)}, not {network!r}.")
-    if "llm" in asked:
-        raise SandboxUnavailableError(
-            "A sandbox cannot be given the capability llm: no model is reached from executions yet.",
-            remedy="Leave llm out of --network.",
-            reason="capability_unsupported",
-        )
     return tuple(one for name, one in ALL.items() if name in asked)
+
+
+def asks_model(network: str) -> bool:
+    """Tell whether a spec's `network` asks for the gateway of models."""
+    return LLM in granted_names(network)

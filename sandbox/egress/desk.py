@@ -32,6 +32,8 @@ class Reply:
     content_type: str
     body: bytes
     retry_after_s: float = 0.0
+    allow: str = "GET"
+    """What the path takes, where the status is 405."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from fumehood.domain.execution import Egress, Spec
 from fumehood.errors import ConflictError, FumehoodError, SandboxUnavailableError
 from fumehood.gateway.keys import Keys
 from sandbox import records, uids
-from sandbox.egress import cache, inside, journal
+from sandbox.egress import cache, capabilities, granting, inside, journal
 from sandbox.egress.pair import Side, is_relayed, side
 from sandbox.egress.rules import Rules
 from sandbox.egress.upstream import Base
@@ -55,8 +55,10 @@ class Door:
         """Refuse what is not granted here."""
         if is_relayed(spec):
             side(spec)
-        else:
-            self._rules.granted(spec.network)
+            return
+        self._rules.granted(spec.network)
+        if capabilities.asks_model(spec.network):
+            granting.check(spec, self._rules.models)
 
     def begin(self, record: Record, spec: Spec, uid: int) -> Opening | None:
         """Make the folder and start what answers in it; None where there is no way out."""
@@ -122,6 +124,7 @@ class Door:
             }
         return {
             "mode": rules.mode,
+            "models": self._models(spec),
             "requests": rules.requests,
             "sources": sources,
             "cache": str(cache.place(home)),
@@ -130,6 +133,13 @@ class Door:
             "own_uid": uids.claim(home.run_dir, self._owner(spec.name)),
             "wall_s": spec.limits.wall_s,
         }
+
+    def _models(self, spec: Spec) -> dict[str, Any] | None:
+        """Return the way to the gateway of models; the token goes through a pipe, and lies in no file."""
+        gateway = self._rules.models
+        if gateway is None or not capabilities.asks_model(spec.network):
+            return None
+        return {**gateway.place(), "token": gateway.token(spec)}
 
     def _pace(self, base: Base) -> Path:
         """Return where the pace of an upstream is kept: one for all installations on this host, a double's apart."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from fumehood.domain.execution import Spec
+from fumehood.domain.execution import LLM, Spec
 from sandbox.egress import capabilities
 from sandbox.egress.pair import is_relayed
 
 FOLDER = "/egress"
 """Where the folder is mounted. Never the socket itself: one that is made anew would not be seen any more."""
 PORT = 3128
+_NO_KEY = "no-key-is-needed-here"
 _FORWARD = (
     "/bin/sh",
     "-c",
@@ -43,6 +44,11 @@ def environment(spec: Spec) -> Mapping[str, str]:
     told = {"FUMEHOOD_EGRESS_SOCKET": f"{FOLDER}/socket"}
     for one in capabilities.granted(spec.network):
         told[one.variable] = f"http://127.0.0.1:{PORT}/{one.name}"
+    if capabilities.asks_model(spec.network):
+        # What libraries look for. They want a key too; the real one is added outside.
+        place = f"http://127.0.0.1:{PORT}/{LLM}"
+        told |= {"ANTHROPIC_BASE_URL": place, "OPENAI_BASE_URL": f"{place}/v1"}
+        told |= dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY"), _NO_KEY)
     return told
 
 

@@ -34,14 +34,15 @@ class Journal:
 
     def note(self, wanted: Wanted, status: int, size: int, *, cached: bool) -> None:
         """Write down a request that went up, or was found."""
-        self._write(
-            method="GET",
-            capability=wanted.capability.name,
-            path=wanted.path,
-            status=status,
-            bytes=size,
-            cached=cached,
+        self.note_sent(
+            method="GET", capability=wanted.capability.name, path=wanted.path, status=status, size=size, cached=cached
         )
+
+    def note_sent(
+        self, *, method: str, capability: str, path: str, status: int, size: int, cached: bool = False
+    ) -> None:
+        """Write down a request of any method that went up, or was found; `size` is the bytes of what came back."""
+        self._write(method=method, capability=capability, path=path, status=status, bytes=size, cached=cached)
 
     def note_refused(self, *, method: str, capability: str, path: str, status: int) -> None:
         """Write down a request that never went up; past a number of them, nothing more."""

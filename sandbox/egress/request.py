@@ -61,7 +61,7 @@ def read(
         raise RefusedError(405, "Only GET is answered here.")
     if len(target) > MAX_TARGET:
         raise RefusedError(414, f"The address is longer than {MAX_TARGET} characters.")
-    _check_headers(headers)
+    check_headers(headers)
     if not target.startswith(b"/"):
         raise RefusedError(403, "The address must begin with /NAME of a capability; other hosts are not reached.")
     try:
@@ -88,9 +88,10 @@ def within(capability: Capability, path: str, query: str) -> Wanted:
     return Wanted(capability=capability, path=path, query=_query(capability, query))
 
 
-def _check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+def check_headers(headers: list[tuple[bytes, bytes]], *, has_body: bool = False) -> None:
+    """Refuse what would switch to something else, or name another host; and a body, where there may be none."""
     names = {name for name, _ in headers}
-    if found := names & _BODY:
+    if not has_body and (found := names & _BODY):
         raise RefusedError(413, f"A request here has no body, so no header {min(found).decode()}.")
     if found := names & _SWITCH:
         raise RefusedError(403, f"The header {min(found).decode()} is not answered here.")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fumehood.errors import BadInputError, SandboxUnavailableError
-from sandbox.egress import addresses, capabilities
+from sandbox.egress import addresses, capabilities, granting
 from sandbox.egress.capabilities import Capability
+from sandbox.egress.granting import ModelGateway
 from sandbox.egress.upstream import Base
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Rules:
     """Mirrors, by capability: https, at a public address."""
     doubles: Mapping[str, str] = field(default_factory=dict)
     """Stand-ins of tests, by capability: http, at a loopback address. They get the key of the capability too."""
+    models: ModelGateway | None = None
     requests: int = 100
     interval_s: float | None = None
     """Between two requests to one upstream; the capability's own when None."""
@@ -45,9 +47,9 @@ class Rules:
             self.base(one)
 
     def granted(self, network: str) -> tuple[Capability, ...]:
-        """Return what a spec's `network` asks for, or raise when it is not to be had."""
+        """Return the services that a spec's `network` asks for, or raise when it is not to be had."""
         found = capabilities.granted(network)
-        if found and self.mode == "off":
+        if (found or capabilities.asks_model(network)) and self.mode == "off":
             raise SandboxUnavailableError(
                 "Network capabilities are switched off here.",
                 remedy="Set FUMEHOOD_EGRESS to live, record or replay.",
@@ -67,6 +69,7 @@ def of(settings: Settings) -> Rules:
         mode=settings.egress,
         upstreams=settings.egress_upstreams,
         doubles=settings.egress_doubles,
+        models=granting.of(settings),
         requests=settings.egress_requests,
     )
 

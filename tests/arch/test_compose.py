@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from fumehood.domain.token import execution_secret
 from fumehood.gateway.keys import VARIABLES
 
 ROOTS = {"run-worker", "watcher"}
@@ -26,8 +27,8 @@ NEEDED = {
     "gateway": "anthropic_api_key aws_bearer_token_bedrock deepseek_api_key fumehood_database_url "
     "fumehood_gateway_secret fumehood_s3_secret_key openai_api_key openrouter_api_key",
     "write-worker": "fumehood_database_url fumehood_gateway_secret fumehood_redis_url fumehood_s3_secret_key",
-    "run-worker": "fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
-    "watcher": "fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
+    "run-worker": "fumehood_database_url fumehood_executions_secret fumehood_redis_url fumehood_s3_secret_key",
+    "watcher": "fumehood_database_url fumehood_executions_secret fumehood_redis_url fumehood_s3_secret_key",
     "migrate": "fumehood_database_url",
     "volumes": "",
     "postgres": "postgres_password",
@@ -262,6 +263,8 @@ def test_secrets_are_strong_agree_and_stay(tmp_path: Path, stack_secrets: Module
     found = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
     assert found["postgres_password"] in found["fumehood_database_url"]
     assert found["fumehood_s3_secret_key"] in found["s3_config"]
+    derived = execution_secret(bytes.fromhex(found["fumehood_gateway_secret"]))
+    assert found["fumehood_executions_secret"] == derived.hex()
     assert found["fumehood_redis_url"].split(":")[2].partition("@")[0] in found["redis_conf"]
     assert all(len(value) >= 43 for name, value in found.items() if name not in PROVIDER_KEYS)
     assert {oct(path.stat().st_mode & 0o777) for path in [folder, *folder.iterdir()]} == {"0o700", "0o600"}

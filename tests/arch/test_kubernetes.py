@@ -26,7 +26,7 @@ REACHES = {
     "api": {"minio:9000", "postgres:5432", "redis:6379", NAMES},
     "gateway": {"minio:9000", "postgres:5432", NAMES, PUBLIC},
     "write-worker": {"gateway:8010", "minio:9000", "postgres:5432", "redis:6379", NAMES},
-    "run": {"minio:9000", "postgres:5432", "redis:6379", NAMES},
+    "run": {"gateway:8010", "minio:9000", "postgres:5432", "redis:6379", NAMES},
     "postgres": set(),
     "redis": set(),
     "minio": set(),

@@ -177,6 +177,8 @@ EXECUTION = Execution(
     collect=("run_1/**",),
     environment={"FUMEHOOD_SEEDS": "0,1"},
     limits=Limits(wall_s=60.5, memory_mib=512, processes=32, storage_mib=64, cpus=1.5, output_bytes=4096),
+    network="allow:llm",
+    llm_usd=0.25,
     sandbox="local",
     gpus=2,
     state=ExecutionState.COLLECTED,

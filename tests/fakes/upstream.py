@@ -21,6 +21,8 @@ class Double:
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     """Taken first, one for each request."""
+    quotes: str = ""
+    """A header of the request whose value is added to each answer."""
     port: int = 0
 
     @property
@@ -42,6 +44,7 @@ def serving() -> Iterator[Double]:
             double.hits.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
             told = (double.status, double.headers, double.body)
             status, headers, body = double.answers.pop(0) if double.answers else told
+            body += self.headers.get(double.quotes, "").encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)

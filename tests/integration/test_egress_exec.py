@@ -89,7 +89,7 @@ def test_a_granted_service_is_asked_recorded_and_replayed(command: Command, adap
     [
         ("allow:example.com", {}, 2, "semantic-scholar, openalex, arxiv, llm"),
         ("relay:asks:fh-00000000000000000000000000:1:1:1:1:1", {}, 2, "The network is none or allow:NAME"),
-        ("allow:llm", {}, 3, "no model is reached"),
+        ("allow:llm", {}, 3, "no direction that would pay"),
         ("allow:arxiv", {"FUMEHOOD_EGRESS": "off"}, 3, "FUMEHOOD_EGRESS"),
         ("allow:arxiv", {"FUMEHOOD_EGRESS": "on"}, 2, "live, record, replay, off"),
         ("allow:arxiv", {"FUMEHOOD_EGRESS_DOUBLES": '{"arxiv": "http://10.0.0.1:80"}'}, 2, "loopback"),

@@ -180,7 +180,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0007_caps"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0008_llm"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
@@ -361,20 +361,20 @@ def test_verdicts_that_were_there_before_are_counted_too(url: str, database: str
     url = url if database == "sqlite" else postgres.empty()
     upgrade(url, "0003")
     engine = connect(url)
-    columns = {column.name: column.type for column in tables.EXECUTIONS.columns}
+    there = {column["name"] for column in sa.inspect(engine).get_columns("executions")}
+    columns = {column.name: column.type for column in tables.EXECUTIONS.columns if column.name in there}
     rows = [
         {name: f"exec_{number}" if name == "id" else _nothing(kind) for name, kind in columns.items()}
         | {"row": number, "direction_id": DIRECTION.id, "kind": "run", "state": "removed", "outcome": outcome}
         for number, outcome in enumerate([{"verdict": "timed_out"}, {"verdict": "lost"}, None], 1)
     ]
-    older = sa.table("executions", *(sa.column(name, kind) for name, kind in columns.items() if name != "verdict"))
+    older = sa.table("executions", *(sa.column(name, kind) for name, kind in columns.items()))
     with engine.begin() as connection:
         known = {column["name"] for column in sa.inspect(connection).get_columns("directions")}
         then = sa.table("directions", *(sa.column(one.name, one.type) for one in tables.DIRECTIONS.columns))
         row = {name: value for name, value in plain.DIRECTION.row(DIRECTION).items() if name in known}
         connection.execute(then.insert().values(row))
         for row in rows:
-            del row["verdict"]
             connection.execute(older.insert().values(row))
     engine.dispose()
     upgrade(url)
@@ -382,7 +382,12 @@ def test_verdicts_that_were_there_before_are_counted_too(url: str, database: str
     with store.begin(write=False) as transaction:
         found = {one.verdict: one.number for one in transaction.figures(0.0).executions}
     store.close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        granted = {tuple(row) for row in connection.execute(sa.text("SELECT network, llm_usd FROM executions"))}
+    engine.dispose()
     assert found == {Verdict.TIMED_OUT: 1, Verdict.LOST: 1, None: 1}
+    assert granted == {("none", 0.0)}
 
 
 def _nothing(kind: sa.types.TypeEngine[object]) -> object:

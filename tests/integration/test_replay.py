@@ -145,6 +145,49 @@ class TestRecord:
                 replay.send(claims, line["request"])
 
 
+def asked_by_a_program(folder: Path, *calls: tuple[str, str, str]) -> Record:
+    """Return the record of one run's calls, each of a launch's token: what was asked, and what was answered."""
+    claims = {"role": "execution", "idea": "a", "index": 0, "run": 1, "attempt": 1, "subject": ""}
+    lines = [
+        {
+            "claims": {**claims, "id": token},
+            "request": {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": text}]},
+            "reply": {"content": [{"type": "text", "text": answer}]},
+            "status": 200,
+        }
+        for token, text, answer in calls
+    ]
+    (folder / "llm_calls.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return Record.read(folder)
+
+
+def answers(record: Record, *texts: str, **changes: Any) -> list[str]:
+    claims = Claims(
+        tenant=TenantId("t"), direction_id=DirectionId("d"), role="execution", model="m", idea="a", run=1, attempt=1
+    )
+    request = {"model": "m", "max_tokens": 9, **changes}
+    found = [record.take(claims, {**request, "messages": [{"role": "user", "content": text}]}) for text in texts]
+    return [one["content"][0]["text"] for one in found]
+
+
+def test_what_a_program_asks_twice_is_answered_twice(tmp_path: Path) -> None:
+    record = asked_by_a_program(tmp_path, ("tok_1", "Why?", "one"), ("tok_1", "Why?", "two"))
+    assert answers(record, "Why?", "Why?") == ["one", "two"]
+    assert record.left() == []
+
+
+def test_what_a_launch_asked_that_was_lost_is_not_answered_again(tmp_path: Path) -> None:
+    lost = [("tok_1", "Why?", "lost"), ("tok_1", "How?", "lost")]
+    assert answers(asked_by_a_program(tmp_path, *lost, ("tok_2", "Why?", "kept")), "Why?") == ["kept"]
+
+
+def test_a_program_may_ask_in_another_order_and_in_other_words(tmp_path: Path) -> None:
+    calls = [("tok_1", "first", "1"), ("tok_1", "it took 3 s", "2"), ("tok_1", "last", "3")]
+    assert answers(asked_by_a_program(tmp_path, *calls), "last", "first", "it took 4 s") == ["3", "1", "2"]
+    with pytest.raises(BadInputError, match="`max_tokens` was 9 and is 8"):
+        answers(asked_by_a_program(tmp_path, *calls), "first", max_tokens=8)
+
+
 REQUEST: dict[str, Any] = {
     "model": "m",
     "max_tokens": 10,

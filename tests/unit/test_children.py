@@ -89,6 +89,46 @@ def test_a_gateway_whose_next_start_comes_to_nothing_has_its_tries_too(
     assert [line for line in said if "did not start" in line] != []
 
 
+def test_a_gateway_is_started_again_where_it_was_and_then_anywhere(tmp_path: Path) -> None:
+    part = children.gateway()
+    kept = Children(Settings(state_dir=tmp_path), [part])
+    assert kept._command(part)[-3:] == ["--port", "0", "--with-parent"]
+    kept.gateway_url = "http://127.0.0.1:4321"
+    told = []
+    kept._begun["gateway"] = time.monotonic()
+    for _ in range(2):
+        kept._pause("gateway", -9)
+        told.append(kept._command(part)[-2:])
+    assert told == [["--port", "4321"], ["0", "--with-parent"]]
+
+
+def test_both_sides_are_told_where_the_gateway_is_and_again_only_where_it_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "FIRST_PAUSE_S", 0.01)
+    assert all(part.needs_gateway for part in children.workers("local"))
+    place = tmp_path / "url"
+    place.write_text("http://here:1")
+
+    class Gateway(Simple):
+        code = (
+            f"import json, pathlib, sys; url = pathlib.Path({str(place)!r}).read_text();"
+            "sys.argv[1] == 'gateway' and print(json.dumps({'url': url}), flush=True); sys.stdin.read()"
+        )
+
+    parts = [
+        Part(name="gateway", module="none", tells_gateway=True),
+        Part(name="watch", module="none", needs_gateway=True),
+    ]
+    with Gateway(Settings(state_dir=tmp_path), parts) as kept:
+        for url, moved in (("http://here:1", False), ("http://here:2", True)):
+            place.write_text(url)
+            gateway, watch = kept._running["gateway"].pid, kept.pid
+            os.kill(gateway, signal.SIGKILL)
+            check_until(kept, lambda before=gateway: kept._running["gateway"].pid != before)  # type: ignore[misc]
+            assert (kept.gateway_url, kept.pid != watch) == (url, moved)
+
+
 def test_one_that_lived_well_has_all_its_tries_again(kept: Simple) -> None:
     for _ in range(3 * children.RESTARTS):
         kept._begun["watch"] -= children.LIVED_WELL_S + 1

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fumehood.errors import BadInputError, SandboxUnavailableError
+from fumehood.errors import BadInputError
 from sandbox.egress import capabilities
-from sandbox.egress.capabilities import ALL, granted
+from sandbox.egress.capabilities import ALL, asks_model, granted
 from sandbox.egress.request import MAX_QUERY, RefusedError, Wanted, read, within
 from sandbox.egress.rules import Rules
 
@@ -183,8 +183,9 @@ def test_a_grant_names_capabilities_and_nothing_else() -> None:
     for network in ("allow:", "allow", "arxiv", "allow:ARXIV", "allow:arxiv,", "allow: arxiv", "relay:asks:x", ""):
         with pytest.raises(BadInputError):
             granted(network)
-    with pytest.raises(SandboxUnavailableError, match="llm"):
-        granted("allow:llm")
+    assert (granted("allow:llm"), asks_model("allow:llm")) == ((), True)
+    assert [one.name for one in granted("allow:arxiv,llm")] == ["arxiv"]
+    assert not any(asks_model(network) for network in ("none", "allow:arxiv", "relay:asks:llm"))
 
 
 @pytest.mark.parametrize(

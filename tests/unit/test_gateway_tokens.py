@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
 from fumehood.domain.ledger import Claims
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
+from fumehood.settings import Settings
 
 SECRET = b"s" * 32
 words = st.text(max_size=20)
@@ -103,3 +105,22 @@ def test_a_secret_that_is_damaged_or_open_to_others_is_not_used(tmp_path: Path) 
     path.write_bytes(b"short")
     with pytest.raises(MachineUnfitError, match="damaged"):
         tokens.secret(tmp_path)
+
+
+def test_a_gateway_leaves_the_run_side_a_secret_from_which_its_own_is_not_found(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    assert tokens.executions_secret_of(settings) == b""
+    tokens.leave_for_executions(settings)
+    found = tokens.executions_secret_of(settings)
+    assert found == tokens.execution_secret(tokens.secret(tmp_path)) != tokens.secret(tmp_path)
+    assert stat.S_IMODE((tmp_path / "executions.secret").stat().st_mode) == 0o600
+    (tmp_path / "gateway.secret").unlink()
+    tokens.leave_for_executions(settings)
+    assert tokens.executions_secret_of(settings) == tokens.execution_secret(tokens.secret(tmp_path)) != found
+
+
+def test_who_is_given_the_secrets_is_left_none(tmp_path: Path) -> None:
+    tokens.leave_for_executions(Settings(state_dir=tmp_path, gateway_secret=SecretStr("ab" * 32)))
+    assert list(tmp_path.iterdir()) == []
+    given = Settings(state_dir=tmp_path, executions_secret=SecretStr("cd" * 32))
+    assert tokens.executions_secret_of(given) == bytes.fromhex("cd" * 32)

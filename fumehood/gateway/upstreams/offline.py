@@ -46,6 +46,7 @@ class OfflineModel:
             "citation": self._citation,
             "refine": self._refine,
             "review": self._review,
+            "execution": self._execution,
         }
 
     def send(self, claims: Claims, body: Body) -> Message:
@@ -62,6 +63,9 @@ class OfflineModel:
     def count(self, claims: Claims, body: Body) -> int:  # noqa: ARG002 - part of the port
         """Return about how many tokens the prompt has."""
         return _prompt_tokens(body)
+
+    def _execution(self, _: Claims, asked: str) -> Answer:
+        return f"The offline model read {len(asked.split())} words."
 
     def _playbook(self, claims: Claims) -> Playbook:
         return Playbook.load(self._artifacts, claims.playbook)
