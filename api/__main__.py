@@ -72,7 +72,7 @@ def main() -> int:
         artifacts,
         clock,
         queue,
-        shipped=SHIPPED,
+        shipped=settings.templates_dir or SHIPPED,
         rates=rates,
         cursor_key=cursor_key,
         policy=policy,

@@ -84,6 +84,8 @@ class Settings(FileSettings):
     """Where the workers of both sides find the gateway; `fumehood run` starts its own."""
     policy: str = ""
     """The file of the admin's policy, which screens directions, ideas and diffs; empty allows everything."""
+    templates_dir: Path | None = None
+    """The folder of the templates that a server offers by name; those that come with Fumehood when empty."""
     lab_dir: Path | None = None
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None

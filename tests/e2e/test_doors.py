@@ -185,8 +185,9 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def doors(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    made = Doors(make_house("doors"), tmp_path_factory.mktemp("logs"))
+def doors(make_house: Any, small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    house = make_house("doors", FUMEHOOD_TEMPLATES_DIR=str(small_template.parent))
+    made = Doors(house, tmp_path_factory.mktemp("logs"))
     try:
         # All at once and Redis last: each waits for what it needs.
         made.start("gateway", "api", *WORKERS, "redis")
@@ -215,7 +216,7 @@ def test_a_direction_is_carried_out_whatever_dies_meanwhile(doors: Doors) -> Non
     assert doors.stop("write", by=signal.SIGINT) == {"write": 0}
     assert doors.left(), "a worker that was told to stop leaves alone what runs"
     doors.start("run", "write")
-    time.sleep(random.Random(5).uniform(6.0, 20.0))
+    time.sleep(random.Random(5).uniform(2.0, 6.0))
     assert not doors.is_over(direction)
     # Without a watcher of its own, the run worker follows the containers.
     doors.start("watch")

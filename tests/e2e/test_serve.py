@@ -106,8 +106,8 @@ class Serving:
 
 
 @pytest.fixture
-def served(make_house: Any) -> House:
-    made: House = make_house("served")
+def served(make_house: Any, small_template: Path) -> House:
+    made: House = make_house("served", FUMEHOOD_TEMPLATES_DIR=str(small_template.parent))
     return made
 
 
