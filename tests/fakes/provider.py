@@ -53,7 +53,14 @@ class Broken:
     """Waits before each event, so that a caller can go away meanwhile."""
 
 
-Reply = dict[str, Any] | Failure | Broken
+@dataclass(frozen=True)
+class Streamed:
+    """A stream of these events, whatever they are, as they stand."""
+
+    events: tuple[dict[str, Any], ...]
+
+
+Reply = dict[str, Any] | Failure | Broken | Streamed
 Script = Callable[[Asked], Reply]
 
 
@@ -126,6 +133,10 @@ class Provider:
             return _failed(reply)
         if self.kept is not None and isinstance(reply, dict):
             reply = {**reply, "usage": {**reply["usage"], **self.kept.usage(asked.body)}}
+        if isinstance(reply, Streamed):
+            # With characters as they are, as the real one writes them.
+            lines = (f"data: {json.dumps(event, ensure_ascii=False)}\n\n" for event in reply.events)
+            return Response("".join(lines), media_type="text/event-stream")
         if asked.body.get("stream"):
             return StreamingResponse(_stream(reply), media_type="text/event-stream")
         if isinstance(reply, Broken):

@@ -32,7 +32,7 @@ from fumehood.errors import (
 from fumehood.gateway import tokens
 from fumehood.gateway.accounts import Accounts
 from fumehood.gateway.app import answer_to, create_app
-from fumehood.gateway.exchange import Desk
+from fumehood.gateway.exchange import TRIES, Desk
 from fumehood.gateway.line import Line, Retries
 from fumehood.gateway.models import Models
 from fumehood.gateway.upstream import Upstream, UpstreamError
@@ -45,7 +45,7 @@ from fumehood.ports import Call
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
 from tests.fakes import provider as fake
-from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, serving
+from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, Streamed, serving
 
 MODEL = "claude-sonnet-4-6"  # $3 in, $15 out
 SECRET = b"s" * 32
@@ -168,6 +168,9 @@ def say(client: anthropic.Anthropic, **changes: Any) -> Any:
         return client.messages.create(**{**fields, **changes})
 
 
+ASKED: Any = {"model": MODEL, "max_tokens": 100, "messages": [{"role": "user", "content": "Hello?"}]}
+
+
 def in_turn(*replies: fake.Reply) -> Callable[[Asked], fake.Reply]:
     left = list(replies)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
@@ -264,9 +267,10 @@ def test_fenced_json_is_taken_where_the_tool_is_not_called(room: Room) -> None:
 REFUSED = fake.message([], "refusal")
 CUT = fake.message([{"type": "text", "text": "Well, it"}], "max_tokens")
 EMPTY = fake.message([], "end_turn")
+FULL = fake.message([{"type": "text", "text": "Well, it"}], "model_context_window_exceeded")
 
 
-@pytest.mark.parametrize("fault", [REFUSED, CUT, EMPTY])
+@pytest.mark.parametrize("fault", [REFUSED, CUT, EMPTY, FULL])
 def test_an_answer_that_is_none_is_asked_for_again(room: Room, fault: dict[str, Any]) -> None:
     room.provider.script = in_turn(fault, fault, fake.text("It is so."))
     assert room.model().text(room.call()) == "It is so."
@@ -378,7 +382,10 @@ def test_a_model_without_a_price_or_an_upstream_is_refused(room: Room, model: st
         {"extra_body": {"speed": "fast"}},
         {"extra_body": {"inference_geo": "us"}},
         {"max_tokens": 0},
+        {"max_tokens": 10**400},
         {"messages": []},
+        {"messages": [{"role": ["user"], "content": "?"}]},
+        {"messages": [{"role": "user", "content": [{"type": {}, "text": "?"}]}]},
         {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": "x"}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "x"}}]}]},
     ],
@@ -498,25 +505,96 @@ def test_a_request_that_the_provider_refuses_is_told_once(room: Room) -> None:
     assert room.spent() == 0
 
 
-def test_a_connection_that_breaks_is_tried_again(room: Room) -> None:
+def test_a_connection_that_breaks_is_tried_again_with_money_of_its_own(room: Room) -> None:
     room.provider.script = in_turn(Broken(fake.text(), 0), fake.text("Again."))
     assert say(room.client()).content[0].text == "Again."
+    # Whether the first was answered, and is to be paid, nobody knows.
+    first, second = room.closed(2)
+    assert (first.status, second.status) == (502, 200)
+    assert [entry.kind for entry in room.entries()] == ["reserved", "settled"] * 2
+    reserved = room.entries()[0].usd
+    assert first.usage.usd == pytest.approx(reserved)
+    assert room.spent() == pytest.approx(reserved + second.usage.usd)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_always_breaks_is_paid_each_time_and_told(room: Room, stream: bool) -> None:
+    room.provider.script = lambda _: Broken(fake.text(), 0)
+    with pytest.raises(anthropic.APIStatusError, match=r"did not answer to the end|broke off"):
+        say(room.client(), stream=stream)
+    assert len(room.provider.asked) == TRIES
+    assert room.spent() == pytest.approx(TRIES * room.entries()[0].usd)
+
+
+def test_one_that_is_sent_again_keeps_within_the_budget(room: Room) -> None:
+    room.provider.script = lambda _: Broken(fake.text(), 0)
+    room.budget(1.5 * Models.shipped().of(MODEL).at_worst(1200, 100, cached=False))
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        say(room.client())
+    assert (caught.value.status_code, len(room.provider.asked)) == (402, 1)
+
+
+def test_an_overload_that_a_stream_begins_with_is_tried_again(room: Room) -> None:
+    overloaded = Streamed(({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},))
+    room.provider.script = in_turn(overloaded, fake.text("Now."))
+    with room.client() as client, client.messages.stream(**ASKED) as stream:
+        assert stream.get_final_text() == "Now."
+    assert (len(room.waits), len(room.closed())) == (1, 1)
+
+
+def test_a_stream_keeps_signs_at_which_lines_end_elsewhere(room: Room) -> None:
+    said = "a\u2028b\u2029c\x85d"
+    room.provider.script = lambda _: Streamed(tuple(fake.events(fake.text(said))))
+    with room.client() as client, client.messages.stream(**ASKED) as stream:
+        assert stream.get_final_text() == said
+
+
+@pytest.mark.parametrize("said", ["half a pair: \ud83d", "\udc00"])
+def test_half_a_pair_of_surrogates_comes_through_both_ways(room: Room, said: str) -> None:
+    room.provider.script = lambda _: {**fake.text(""), "content": [{"type": "text", "text": said}]}
+    body = json.dumps({**ASKED, "messages": [{"role": "user", "content": said}]})
+    headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
+    answer = httpx.post(f"{room.url}/v1/messages", content=body, headers=headers)
+    assert (answer.status_code, json.loads(answer.content)["content"][0]["text"]) == (200, said)
+    assert "\N{REPLACEMENT CHARACTER}" in room.provider.asked[0].body["messages"][0]["content"]
+
+
+def test_thoughts_that_nobody_is_shown_are_paid_when_a_stream_is_left(room: Room) -> None:
+    room.provider.script = lambda _: Broken(fake.text("a" * 400), 3)
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    asked: Any = {**ASKED, "max_tokens": 2000, "thinking": thinking, "stream": True}
+    with room.client() as client, pytest.raises(anthropic.APIStatusError, match="broke off"):
+        list(client.messages.create(**asked))
+    (call,) = room.closed()
+    assert call.usage.output_tokens == 2000
+
+
+@pytest.mark.parametrize("usage", [17, [1, 2]])
+def test_a_usage_that_is_none_costs_what_was_set_aside(room: Room, usage: Any) -> None:
+    room.provider.script = lambda _: {**fake.text(), "usage": usage}
+    headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
+    answer = httpx.post(f"{room.url}/v1/messages", json=ASKED, headers=headers)
+    assert answer.status_code == 200
+    assert room.spent() == pytest.approx(room.entries()[0].usd)
 
 
 class ArtifactsThatGo(LocalArtifacts):
     """Artifacts that are away while they are told to be."""
 
     is_away = True
+    why: Exception = ArtifactsUnavailableError("The artifact store does not answer.")
 
     def put(self, data: bytes) -> str:
         if self.is_away:
-            raise ArtifactsUnavailableError("The artifact store does not answer.")
+            raise self.why
         return super().put(data)
 
 
-def test_an_answer_goes_out_though_it_can_only_be_booked_later(room: Room, tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", [ArtifactsThatGo.why, OSError(28, "No space left on device")])
+def test_an_answer_goes_out_though_it_can_only_be_booked_later(room: Room, tmp_path: Path, why: Exception) -> None:
     upstream = AnthropicUpstream(room.provider_url, key=lambda: KEY)
     artifacts = ArtifactsThatGo(tmp_path / "those-that-go")
+    artifacts.why = why
     desk = Desk(
         store=room.store,
         artifacts=artifacts,

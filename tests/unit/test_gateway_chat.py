@@ -180,9 +180,10 @@ def test_an_error_names_the_field_that_is_at_fault() -> None:
 
 
 def test_arguments_that_are_no_object_are_kept_as_they_are() -> None:
-    reply = completions.tools(("f", '{"a": '), ("g", "[1]"), ("h", ""))
+    reply = completions.tools(("f", '{"a": '), ("g", "[1]"), ("h", ""), ("i", '{"loss": NaN}'))
     blocks = message_of(reply, BODY)["content"]
-    assert [block["input"] for block in blocks] == [{"unreadable": '{"a": '}, {"unreadable": "[1]"}, {}]
+    kept = [{"unreadable": '{"a": '}, {"unreadable": "[1]"}, {}, {"unreadable": '{"loss": NaN}'}]
+    assert [block["input"] for block in blocks] == kept
 
 
 def test_a_tool_that_takes_nothing_is_called_with_an_object_in_a_stream() -> None:
@@ -270,6 +271,22 @@ def test_calls_that_are_mixed_with_each_other_come_one_after_the_other() -> None
     assert shown == [("So: ", None, None), (None, "f", {"a": 1}), (None, "g", {"b": 2}), ("done", None, None)]
     assert len({block["id"] for block in tally.message["content"] if "id" in block}) == 2
     assert [event["index"] for event in seen if event["type"] == "content_block_start"] == [0, 1, 2, 3]
+
+
+def test_calls_that_a_server_numbers_alike_are_told_apart_by_their_ids() -> None:
+    def call(key: str, name: str, arguments: str) -> dict[str, Any]:
+        told = {"index": 0, "id": key, "function": {"name": name, "arguments": arguments}}
+        return {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [told]}, "finish_reason": None}]}
+
+    events, tally = Events(BODY), sse.Tally()
+    last = {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    for chunk in (call("a", "f", '{"a": 1}'), call("b", "g", '{"b": 2}'), last):
+        for event in events.see(chunk):
+            tally.see(event)
+    for event in events.end():
+        tally.see(event)
+    assert tally.message is not None
+    assert [(one["name"], one["input"]) for one in tally.message["content"]] == [("f", {"a": 1}), ("g", {"b": 2})]
 
 
 def test_a_request_is_put_in_the_server_s_own_words() -> None:

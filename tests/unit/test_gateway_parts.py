@@ -163,7 +163,7 @@ def test_no_prompt_has_more_tokens_than_is_reserved_for(text: str) -> None:
     assert request.most_input_tokens(body) >= 2 * len(text.encode("utf-8", "surrogatepass"))
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"nonsense", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("raw", [b"", b"[]", b"nonsense", b"\xff", b"[" * 100_000, b'{"model": NaN}'])
 def test_what_is_no_request_is_refused(raw: bytes) -> None:
     with pytest.raises(BadInputError):
         request.parse(raw)
