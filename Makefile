@@ -6,7 +6,7 @@
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
 # Most tests wait most of the time, so some run beside each other; what would notice its neighbours is marked `alone`.
-BESIDE := --numprocesses=auto --maxprocesses=4 --dist=worksteal
+BESIDE := --numprocesses=3 --dist=worksteal
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20

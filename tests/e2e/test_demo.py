@@ -17,7 +17,7 @@ import pytest
 from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
 from fumehood.services import verification
 from fumehood.services.numbers import rounded
-from tests.e2e.conftest import DEMO, Demo, House
+from tests.e2e.conftest import Demo, House
 
 pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 SECTIONS = ("Introduction", "Related Work", "Background", "Method", "Experimental Setup", "Results", "Conclusion")
@@ -111,14 +111,14 @@ def test_nothing_is_left_on_the_machine(demo: Demo, house: House) -> None:
 
 def test_a_second_start_shows_the_finished_folder_at_once(demo: Demo, house: House) -> None:
     began = time.monotonic()
-    again = house.call("run", *DEMO, "--ideas", "2", "--runs", "2", "--out", str(demo.out), "--resume", "--json")
+    again = house.call(*demo.asked, "--ideas", "2", "--runs", "2", "--out", str(demo.out), "--resume", "--json")
     assert again.returncode == 0
     assert json.loads(again.stdout)["summary"] == demo.told["summary"]
     assert time.monotonic() - began < 10
 
 
 def test_a_folder_in_use_is_refused_without_resume(demo: Demo, house: House) -> None:
-    refused = house.call("run", *DEMO, "--out", str(demo.out))
+    refused = house.call(*demo.asked, "--out", str(demo.out))
     assert refused.returncode == 2
     assert "--resume" in refused.stderr
 

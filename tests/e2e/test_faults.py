@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark
 
 
 def test_a_model_that_fails_every_third_call_changes_nothing(
-    small_demo: Demo, make_house: Any, small_template: Path, tmp_path: Path
+    demo: Demo, make_house: Any, small_template: Path, tmp_path: Path
 ) -> None:
     house: House = make_house("faults", FUMEHOOD_OFFLINE_FAULTS=json.dumps(list(FAULTS)))
     out = tmp_path / "out"
@@ -27,5 +27,5 @@ def test_a_model_that_fails_every_third_call_changes_nothing(
     calls = [json.loads(line) for path in out.rglob("llm_calls.jsonl") for line in path.read_text().splitlines()]
     stops = {call["reply"].get("stop_reason") for call in calls if call["status"] == 200}
     assert {"refusal", "max_tokens"} <= stops
-    assert substance(out) == substance(small_demo.out)
+    assert substance(out) == substance(demo.out)
     assert house.left() == []

@@ -16,7 +16,7 @@ from tests.fakes.laboratory import PLAIN, write_template
 from tests.fakes.quick import PLAYBOOK
 from worker import worlds
 
-pytestmark = [pytest.mark.local, pytest.mark.latex]
+pytestmark = [pytest.mark.kill, pytest.mark.local, pytest.mark.latex]
 ASKING = """
 import argparse, json, os, pathlib, re, urllib.request
 

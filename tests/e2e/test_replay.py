@@ -23,11 +23,11 @@ def again(house: House, folder: Path, *options: str) -> tuple[int, dict[str, Any
 
 
 def test_a_direction_of_the_offline_model_comes_to_the_same(
-    small_demo: Demo, house: House, small_template: Path, tmp_path: Path
+    demo: Demo, house: House, small_template: Path, tmp_path: Path
 ) -> None:
-    status, told = again(house, small_demo.out, "--template", str(small_template), "--out", str(tmp_path / "out"))
+    status, told = again(house, demo.out, "--template", str(small_template), "--out", str(tmp_path / "out"))
     assert (status, told["different"]) == (0, []), told
-    for experiment in small_demo.experiments:
+    for experiment in demo.experiments:
         for name in ("experiment.py", "run_1.py", "plot.py"):
             assert any(one.startswith(f"{experiment.name}/{name} (SHA-256") for one in told["same"])
             assert (tmp_path / "out/experiments" / experiment.name / name).read_bytes() == (
@@ -35,18 +35,18 @@ def test_a_direction_of_the_offline_model_comes_to_the_same(
             ).read_bytes()
         assert any(one.startswith(f"{experiment.name}/latex/main.tex") for one in told["same"])
     # It really ran: times were measured anew, and its records are signed by a key of its own.
-    record = Path("experiments", small_demo.experiments[0].name, "run_1/record.json")
-    assert (tmp_path / "out" / record).read_bytes() != (small_demo.out / record).read_bytes()
+    record = Path("experiments", demo.experiments[0].name, "run_1/record.json")
+    assert (tmp_path / "out" / record).read_bytes() != (demo.out / record).read_bytes()
     assert house.left() == []
     assert not list((house.state / "replays").iterdir())
 
 
-def test_an_experiment_alone_is_told_of_alone(small_demo: Demo, house: House, small_template: Path) -> None:
-    done = house.call("replay", str(small_demo.experiments[0]), "--template", str(small_template))
+def test_an_experiment_alone_is_told_of_alone(demo: Demo, house: House, small_template: Path) -> None:
+    done = house.call("replay", str(demo.experiments[0]), "--template", str(small_template))
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("same ")]
     assert lines
-    assert all(line.split()[1].startswith(f"{small_demo.experiments[0].name}/") for line in lines)
+    assert all(line.split()[1].startswith(f"{demo.experiments[0].name}/") for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_direction_of_a_provider_comes_to_the_same_without_it(
 
 
 def test_a_folder_that_cannot_be_repeated_is_refused_with_a_sentence(
-    small_demo: Demo, house: House, small_template: Path, tmp_path: Path
+    demo: Demo, house: House, small_template: Path, tmp_path: Path
 ) -> None:
     for name, change, words in (
         ("none", lambda file: file.unlink(), "llm_calls.jsonl is missing, and without it no call can be repeated"),
@@ -86,7 +86,7 @@ def test_a_folder_that_cannot_be_repeated_is_refused_with_a_sentence(
         ),
     ):
         copy = tmp_path / name
-        shutil.copytree(small_demo.out, copy)
+        shutil.copytree(demo.out, copy)
         change(copy / "llm_calls.jsonl")
         done = house.call("replay", str(copy), "--template", str(small_template))
         assert done.returncode != 0
