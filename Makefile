@@ -8,6 +8,9 @@ REST := kill or docker or escape
 # Most tests wait most of the time, so some run beside each other; what would notice its neighbours is marked `alone`.
 BESIDE := --numprocesses=3 --dist=worksteal
 
+# Tests begin many processes, and each would compile what it imports anew where nothing may be written down.
+test test-rest escape test-small-model soak bench: export PYTHONDONTWRITEBYTECODE :=
+
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 

@@ -6,7 +6,7 @@ The platform works without it (its own SEARCH/REPLACE coder takes over), so what
 from __future__ import annotations
 
 from common import ROOT, group, key_of, run, say, set_stamp, stamp, timed
-from python_packages import interpreters, package_sources, uv
+from python_packages import QUICK, interpreters, package_sources, uv
 
 VERSIONS = ((3, 12), (3, 11), (3, 10))
 FOLDER = ROOT / ".venv-coder"
@@ -16,7 +16,7 @@ INSTEAD = "the platform's own coder takes Aider's place"
 def ensure() -> None:
     """Make or refresh `.venv-coder` where what it depends on has changed."""
     wanted = group("coder")
-    key = key_of(wanted=wanted, constraints=(ROOT / "constraints-coder.txt").read_text(encoding="utf-8"), root=ROOT)
+    key = key_of(wanted=wanted, constraints=(ROOT / "constraints-coder.txt").read_text(encoding="utf-8"), root=ROOT, how=QUICK)
     python = FOLDER / "bin/python"
     if stamp("coder") == key and python.exists():
         return
@@ -32,6 +32,7 @@ def ensure() -> None:
         program,
         "pip",
         "install",
+        *QUICK,
         "--quiet",
         "--python",
         python,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import ROOT, give_up, key_of, must_run, pyproject, set_stamp, stamp, timed
-from python_packages import interpreters, package_sources, uv, version_of
+from python_packages import QUICK, interpreters, package_sources, uv, version_of
 
 VERSIONS = ((3, 12), (3, 11), (3, 13))
 FOLDER = ROOT / ".venv"
@@ -21,6 +21,7 @@ def ensure() -> None:
         packages=described["tool"]["hatch"],
         constraints=CONSTRAINTS.read_text(encoding="utf-8"),
         root=ROOT,
+        how=QUICK,
     )
     python = FOLDER / "bin/python"
     if stamp("platform") == key and python.exists() and (FOLDER / "bin/fumehood").exists():
@@ -31,7 +32,7 @@ def ensure() -> None:
         if version_of(python) not in VERSIONS:
             make = [program, "venv", "--quiet", "--clear", "--python", _interpreter(), FOLDER]
             must_run(make, "making .venv", env=sources.environment())
-        fill = [program, "pip", "install", "--quiet", "--python", python, *sources.options()]
+        fill = [program, "pip", "install", *QUICK, "--quiet", "--python", python, *sources.options()]
         fill += ["--constraints", CONSTRAINTS, "--build-constraints", CONSTRAINTS]
         fill += [
             "--group",

@@ -15,6 +15,8 @@ import system_packages
 from common import STAMPS, must_run, set_stamp, stamp, timed
 
 UV_VERSION = "0.13.9"
+QUICK = ("--compile-bytecode",)
+"""Else each process that is begun compiles what it imports anew, where it may not write that down."""
 
 
 @dataclass(frozen=True, kw_only=True)
