@@ -16,7 +16,9 @@ INSTEAD = "the platform's own coder takes Aider's place"
 def ensure() -> None:
     """Make or refresh `.venv-coder` where what it depends on has changed."""
     wanted = group("coder")
-    key = key_of(wanted=wanted, constraints=(ROOT / "constraints-coder.txt").read_text(encoding="utf-8"), root=ROOT, how=QUICK)
+    key = key_of(
+        wanted=wanted, constraints=(ROOT / "constraints-coder.txt").read_text(encoding="utf-8"), root=ROOT, how=QUICK
+    )
     python = FOLDER / "bin/python"
     if stamp("coder") == key and python.exists():
         return

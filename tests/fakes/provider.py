@@ -140,8 +140,8 @@ class Provider:
         if asked.body.get("stream"):
             return StreamingResponse(_stream(reply), media_type="text/event-stream")
         if isinstance(reply, Broken):
-            raise ConnectionAbortedError
-        return JSONResponse(reply)
+            return StreamingResponse(_half(reply.message), media_type="application/json")
+        return Response(json.dumps(reply), media_type="application/json")
 
     async def _count(self, request: Request) -> Response:
         asked = await self._note(request)
@@ -152,6 +152,11 @@ class Provider:
         asked = Asked(request.url.path, json.loads(await request.body()), dict(request.headers))
         self.asked.append(asked)
         return asked
+
+
+async def _half(reply: dict[str, Any]) -> AsyncIterator[bytes]:
+    yield json.dumps(reply).encode()[:20]
+    raise ConnectionAbortedError
 
 
 async def _stream(reply: dict[str, Any] | Broken) -> AsyncIterator[bytes]:

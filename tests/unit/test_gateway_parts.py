@@ -174,6 +174,7 @@ def test_what_is_no_request_is_refused(raw: bytes) -> None:
     [
         {"model": 5},
         {"max_tokens": True},
+        {"max_tokens": 10**400},
         {"max_tokens": "5"},
         {"messages": "Hi"},
         {"messages": ["Hi"]},
