@@ -58,7 +58,7 @@ def launch(world: RunWorld, step: Step) -> Change:
             gpus = quotas.reserve(world.store, world.clock, direction, execution, world.gpus, world.machine)
             if gpus is None:
                 return _waits_its_turn(world, step, execution)
-            world.sandbox.launch(_spec(world, direction, execution, Path(folder), gpus))
+            _begin(world.sandbox, _spec(world, direction, execution, Path(folder), gpus))
         except SandboxUnavailableError as error:
             if waiting := _waiting(world, step, execution, error):
                 return waiting
@@ -67,6 +67,17 @@ def launch(world: RunWorld, step: Step) -> Change:
         token = id_for_execution(execution.id, execution.fence)
         LOG.info("%s may ask its direction's model with the token %s", execution.id, token)
     return Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=world.clock.now()),))
+
+
+def _begin(sandbox: Sandbox, spec: Spec) -> None:
+    try:
+        sandbox.launch(spec)
+    except ConflictError:
+        if not spec.fence:
+            raise
+        # A launch that failed may leave its record where the engine was away; the one after it has another fence.
+        sandbox.remove(spec.name)
+        sandbox.launch(spec)
 
 
 def _spec(

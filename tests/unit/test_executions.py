@@ -38,6 +38,15 @@ class Refusing(InstantSandbox):
         super().launch(spec)
 
 
+class LeavesARecord(Refusing):
+    """Fails to launch, and keeps what it was asked, as a sandbox whose engine went away in the middle."""
+
+    def launch(self, spec: Spec) -> None:
+        if self.times > 0:
+            InstantSandbox.launch(self, spec)
+        super().launch(spec)
+
+
 class One:
     """One execution, wanted."""
 
@@ -234,6 +243,15 @@ class TestNoRoom:
         one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
         one.lab.go_on()
         assert (one.now.state, one.outcome.verdict) == (ExecutionState.REMOVED, Verdict.SUCCEEDED)
+
+    def test_what_a_failed_launch_left_is_no_hindrance(self, wanted: Callable[..., One]) -> None:
+        away = SandboxUnavailableError("The engine does not answer.", reason="no_docker")
+        one = wanted(sandbox=LeavesARecord(away, times=2))
+        for _ in range(3):
+            one.lab.go_on()
+            one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
+        assert (one.now.state, one.outcome.verdict) == (ExecutionState.REMOVED, Verdict.SUCCEEDED)
+        assert one.lab.sandbox.specs == {}
 
     def test_one_that_never_can_be_set_up_is_lost_soon(self, wanted: Callable[..., One]) -> None:
         one = wanted(sandbox=Refusing(SandboxUnavailableError("No.", reason="setup_failed")))
