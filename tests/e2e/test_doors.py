@@ -37,7 +37,7 @@ WORKERS = ("write", "run", "watch")
 ANSWERS_WITHIN_S = 2.0
 REDIS_AWAY_S = 3.0
 STOPS_WITHIN_S = 8.0
-DONE_WITHIN_S = 180.0
+DONE_WITHIN_S = 400.0
 
 
 class Doors:
