@@ -24,7 +24,7 @@ demo: setup ## Carry a small direction from ideas to papers, into out/demo; FRES
 smoke: setup ## Run a whole direction with the offline model and check what came out.
 	.venv/bin/fumehood smoke
 
-test: ## Run the tests, in less than ten minutes.
+test: ## Run the tests, but for the long ones and those that need Docker.
 	@scripts/setup test
 	.venv/bin/pytest $(BESIDE) -m "not ($(REST) or small_model)"
 

@@ -58,7 +58,7 @@ def launch(world: RunWorld, step: Step) -> Change:
             gpus = quotas.reserve(world.store, world.clock, direction, execution, world.gpus, world.machine)
             if gpus is None:
                 return _waits_its_turn(world, step, execution)
-            _begin(world.sandbox, _spec(world, direction, execution, Path(folder), gpus))
+            _begin(world, step, _spec(world, direction, execution, Path(folder), gpus))
         except SandboxUnavailableError as error:
             if waiting := _waiting(world, step, execution, error):
                 return waiting
@@ -69,15 +69,17 @@ def launch(world: RunWorld, step: Step) -> Change:
     return Change(executions=(execution.to(ExecutionState.LAUNCHED, launched_at=world.clock.now()),))
 
 
-def _begin(sandbox: Sandbox, spec: Spec) -> None:
+def _begin(world: RunWorld, step: Step, spec: Spec) -> None:
     try:
-        sandbox.launch(spec)
+        world.sandbox.launch(spec)
     except ConflictError:
-        if not spec.fence:
+        _, newest = _subject(world, step)
+        if not spec.fence or newest.fence != spec.fence or newest.state is not ExecutionState.WANTED:
+            # Whoever comes too late ends nothing that a later launch began.
             raise
         # A launch that failed may leave its record where the engine was away; the one after it has another fence.
-        sandbox.remove(spec.name)
-        sandbox.launch(spec)
+        world.sandbox.remove(spec.name)
+        world.sandbox.launch(spec)
 
 
 def _spec(

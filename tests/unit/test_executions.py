@@ -253,6 +253,23 @@ class TestNoRoom:
         assert (one.now.state, one.outcome.verdict) == (ExecutionState.REMOVED, Verdict.SUCCEEDED)
         assert one.lab.sandbox.specs == {}
 
+    def test_whoever_comes_too_late_ends_nothing_that_a_later_launch_began(self, wanted: Callable[..., One]) -> None:
+        one = wanted(sandbox=Refusing(SandboxUnavailableError("Away.", reason="no_docker"), times=1))
+        one.lab.go_on()
+        one.lab.clock.advance(executions.NO_ROOM_WAIT_S)
+        sandbox = one.lab.sandbox
+
+        def overtaken(spec: Spec) -> None:
+            with one.lab.store.begin() as tx:
+                tx.executions.save(dataclasses.replace(tx.executions.get(one.id), fence=spec.fence + 1))
+            InstantSandbox.launch(sandbox, dataclasses.replace(spec, fence=spec.fence + 1))
+            InstantSandbox.launch(sandbox, spec)
+
+        sandbox.launch = overtaken
+        one.lab.go_on(until=lambda: bool(sandbox.specs))
+        assert [spec.fence for spec in sandbox.specs.values()] == [2]
+        assert len(sandbox.launched) == 1
+
     def test_one_that_never_can_be_set_up_is_lost_soon(self, wanted: Callable[..., One]) -> None:
         one = wanted(sandbox=Refusing(SandboxUnavailableError("No.", reason="setup_failed")))
         for _ in range(executions.LOSSES):
