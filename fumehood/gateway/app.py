@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import anyio
@@ -60,7 +61,6 @@ def create_app(desk: Desk) -> Starlette:
 class _Doors:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._lazy_limiters: tuple[anyio.CapacityLimiter, anyio.CapacityLimiter] | None = None
 
     async def messages(self, request: Request) -> Response:
         try:
@@ -75,7 +75,7 @@ class _Doors:
         if not exchange.wants_stream:
             return _Json(await self._in_thread(exchange.send))
         relay = await self._in_thread(exchange.stream)
-        return _EventStream(relay, self._limiters[1])
+        return _EventStream(relay, self._events)
 
     async def count_tokens(self, request: Request) -> Response:
         try:
@@ -100,7 +100,7 @@ class _Doors:
         if not exchange.wants_stream:
             return _Json(chat.completion(await self._in_thread(exchange.send), created))
         chunks = chat.Chunks(created, with_usage=chat.wants_usage(raw))
-        return _EventStream(await self._in_thread(lambda: exchange.stream(chunks.encode)), self._limiters[1])
+        return _EventStream(await self._in_thread(lambda: exchange.stream(chunks.encode)), self._events)
 
     async def models(self, request: Request) -> Response:
         try:
@@ -111,19 +111,18 @@ class _Doors:
         model = {"id": name, "object": "model", "created": 0, "owned_by": owner}
         return _Json({"object": "list", "data": [model]})
 
-    @property
-    def _limiters(self) -> tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]:
-        """How many calls may wait for an answer, and how many streams for their next event.
+    # Two, because calls that wait for a place wait for a stream to end; and only made where an event loop runs.
+    @cached_property
+    def _calls(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(_CALLS_AT_ONCE)
 
-        They are two, because those that wait for a place wait for a stream to end.
-        """
-        if self._lazy_limiters is None:  # they can only be made where an event loop runs
-            self._lazy_limiters = anyio.CapacityLimiter(_CALLS_AT_ONCE), anyio.CapacityLimiter(_CALLS_AT_ONCE)
-        return self._lazy_limiters
+    @cached_property
+    def _events(self) -> anyio.CapacityLimiter:
+        return anyio.CapacityLimiter(_CALLS_AT_ONCE)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         # Shielded by default: a call that was sent is settled, even when nobody waits for its answer any more.
-        return await anyio.to_thread.run_sync(function, limiter=self._limiters[0])
+        return await anyio.to_thread.run_sync(function, limiter=self._calls)
 
 
 class _Json(JSONResponse):
