@@ -54,8 +54,7 @@ def main() -> int:
         sys.stdout.write(json.dumps(probe(settings, asked.sandbox)))
         return 0
     if asked.side == "halt":
-        halt_all(worlds.run_world(settings, asked.sandbox), settings, only)
-        return 0
+        return _halt(settings, asked.sandbox, only)
     start("worker", settings)
     scratch = Scratch(settings.state_dir)
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
@@ -65,6 +64,16 @@ def main() -> int:
         _loop(worlds.run_world(settings, asked.sandbox, asked.gateway), settings, only)
     else:
         _watch(worlds.run_world(settings, asked.sandbox, asked.gateway), settings)
+    return 0
+
+
+def _halt(settings: Settings, adapter: str, only: DirectionId | None) -> int:
+    try:
+        halt_all(worlds.run_world(settings, adapter), settings, only)
+    except FumehoodError as error:
+        # An engine that went away has what runs, and whoever goes on finds it.
+        sys.stderr.write(f"what runs could not be stopped: {error}\n")
+        return error.exit_status
     return 0
 
 
