@@ -88,12 +88,14 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
 def coder_of(settings: Settings, gateway_url: str, model: GatewayModel) -> Coder:
     """Return Aider where its environment was made, else our own coder."""
     from fumehood.llm.aider import AiderCoder
+    from fumehood.llm.aider_sessions import AiderSessions
     from fumehood.llm.search_replace import SearchReplaceCoder
 
     python = coder_python(settings)
     if python is None:
         return SearchReplaceCoder(model)
-    return AiderCoder(python, gateway_url, tokens.secret_of(settings), SystemClock(), cap_usd=settings.coder_cap_usd)
+    secret = tokens.secret_of(settings)
+    return AiderCoder(AiderSessions(python), gateway_url, secret, SystemClock(), cap_usd=settings.coder_cap_usd)
 
 
 def coder_python(settings: Settings) -> Path | None:

@@ -1,14 +1,10 @@
-"""The Aider coder: Aider as a process in an environment of its own, its edits read from the files."""
+"""The Aider coder: Aider in a session of a process of its own, its edits read from the files."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import re
-import signal
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +13,7 @@ from typing import Any
 from fumehood.domain.caps import Cap
 from fumehood.domain.token import mint
 from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError
+from fumehood.llm.aider_sessions import AiderSessions
 from fumehood.llm.client import ASKS
 from fumehood.llm.search_replace import MAX_FILE_BYTES, MAX_NEW_FILES, is_added_module
 from fumehood.ports import Call, Clock, Edit
@@ -33,13 +30,13 @@ _MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
 
 class AiderCoder:
-    """Changes code through Aider, run by the coder environment's Python."""
+    """Changes code through Aider, which runs in the coder environment."""
 
     name = "aider"
 
     def __init__(
         self,
-        python: Path,
+        sessions: AiderSessions,
         gateway_url: str,
         secret: bytes,
         clock: Clock,
@@ -47,7 +44,7 @@ class AiderCoder:
         timeout_s: float = 600.0,
         cap_usd: float | None = None,
     ) -> None:
-        self._python = python
+        self._sessions = sessions
         self._gateway_url = gateway_url
         self._secret = secret
         self._clock = clock
@@ -98,45 +95,10 @@ class AiderCoder:
         life_s = self._timeout_s + _GRACE_S
         claims = dataclasses.replace(call.claims, cap_usd=self._cap_usd, expires_at=self._clock.now() + life_s)
         token = mint(claims, self._secret)
-        environment = {
-            "HOME": str(home),
-            "PATH": os.defpath,
-            "LANG": "C.UTF-8",
-            "ANTHROPIC_API_KEY": token,
-            "ANTHROPIC_API_BASE": self._gateway_url,
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "AIDER_ANALYTICS": "false",
-            "AIDER_CHECK_UPDATE": "false",
-        }
-        driver = Path(__file__).with_name("aider_driver.py")
-        try:
-            with subprocess.Popen(
-                [str(self._python), "-I", str(driver)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd=home,
-                start_new_session=True,
-            ) as process:
-                try:
-                    out, err = process.communicate(json.dumps(request).encode(), timeout=life_s)
-                except subprocess.TimeoutExpired:
-                    return {"error": f"Aider did not end within {life_s:.0f} s."}
-                finally:
-                    # Aider itself and whatever it started.
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-        except OSError as error:
-            return {"error": f"Aider could not be started: {error.strerror}."}
-        try:
-            report = json.loads(out)
-        except ValueError:
-            report = None
-        if not isinstance(report, dict):
-            tail = err.decode("utf-8", "replace").replace(token, "[secret]")[-500:]
-            return {"error": f"Aider's driver ended with status {process.returncode}: {tail}"}
-        return report
+        environment = {"HOME": str(home), "ANTHROPIC_API_KEY": token, "ANTHROPIC_API_BASE": self._gateway_url}
+        report = self._sessions.run({**request, "environment": environment}, home / "output", life_s)
+        error = str(report.get("error", "")).replace(token, "[secret]")
+        return {**report, "error": error}
 
 
 def _is_refused(problems: Sequence[str]) -> bool:

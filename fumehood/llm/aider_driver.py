@@ -1,14 +1,19 @@
-"""Drives Aider once: `python aider_driver.py`, a request as JSON on standard input, what it said as JSON on output.
+"""Drives Aider: `python aider_driver.py`, with a socket as standard input over which each session's own socket comes.
 
-Runs in the coder environment and imports only the standard library and Aider. What it edited is for the caller to find
-out by looking at the files; what it reports here is what Aider said.
+Aider and LiteLLM take seconds to import, so that is done once; each session is a fork of the process that did, which
+has seen no other session. Runs in the coder environment and imports only the standard library and Aider. What a session
+edited is for the caller to find out by looking at the files; what it reports is what Aider said.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
+import signal
+import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,26 +22,72 @@ from typing import Any
 
 _TOKENS = 200_000
 _REPORT_LINES = 40
+_IDLE_S = 900.0
+_IMPORTED = ("litellm.main", "aider.coders", "aider.models", "aider.io")
+LENGTH = struct.Struct("!Q")
+"""Stands before a request and before a report, both JSON."""
 
 
 def main() -> int:
-    """Read the request, let Aider edit, write what it said."""
-    # Aider prints as it works; the answer needs standard output for itself.
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    request = json.load(sys.stdin)
+    """Fork a session for each socket that comes, until nobody is there to send one, or none came for long."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever asked ends its sessions; a terminal tells all.
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # What all sessions share stays shared.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody asks how a session ended but by its socket.
+    control = socket.socket(fileno=os.dup(0))
+    control.settimeout(_IDLE_S)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    while True:
+        try:
+            _, sockets, _, _ = socket.recv_fds(control, 1, 1)
+        except TimeoutError:
+            return 0
+        if not sockets:
+            return 0
+        with socket.socket(fileno=sockets[0]) as session:
+            if os.fork() == 0:
+                os.setsid()
+                control.close()
+                try:
+                    _session(session)
+                finally:
+                    _end()
+
+
+def _end() -> None:
+    """End this session: its process, and what that may have started."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def _session(caller: socket.socket) -> None:
+    """Read the request, let Aider edit, tell what it said."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    caller.setblocking(True)
+    caller.sendall(b"+")
+    stream = caller.makefile("rb")
+    request = json.loads(stream.read(*LENGTH.unpack(stream.read(LENGTH.size))))
+    threading.Thread(target=_die_with, args=(caller,), daemon=True).start()
+    # Read by LiteLLM and Aider when they ask.
+    os.environ.update(request["environment"])  # noqa: TID251 - no setting of ours
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
     report: dict[str, Any] = {"reply": "", "said": [], "error": ""}
     once = threading.Lock()
 
     def give() -> None:
         if once.acquire(blocking=False):
-            json.dump(report, answer)
-            answer.flush()
+            told = json.dumps(report).encode()
+            caller.sendall(LENGTH.pack(len(told)) + told)
 
     def too_late() -> None:
         report["error"] = f"Aider was stopped after {request['timeout_s']:.0f} s."
-        give()
-        os._exit(1)
+        try:
+            give()
+        finally:
+            _end()
 
     timer = threading.Timer(request["timeout_s"], too_late)
     timer.daemon = True
@@ -47,7 +98,13 @@ def main() -> int:
         report["error"] = f"{type(error).__name__}: {error}"[:2000]
     timer.cancel()
     give()
-    return 0
+
+
+def _die_with(caller: socket.socket) -> None:
+    try:
+        caller.recv(1)
+    finally:
+        _end()
 
 
 def edit(request: dict[str, Any], report: dict[str, Any]) -> None:

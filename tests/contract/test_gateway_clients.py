@@ -35,7 +35,7 @@ from tests.fakes.clients import (
 from tests.fakes.completions import Completions
 from tests.fakes.gateway import SECRET, Gateway, gateway
 from tests.fakes.provider import Failure, Provider, serving
-from tests.unit.test_coder_aider import CANNOT_BE_MADE, CODER_PYTHON
+from tests.unit.test_coder_aider import CANNOT_BE_MADE, CODER_PYTHON, WARM
 
 FRESH, CACHED, WRITTEN = 70, 30, 50
 """Tokens of every answer that a double gives."""
@@ -334,7 +334,7 @@ def test_what_a_provider_refuses(
 def test_aider_edits_by_the_answer_of_any_provider(house: Gateway, paid: Behind) -> None:
     paid.says("x.py\n```python\n<<<<<<< SEARCH\na = 1\n=======\na = 2\n>>>>>>> REPLACE\n```\n")
     claims = house.claims(paid.model, role="coder")
-    coder = AiderCoder(CODER_PYTHON, house.url, SECRET, house.clock, timeout_s=200)
+    coder = AiderCoder(WARM, house.url, SECRET, house.clock, timeout_s=200)
     done = coder.edit(Call(claims=claims, system="You edit.", prompt="Make it 2."), {"x.py": b"a = 1\n"}, ["x.py"], {})
     assert (done.problems, done.files) == ((), {"x.py": b"a = 2\n"})
     (call,) = house.calls()

@@ -28,12 +28,15 @@ from fumehood.gateway.upstream import Upstream, UpstreamError
 from fumehood.gateway.upstreams.faults import EVERY, Faulty
 from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.aider import AiderCoder
+from fumehood.llm.aider_sessions import AiderSessions
 from fumehood.ports import Call, Edit
 from fumehood.store.clock import SystemClock
 from fumehood.store.memory import MemoryStore
 from tests.fakes.provider import serving
 
 CODER_PYTHON = Path(__file__).parents[2] / ".venv-coder/bin/python"
+WARM = AiderSessions(CODER_PYTHON)
+"""Shared, for Aider takes seconds to import."""
 
 
 PYTHONS = ("python3.10", "python3.11", "python3.12")
@@ -129,7 +132,8 @@ class Room:
             system="You edit.",
             prompt=f"!touch {self.outside.with_name('shell')}",
         )
-        coder = AiderCoder(python, self.url, SECRET, SystemClock(), timeout_s=timeout_s)
+        sessions = WARM if python == CODER_PYTHON else AiderSessions(python)
+        coder = AiderCoder(sessions, self.url, SECRET, SystemClock(), timeout_s=timeout_s)
         return coder.edit(call, FILES, EDITABLE, {"evaluate.py": b"frozen\n"})
 
 
@@ -216,9 +220,24 @@ def test_the_driver_stops_at_its_own_limit(room: Room) -> None:
 def script(tmp_path: Path, body: str) -> Path:
     """Return a program that stands in for the coder environment's Python."""
     path = tmp_path / "python"
-    path.write_text(f"#!{sys.executable}\nimport json, pathlib, sys, time\nrequest = json.load(sys.stdin)\n{body}\n")
+    path.write_text(f"#!{sys.executable}\n{SESSION}{body}\n")
     path.chmod(0o755)
     return path
+
+
+SESSION = """
+import json, os, pathlib, socket, struct, sys, time
+
+session = socket.socket(fileno=socket.recv_fds(socket.socket(fileno=0), 1, 1)[1][0])
+session.sendall(b"+")
+size, = struct.unpack("!Q", session.recv(8))
+request = json.loads(session.recv(size, socket.MSG_WAITALL))
+os.dup2(os.open(request["output"], os.O_WRONLY | os.O_CREAT), 2)
+
+def tell(report):
+    told = json.dumps(report).encode()
+    session.sendall(struct.pack("!Q", len(told)) + told)
+"""
 
 
 def test_what_is_beyond_its_right_is_put_back_and_told(room: Room, tmp_path: Path) -> None:
@@ -231,7 +250,7 @@ def test_what_is_beyond_its_right_is_put_back_and_told(room: Room, tmp_path: Pat
             "(work / 'random.py').write_text('x = 1')\n"
             "(work / 'link.py').symlink_to('/etc/hostname')\n"
             "(work / 'experiment.py').write_text('lr = 3')\n"
-            "print(json.dumps({'reply': 'done'}))",
+            "tell({'reply': 'done'})",
         )
     )
     assert done.changed == ("experiment.py",)
@@ -250,7 +269,7 @@ def test_a_driver_that_dies_or_does_not_start_is_told(room: Room, tmp_path: Path
 def test_a_session_at_its_own_cap_keeps_what_it_changed(room: Room, tmp_path: Path, cap: str) -> None:
     refusal = bytes(answer_to(OverBudgetError("The token's own cap is $5.00.", cap=cap)).body).decode()
     change = "(pathlib.Path(request['folder']) / 'experiment.py').write_text('lr = 3')\n"
-    said = f"print(json.dumps({{'said': [{refusal!r}]}}))"
+    said = f"tell({{'said': [{refusal!r}]}})"
     if cap == "token":
         done = room.edit(python=script(tmp_path, change + said))
         assert done.changed == ("experiment.py",)
@@ -265,12 +284,12 @@ def test_a_session_at_its_own_cap_keeps_what_it_changed(room: Room, tmp_path: Pa
 def test_a_refused_token_waits_for_a_person(room: Room, tmp_path: Path) -> None:
     refusal = bytes(answer_to(TokenError("The token was revoked by an administrator.")).body).decode()
     with pytest.raises(ModelUnavailableError, match="revoked") as refused:
-        room.edit(python=script(tmp_path, f"print(json.dumps({{'said': [{refusal!r}]}}))"))
+        room.edit(python=script(tmp_path, f"tell({{'said': [{refusal!r}]}})"))
     assert refused.value.mendable
 
 
 def test_a_refusal_for_want_of_budget_is_not_hidden(room: Room, tmp_path: Path) -> None:
-    said = "print(json.dumps({'said': ['x urn:fumehood:problem:over-budget y']}))"
+    said = "tell({'said': ['x urn:fumehood:problem:over-budget y']})"
     with pytest.raises(OverBudgetError):
         room.edit(python=script(tmp_path, said))
 
@@ -324,7 +343,7 @@ def test_one_that_never_comes_is_no_edit(room: Room) -> None:
 
 
 def test_a_working_copy_with_paths_that_lead_out_is_refused() -> None:
-    coder = AiderCoder(Path(sys.executable), "http://127.0.0.1:9", SECRET, SystemClock())
+    coder = AiderCoder(AiderSessions(Path(sys.executable)), "http://127.0.0.1:9", SECRET, SystemClock())
     call = Call(
         claims=Claims(tenant=TenantId("t"), direction_id=DirectionId("d"), role="coder", model="offline"),
         system="",
