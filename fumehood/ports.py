@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Capability, Ended, Outcome, Running, Spec
@@ -218,6 +219,9 @@ class Ledger(Protocol):
 
     def balance(self, account: str) -> Balance:
         """Return the sum over an account: a direction, and the others that `ledger.accounts` names."""
+
+    def admission(self, claims: Claims, day: str) -> Admission | None:
+        """Return how it stands with what a token names; None where there is no such direction."""
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""

@@ -7,14 +7,13 @@ import threading
 from dataclasses import dataclass
 
 from fumehood.domain import caps, quota
+from fumehood.domain.admission import Admission
 from fumehood.domain.caps import Cap
-from fumehood.domain.direction import Direction
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_account, day_of
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_of
 from fumehood.domain.quota import Balance
 from fumehood.domain.step import StepState
-from fumehood.domain.tenant import PLATFORM
 from fumehood.domain.token import EXECUTION_ROLE, id_for_execution
 from fumehood.gateway.tokens import TokenError
 from fumehood.gateway.upstream import UpstreamError
@@ -53,9 +52,7 @@ class Accounts:
         """
         reservation = Reservation(call_id=call_id, claims=claims, usd=usd, tokens=tokens, day=day_of(self._clock.now()))
         with self._one_at_a_time, self._store.begin() as tx:
-            direction = _admitted(tx, claims)
-            _check_caps(tx, direction, reservation)
-            _check_quotas(tx, direction, reservation)
+            _check_caps(_admitted(tx, claims, reservation.day), reservation)
             tx.ledger.add(self._entry(reservation, "reserved", usd, tokens))
         return reservation
 
@@ -69,7 +66,7 @@ class Accounts:
     def check(self, claims: Claims) -> None:
         """Refuse a token that opens nothing any more, for what costs nothing."""
         with self._store.begin(write=False) as tx:
-            _admitted(tx, claims)
+            _admitted(tx, claims, day_of(self._clock.now()))
 
     def withdraw(self, call_id: str) -> None:
         """Give the money back for a call that was never sent, where it was set aside at all; asked again, no more."""
@@ -149,23 +146,29 @@ class Accounts:
         )
 
 
-def _admitted(tx: Transaction, claims: Claims) -> Direction:
-    """Return the direction that a token is for; refuse one whose work has ended, or that was taken back."""
-    found = tx.directions.find(id=claims.direction_id)
-    if not found:
+def _admitted(tx: Transaction, claims: Claims, day: str) -> Admission:
+    """Return how it stands with what a token is for; refuse one whose work has ended, or that was taken back."""
+    admission = tx.ledger.admission(claims, day)
+    if admission is None:
         raise TokenError("The token names a direction that does not exist.")
-    if found[0].is_final:
-        raise TokenError(f"The token's direction is {found[0].state}, so nothing more is asked for it.")
-    _check_switch(tx, found[0])
-    if claims.id and tx.revocations.find(id=claims.id):
+    if admission.direction_is_final:
+        raise TokenError(f"The token's direction is {admission.direction}, so nothing more is asked for it.")
+    if admission.is_killed:
+        # The step that asks is put back, and done again when work goes on.
+        told = "An administrator has stopped all work."
+        raise UpstreamError(told, status=503, kind="overloaded_error", retryable=True)
+    if admission.is_revoked:
         raise TokenError("The token was revoked by an administrator.")
-    if claims.experiment_id is not None:
-        _check_experiment(tx, claims)
-    if claims.step:
-        _check_step(tx, claims)
+    if claims.experiment_id is not None and admission.experiment is None:
+        raise TokenError("The token names an experiment that does not exist.")
+    if admission.experiment_is_final:
+        raise TokenError(f"The token's experiment is {admission.experiment}, so nothing more is asked for it.")
+    if claims.step and (admission.step is not StepState.CLAIMED or admission.fence != claims.fence):
+        # It was done, put back, or begun again: what this holder does is dropped.
+        raise TokenError("The token was for a step that is no longer in its holder's hands.")
     if claims.execution:
         _of_execution(tx, claims)
-    return found[0]
+    return admission
 
 
 def _of_execution(tx: Transaction, claims: Claims) -> Claims:
@@ -209,44 +212,19 @@ def _is_under_way(tx: Transaction, execution: Execution) -> bool:
     return execution.state is ExecutionState.LAUNCHED
 
 
-def _check_experiment(tx: Transaction, claims: Claims) -> None:
-    found = tx.experiments.find(id=claims.experiment_id)
-    if not found:
-        raise TokenError("The token names an experiment that does not exist.")
-    if found[0].is_final:
-        raise TokenError(f"The token's experiment is {found[0].state}, so nothing more is asked for it.")
-
-
-def _check_step(tx: Transaction, claims: Claims) -> None:
-    """Refuse a token whose step was done, put back, or begun again: what its holder does is dropped."""
-    found = tx.steps.find(id=claims.step)
-    if not found or found[0].state is not StepState.CLAIMED or found[0].fence != claims.fence:
-        raise TokenError("The token was for a step that is no longer in its holder's hands.")
-
-
-def _check_switch(tx: Transaction, direction: Direction) -> None:
-    """Refuse what an admin has stopped; the step that asks is put back, and done again when work goes on."""
-    if any(one.id in {PLATFORM, direction.tenant} for one in tx.switches.find(is_killed=True)):
-        raise UpstreamError(
-            "An administrator has stopped all work.", status=503, kind="overloaded_error", retryable=True
-        )
-
-
-def _check_caps(tx: Transaction, direction: Direction, asked: Reservation) -> None:
+def _check_caps(admission: Admission, asked: Reservation) -> None:
     claims = asked.claims
-    caps.check(Cap.CALL, direction.budget_usd_per_call, 0.0, asked.usd)
-    for cap, most, account in (
-        (Cap.TOKEN, claims.cap_usd, claims.id),
-        (Cap.EXPERIMENT, direction.budget_usd_per_experiment, claims.experiment_id),
-        (Cap.DIRECTION, direction.budget_usd, direction.id),
+    for cap, most, taken in (
+        (Cap.CALL, admission.budget_usd_per_call, 0.0),
+        (Cap.TOKEN, claims.cap_usd if claims.id else None, admission.token_usd),
+        (
+            Cap.EXPERIMENT,
+            admission.budget_usd_per_experiment if claims.experiment_id else None,
+            admission.experiment_usd,
+        ),
+        (Cap.DIRECTION, admission.budget_usd, admission.direction_usd),
     ):
-        if most is not None and account:
-            caps.check(cap, most, tx.ledger.balance(account).usd, asked.usd)
-
-
-def _check_quotas(tx: Transaction, direction: Direction, asked: Reservation) -> None:
-    tenants = tx.tenants.find(id=direction.tenant)
-    if tenants and tenants[0].quotas:
+        caps.check(cap, most, taken, asked.usd)
+    if admission.quotas:
         more = Balance(id=asked.call_id, usd=asked.usd, tokens=asked.tokens)
-        total, day = (tx.ledger.balance(key) for key in (direction.tenant, day_account(direction.tenant, asked.day)))
-        quota.check(tenants[0].quotas, total, day, more)
+        quota.check(admission.quotas, admission.total, admission.day, more)

@@ -28,7 +28,7 @@ from fumehood.errors import (
 from fumehood.gateway import chat
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
 from fumehood.gateway.request import MAX_BYTES
-from fumehood.gateway.upstream import UpstreamError
+from fumehood.gateway.upstream import Message, UpstreamError
 from fumehood.observe import traces
 
 T = TypeVar("T")
@@ -71,11 +71,14 @@ class _Doors:
     async def _messages(self, request: Request) -> Response:
         claims = self._desk.claims(_token(request))
         raw = await _body(request)
-        exchange = await self._in_thread(lambda: self._desk.open(claims, raw, traces.carried_by(request.headers)))
-        if not exchange.wants_stream:
-            return _Json(await self._in_thread(exchange.send))
-        relay = await self._in_thread(exchange.stream)
-        return _EventStream(relay, self._events)
+        parent = traces.carried_by(request.headers)
+
+        def answered() -> Message | Relay:
+            exchange = self._desk.open(claims, raw, parent)
+            return exchange.stream() if exchange.wants_stream else exchange.send()
+
+        answer = await self._in_thread(answered)
+        return _EventStream(answer, self._events) if isinstance(answer, Relay) else _Json(answer)
 
     async def count_tokens(self, request: Request) -> Response:
         try:
@@ -94,13 +97,15 @@ class _Doors:
     async def _chat(self, request: Request) -> Response:
         claims = self._desk.claims(_token(request))
         raw, parent, created = await _body(request), traces.carried_by(request.headers), int(self._desk.clock.now())
-        exchange = await self._in_thread(
-            lambda: self._desk.open(claims, json.dumps(chat.to_messages(raw)).encode(), parent)
-        )
-        if not exchange.wants_stream:
-            return _Json(chat.completion(await self._in_thread(exchange.send), created))
-        chunks = chat.Chunks(created, with_usage=chat.wants_usage(raw))
-        return _EventStream(await self._in_thread(lambda: exchange.stream(chunks.encode)), self._events)
+
+        def answered() -> Message | Relay:
+            exchange = self._desk.open(claims, json.dumps(chat.to_messages(raw)).encode(), parent)
+            if not exchange.wants_stream:
+                return chat.completion(exchange.send(), created)
+            return exchange.stream(chat.Chunks(created, with_usage=chat.wants_usage(raw)).encode)
+
+        answer = await self._in_thread(answered)
+        return _EventStream(answer, self._events) if isinstance(answer, Relay) else _Json(answer)
 
     async def models(self, request: Request) -> Response:
         try:

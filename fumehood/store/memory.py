@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from ulid import ULID
 
 from fumehood.domain import ledger
+from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import PRIORITY_S, Direction, Hold
 from fumehood.domain.execution import ExecutionState
@@ -21,7 +22,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
-from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -118,7 +119,7 @@ class MemoryTransaction:
         self.audit: Audit = MemoryAudit(work.audit)
         self.steps: Steps = (steps := MemorySteps(work))
         self.events: Events = MemoryEvents(work.events)
-        self.ledger: Ledger = MemoryLedger(work.ledger, work.balances)
+        self.ledger: Ledger = MemoryLedger(work, self)
         self.workers: Workers = MemoryWorkers(work.workers, plain.WORKER, None)
         self._work, self._steps = work, steps
 
@@ -427,9 +428,10 @@ class MemoryAudit:
 class MemoryLedger:
     """What was spent."""
 
-    def __init__(self, entries: list[LedgerEntry], balances: dict[str, Balance]) -> None:
-        self._entries = entries
-        self._balances = balances
+    def __init__(self, work: _Tables, tx: MemoryTransaction) -> None:
+        self._entries = work.ledger
+        self._balances = work.balances
+        self._tx = tx
 
     def add(self, entry: LedgerEntry) -> None:
         """Add a line, and count it in its accounts; `ConflictError` when its id is there already."""
@@ -457,6 +459,36 @@ class MemoryLedger:
     def balance(self, account: str) -> Balance:
         """Return the sum over an account."""
         return self._balances.get(account) or Balance(id=account)
+
+    def admission(self, claims: Claims, day: str) -> Admission | None:
+        """Return how it stands with what a token names; None where there is no such direction."""
+        tx = self._tx
+        directions = tx.directions.find(id=claims.direction_id)
+        if not directions:
+            return None
+        direction = directions[0]
+        step = next(iter(tx.steps.find(id=claims.step)), None)
+        tenant = next(iter(tx.tenants.find(id=direction.tenant)), None)
+        sums = (self.balance(key) for key in (direction.tenant, ledger.day_account(direction.tenant, day)))
+        total, of_day = (Balance(id=one.id, usd=one.usd, tokens=one.tokens) for one in sums)
+        return Admission(
+            tenant=direction.tenant,
+            direction=direction.state,
+            budget_usd=direction.budget_usd,
+            budget_usd_per_experiment=direction.budget_usd_per_experiment,
+            budget_usd_per_call=direction.budget_usd_per_call,
+            is_killed=any(one.id in {PLATFORM, direction.tenant} for one in tx.switches.find(is_killed=True)),
+            is_revoked=bool(tx.revocations.find(id=claims.id)),
+            experiment=next((one.state for one in tx.experiments.find(id=claims.experiment_id or "")), None),
+            step=step.state if step else None,
+            fence=step.fence if step else None,
+            quotas=tenant.quotas if tenant else {},
+            token_usd=self.balance(claims.id).usd,
+            experiment_usd=self.balance(claims.experiment_id or "").usd,
+            direction_usd=self.balance(direction.id).usd,
+            total=total,
+            day=of_day,
+        )
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""

@@ -12,12 +12,14 @@ from typing import Any, Final, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
-from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.ids import TenantId
+from fumehood.domain.ledger import LedgerEntry, ModelCall, day_account
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -109,6 +111,17 @@ FEEDBACK: Final = Shape(Feedback, "comment")
 AUDIT: Final = Shape(AuditEntry, "audit entry")
 OUTPUT: Final = Shape(Output, "piece of output", end=lambda one: one.end)
 WORKER: Final = Shape(Worker, "worker")
+
+
+_ADMISSION: Final = TypeAdapter(Admission)
+
+
+def admission(row: Mapping[str, Any], day: str) -> Admission:
+    """Return what a row of the question for a token's admission says."""
+    said, tenant = {**row, "quotas": row["quotas"] or {}}, TenantId(row["tenant"])
+    for name, account in (("total", str(tenant)), ("day", day_account(tenant, day))):
+        said[name] = {"id": account, "usd": said.pop(f"{name}_usd"), "tokens": said.pop(f"{name}_tokens")}
+    return _ADMISSION.validate_python(said)
 
 
 class Alone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     Table,
+    UniqueConstraint,
     and_,
     delete,
     exists,
@@ -25,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from fumehood.domain import ledger
+from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import LEAST_PRIORITY, MOST_PRIORITY, PRIORITY_S, Direction, Hold
 from fumehood.domain.execution import ExecutionState
@@ -33,7 +36,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
-from fumehood.domain.ledger import LedgerEntry, ModelCall
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -126,18 +129,19 @@ class _Reading(Generic[T]):
 
     def get(self, key: str) -> T:
         """Return the value; `NotFoundError` when there is none."""
-        query = statements.found(self._table, ("id",))
-        row = self._connection.execute(query, {"id": key}).mappings().one_or_none()
-        if row is None:
+        query = statements.found(self._table, self._dialect, ("id",))
+        rows = query.rows(self._connection, {"id": key})
+        if not rows:
             raise NotFoundError(f"There is no {self._shape.noun} {key}.")
-        return self._shape.value(row)  # type: ignore[arg-type]  # keyed by column names
+        return self._shape.value(rows[0])
 
     def find(self, **equal: object) -> tuple[T, ...]:
         """Return the values whose columns equal these, in the order they were first saved."""
         wanted = self._shape.wanted(equal)
         given = {name: value for name, value in wanted.items() if value is not None}
-        query = statements.found(self._table, tuple(given), tuple(wanted.keys() - given.keys()))
-        return tuple(self._shape.value(row) for row in self._connection.execute(query, given).mappings())  # type: ignore[arg-type]
+        absent = tuple(name for name in wanted if name not in given)
+        query = statements.found(self._table, self._dialect, tuple(given), absent)
+        return tuple(self._shape.value(row) for row in query.rows(self._connection, given))
 
     def page(self, after: str | None, limit: int, **equal: object) -> tuple[T, ...]:
         """Return at most `limit` of what `find` returns, from the one that follows the id `after`."""
@@ -166,8 +170,8 @@ class _Reading(Generic[T]):
     @contextmanager
     def _kept(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[None]:
         # All of them or none, and what fails takes nothing else of the transaction with it. So it is without more ado
-        # for one row in SQLite, where a statement that fails leaves no trace.
-        is_whole = self._dialect == "sqlite" and len(rows) == 1
+        # for one row in SQLite, where a statement that fails leaves no trace, and for rows that clash with no other.
+        is_whole = (self._dialect == "sqlite" and len(rows) == 1) or _stands_alone(self._table)
         try:
             with nullcontext() if is_whole else self._connection.begin_nested():
                 yield
@@ -176,6 +180,14 @@ class _Reading(Generic[T]):
             raise ConflictError(
                 f"The {self._shape.noun} {ids} is there already, or belongs to a direction that is not."
             ) from error
+
+
+@functools.cache
+def _stands_alone(table: Table) -> bool:
+    """Whether a row of the table needs none of another, and is told apart by its id alone."""
+    said = [one for one in table.constraints if isinstance(one, UniqueConstraint)]
+    told_apart = {column for column in table.columns if column.unique}.union(*(one.columns for one in said))
+    return told_apart == {table.c.id} and not any(one.unique for one in table.indexes) and not table.foreign_keys
 
 
 class SqlCollection(_Reading[T]):
@@ -187,7 +199,7 @@ class SqlCollection(_Reading[T]):
         if not rows:
             return
         with self._kept(rows):
-            self._connection.execute(statements.saved(self._table, self._dialect, tuple(rows[0])), rows)
+            statements.saved(self._table, self._dialect, tuple(rows[0])).run(self._connection, *rows)
 
 
 class SqlRevocations(SqlCollection[Revocation]):
@@ -219,9 +231,11 @@ class SqlSteps(_Reading[Step]):
         if not rows:
             return 0
         with self._kept(rows):
-            return len(
-                self._connection.execute(statements.inserted_once(self._table, self._dialect, "key"), rows).all()
-            )
+            if len(rows) == 1:
+                once = statements.inserted_once(self._table, self._dialect, "key", tuple(rows[0]))
+                return len(once.run(self._connection, *rows).all())
+            many = statements.many_inserted_once(self._table, self._dialect, "key")
+            return len(self._connection.execute(many, rows).all())
 
     def claim(
         self,
@@ -415,12 +429,13 @@ class SqlLedger(_Reading[LedgerEntry]):
 
     def add(self, entry: LedgerEntry) -> None:
         """Add a line, and count it in its accounts; `ConflictError` when its id is there already."""
-        once = statements.inserted_once(self._table, self._dialect, "id")
-        if self._connection.execute(once, self._shape.row(entry)).one_or_none() is None:
+        row = self._shape.row(entry)
+        once = statements.inserted_once(self._table, self._dialect, "id", tuple(row))
+        if not once.rows(self._connection, row):
             raise ConflictError(f"The ledger entry {entry.id} is there already.")
         more = plain.BALANCE.row(ledger.plus(Balance(id=""), entry))
         query = statements.added(tables.BALANCES, self._dialect, tuple(more))
-        self._connection.execute(query, [more | {"id": account} for account in ledger.accounts(entry)])
+        query.run(self._connection, *(more | {"id": account} for account in ledger.accounts(entry)))
 
     def entry(self, key: str) -> LedgerEntry | None:
         """Return the line with this id, or None."""
@@ -443,6 +458,18 @@ class SqlLedger(_Reading[LedgerEntry]):
         """Return the sum over an account."""
         found = SqlCollection(self._connection, tables.BALANCES, plain.BALANCE).find(id=account)
         return found[0] if found else Balance(id=account)
+
+    def admission(self, claims: Claims, day: str) -> Admission | None:
+        """Return how it stands with what a token names; None where there is no such direction."""
+        named = {
+            "direction": claims.direction_id,
+            "experiment": claims.experiment_id or "",
+            "step": claims.step,
+            "token": claims.id,
+            "day": day,
+        }
+        found = statements.admission(self._dialect).rows(self._connection, named)
+        return plain.admission(found[0], day) if found else None
 
     def spent_usd(self, direction_id: DirectionId) -> float:
         """Return the sum over a direction, open reservations included."""

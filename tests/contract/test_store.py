@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fumehood.domain import ledger
+from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold, Reviewing
 from fumehood.domain.execution import (
@@ -44,7 +45,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount, Taking
 from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
-from fumehood.domain.ledger import LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -53,7 +54,7 @@ from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
 from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Part, Worker
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
-from fumehood.ports import Store
+from fumehood.ports import Store, Transaction
 from fumehood.queue.local import LocalQueue, wait_for_change
 from fumehood.store.clock import SystemClock
 from fumehood.store.memory import FixedClock, MemoryStore
@@ -940,12 +941,84 @@ class TestLedger:
             assert transaction.ledger.entry("evt_2") == other
             assert transaction.ledger.entry("evt_9") is None
 
+    def test_one_question_tells_all_that_a_token_names(self, store: AnyStore) -> None:
+        claims = Claims(
+            tenant=TenantId("ten_1"),
+            direction_id=DIR,
+            experiment_id=EXP,
+            role="coder",
+            model="m",
+            id="tok_1",
+            step=STEP.id,
+        )
+        bare = dataclasses.replace(claims, experiment_id=None, id="", step="")
+        with store.begin() as transaction:
+            unknown = dataclasses.replace(claims, direction_id=DirectionId("dir_none"))
+            assert transaction.ledger.admission(unknown, ENTRY.day) is None
+            nothing = Admission(
+                tenant=DIRECTION.tenant,
+                direction=DIRECTION.state,
+                budget_usd=DIRECTION.budget_usd,
+                budget_usd_per_experiment=DIRECTION.budget_usd_per_experiment,
+                budget_usd_per_call=DIRECTION.budget_usd_per_call,
+                total=Balance(id="ten_1"),
+                day=Balance(id=f"ten_1/{ENTRY.day}"),
+            )
+            assert transaction.ledger.admission(claims, ENTRY.day) == nothing
+            transaction.experiments.save(EXPERIMENT)
+            transaction.steps.add(STEP)
+            transaction.tenants.save(TENANT)
+            transaction.ledger.add(ENTRY)
+        sums = {"usd": ENTRY.usd, "tokens": ENTRY.tokens}
+        all_of_it = dataclasses.replace(
+            nothing,
+            experiment=EXPERIMENT.state,
+            step=STEP.state,
+            fence=STEP.fence,
+            quotas=TENANT.quotas,
+            token_usd=ENTRY.usd,
+            experiment_usd=ENTRY.usd,
+            direction_usd=ENTRY.usd,
+            total=Balance(id="ten_1", **sums),
+            day=Balance(id=f"ten_1/{ENTRY.day}", **sums),
+        )
+        with store.begin() as transaction:
+            assert transaction.ledger.admission(claims, ENTRY.day) == all_of_it
+            another_day = transaction.ledger.admission(bare, "2030-01-01")
+            assert another_day == dataclasses.replace(
+                all_of_it,
+                experiment=None,
+                step=None,
+                fence=None,
+                token_usd=0.0,
+                experiment_usd=0.0,
+                day=Balance(id="ten_1/2030-01-01"),
+            )
+            transaction.revocations.save(REVOCATION)
+            assert transaction.ledger.admission(claims, ENTRY.day) == dataclasses.replace(all_of_it, is_revoked=True)
+            assert transaction.ledger.admission(bare, "2030-01-01") == another_day
+
+    @pytest.mark.parametrize(("switch", "stops"), [(PLATFORM, True), ("ten_1", True), ("ten_2", False)])
+    def test_a_stop_of_the_tenant_or_of_all_is_told(self, store: AnyStore, switch: str, *, stops: bool) -> None:
+        claims = Claims(tenant=TenantId("ten_1"), direction_id=DIR, role="coder", model="m")
+        with store.begin() as transaction:
+            transaction.switches.save(dataclasses.replace(SWITCH, id=switch, is_killed=False))
+            assert not told(transaction, claims).is_killed
+            transaction.switches.save(dataclasses.replace(SWITCH, id=switch, is_killed=True))
+            assert told(transaction, claims).is_killed is stops
+
     def test_a_line_is_never_changed(self, store: AnyStore) -> None:
         with store.begin() as transaction:
             transaction.ledger.add(ENTRY)
             with pytest.raises(ConflictError):
                 transaction.ledger.add(dataclasses.replace(ENTRY, usd=0.0))
             assert transaction.ledger.entries(DIR) == (ENTRY,)
+
+
+def told(transaction: Transaction, claims: Claims) -> Admission:
+    admission = transaction.ledger.admission(claims, ENTRY.day)
+    assert admission is not None
+    return admission
 
 
 class TestAudit:
