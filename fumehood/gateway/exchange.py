@@ -7,7 +7,6 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +28,6 @@ from fumehood.ports import Artifacts, Clock, Store
 _OK, _DISCONNECTED, _BROKEN, _TIMED_OUT = 200, 499, 502, 504
 TRIES = 3
 """How often a call is sent of which no answer came that the provider may yet take money for."""
-_KEPT_AT_ONCE = 8
 _LOG = logging.getLogger("fumehood.gateway")
 
 Encode = Callable[[Event], bytes]
@@ -53,13 +51,10 @@ class Desk:
     models: Models
     accounts: Accounts = field(init=False)
     late: Late = field(init=False)
-    keeping: Executor = field(init=False)
-    """Keeps what was asked while a provider answers it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.store, self.clock))
         object.__setattr__(self, "late", Late())
-        object.__setattr__(self, "keeping", ThreadPoolExecutor(_KEPT_AT_ONCE, "keeping"))
 
     def claims(self, token: str) -> Claims:
         """Return what a token says; `TokenError` when it is none of ours, or has ended."""
@@ -124,7 +119,6 @@ class Exchange:
         self._facts = facts
         self._reservation = reservation
         self._asked = asked
-        self._kept = desk.keeping.submit(self._keep_asked)
         self._body = body
         self._parent = parent
         self._started = desk.clock.now()
@@ -249,16 +243,6 @@ class Exchange:
             first = tx.steps.find(direction_id=self._reservation.claims.direction_id, name="begin")
         return "".join(traces.carried_by(step.payload) for step in first)
 
-    def _keep_asked(self) -> str:
-        return self._desk.artifacts.put(_clean(self._asked))
-
-    def _request(self) -> str:
-        try:
-            return self._kept.result()
-        except AWAY:
-            # They may be back, as when this is tried again.
-            return self._keep_asked()
-
     def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float) -> ModelCall:
         claims = self._reservation.claims
         kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
@@ -270,7 +254,7 @@ class Exchange:
             model=claims.model,
             upstream=self._upstream.name,
             claims=json.dumps(kept, sort_keys=True),
-            request=self._request(),
+            request=self._desk.artifacts.put(_clean(self._asked)),
             reply=self._desk.artifacts.put(_clean(reply)) if reply else "",
             status=status,
             usage=usage,
