@@ -70,7 +70,10 @@ class Sandbox(Protocol):
         """Leave nothing of it: processes, mounts, volumes, cgroups, state. Idempotent."""
 
     def reap(self, older_than_s: float = 0.0, keep: Sequence[str] = ()) -> tuple[str, ...]:
-        """Remove what belongs to this installation and is not in `keep`; return the names removed."""
+        """Remove what belongs to this installation and is not in `keep`; return the names removed.
+
+        What is younger than `older_than_s` stays, but for what no row stands for and whose launching process is dead.
+        """
 
     def traces(self) -> Mapping[str, tuple[str, ...]]:
         """Return what is on this machine of each execution of this installation: `state`, `mount`, `container` ..."""

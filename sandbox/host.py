@@ -241,7 +241,8 @@ class HostSandbox(ABC):
         """Remove what belongs to this installation and is not in `keep`."""
         removed, found = [], self._traces()
         for name in traces.kinds(found):
-            if name in keep or (older_than_s and traces.age_s(found, name) < older_than_s):
+            is_young = older_than_s > 0 and traces.age_s(found, name) < older_than_s
+            if name in keep or (is_young and not self._record(name).is_forsaken()):
                 continue
             # One that cannot be removed must not keep the others; the next round tries it again.
             with suppress(OSError, FumehoodError):

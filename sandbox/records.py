@@ -180,6 +180,10 @@ class Record:
         holder = (self.read("spec.json") or {}).get("holder", {})
         return bool(holder) and _started(holder["pid"]) == holder["since"]
 
+    def is_forsaken(self) -> bool:
+        """Tell whether nobody will ever ask for it: no row stands for it, and the process that launched it is dead."""
+        return bool((self.read("spec.json") or {}).get("holder")) and not self.has_row and not self.is_held()
+
     def is_supervised(self, by: str = "shim") -> bool:
         """Tell whether its shim, or another process of its own, lives: the kernel gives up a dead one's lock."""
         try:

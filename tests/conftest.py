@@ -22,13 +22,21 @@ OURS = Settings()
 PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "AWS_", "DEEPSEEK_", "GOOGLE_", "OPENAI_", "OPENROUTER_")
 DOCKERD_LOG = os.environ.get("DOCKERD_OF_TESTS", "")
 """Where the engine writes that `scripts/with_docker` started for these tests alone; empty where it is somebody's."""
-ESCAPE = Path(__file__).parent / "escape"
+ESCAPE, E2E = Path(__file__).parent / "escape", Path(__file__).parent / "e2e"
 
 
+SHARED = {"demo", "house"}
+"""Dear to make, and who uses them looks at what others leave there: one process has all their tests."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ESCAPE):
             item.add_marker("escape")
+        # Of tests that are spread by groups, those of a file stay together too.
+        shares = SHARED.intersection(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("demo" if shares and E2E in item.path.parents else item.path.name))
 
 
 @pytest.fixture(scope="session", autouse=True)

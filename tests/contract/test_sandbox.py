@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fumehood.domain.execution import Running, Verdict
+from fumehood.domain.execution import Running, Spec, Verdict
 from fumehood.errors import (
     BadInputError,
     ConflictError,
@@ -659,8 +659,7 @@ def test_another_process_sees_the_same(bench: Bench) -> None:
         bench.sandbox.inspect(name)
 
 
-def test_it_outlives_whoever_launched_it(bench: Bench) -> None:
-    spec = bench.spec("sh", "-c", "sleep 0.5; echo still here")
+def launched_by_one_who_died(bench: Bench, spec: Spec) -> None:
     program = f"""
 import os, sys
 from pathlib import Path
@@ -672,11 +671,27 @@ os._exit(9)
     program = program.replace("<Kind.RUN: 'run'>", "Kind.RUN")
     done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], capture_output=True)
     assert done.returncode == 9, done.stderr
+
+
+def test_it_outlives_whoever_launched_it(bench: Bench) -> None:
+    spec = bench.spec("sh", "-c", "sleep 0.5; echo still here")
+    launched_by_one_who_died(bench, spec)
     assert isinstance(bench.sandbox.inspect(spec.name), Running)
     assert spec.name not in bench.sandbox.held()
     bench.sandbox.launch(spec)
     assert bench.wait(spec.name).verdict == Verdict.SUCCEEDED
     assert bench.sandbox.follow(spec.name) == b"still here\n"
+
+
+def test_the_young_are_spared_unless_nobody_will_ask_for_them(bench: Bench) -> None:
+    nobodys = bench.spec("sleep", "30")
+    of_a_row = replace(bench.spec("sleep", "30"), labels={"execution": "exec_1"})
+    for spec in (nobodys, of_a_row):
+        launched_by_one_who_died(bench, spec)
+    assert bench.sandbox.reap(older_than_s=3600, keep=[nobodys.name]) == ()
+    assert bench.sandbox.reap(older_than_s=3600) == (nobodys.name,)
+    assert nobodys.name not in str(bench.left(bench.state_dir))
+    assert isinstance(bench.sandbox.inspect(of_a_row.name), Running)
 
 
 def test_an_interrupted_launch_is_lost_or_done_again(bench: Bench) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sandbox import cgroups
+from tests.fakes.quick import write_quick_template
 
 COMMAND = (sys.executable, "-m", "fumehood")
 OFFLINE = ("--profile", "tiny", "--model", "offline", "--sandbox", "local")
@@ -147,6 +148,17 @@ def small_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = settings.replace(shipped, smaller)
     (made / "template.toml").write_text(settings)
     return made
+
+
+@pytest.fixture(scope="session")
+def slow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A template whose executions last some seconds in which the processor is free for others."""
+    return write_quick_template(tmp_path_factory.mktemp("slow"), lasts_s=3.0)
+
+
+def again(house: House, folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    done = house.call("replay", str(folder), *options, "--json")
+    return done.returncode, json.loads(done.stdout)
 
 
 def substance(out: Path) -> dict[str, Any]:

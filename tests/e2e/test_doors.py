@@ -28,11 +28,12 @@ from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore
 from tests.conftest import free_port
 from tests.e2e.conftest import House
+from tests.fakes.quick import NAME as QUICK
 
 pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex, pytest.mark.redis]
 KEY = "a key for the doors"
 UNKNOWN = "dir_" + "0" * 26
-ASKED = {"template": "2d_diffusion", "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
+ASKED = {"template": QUICK, "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
 WORKERS = ("write", "run", "watch")
 ANSWERS_WITHIN_S = 2.0
 REDIS_AWAY_S = 3.0
@@ -185,8 +186,8 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def doors(make_house: Any, small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    house = make_house("doors", FUMEHOOD_TEMPLATES_DIR=str(small_template.parent))
+def doors(make_house: Any, slow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    house = make_house("doors", FUMEHOOD_TEMPLATES_DIR=str(slow_template.parent))
     made = Doors(house, tmp_path_factory.mktemp("logs"))
     try:
         # All at once and Redis last: each waits for what it needs.

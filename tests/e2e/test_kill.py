@@ -18,7 +18,7 @@ from worker import worlds
 
 pytestmark = [pytest.mark.kill, pytest.mark.local, pytest.mark.latex]
 MOMENTS = 10
-LONGEST_S = 12.0
+SHORTEST_S, LONGEST_S = 1.0, 5.0
 
 
 def measured(house: House) -> dict[str, str]:
@@ -35,17 +35,17 @@ def measured(house: House) -> dict[str, str]:
 
 
 def test_a_direction_killed_at_ten_moments_ends_as_if_nothing_had_happened(
-    make_house: Any, small_template: Path, tmp_path: Path
+    make_house: Any, slow_template: Path, tmp_path: Path
 ) -> None:
     house: House = make_house("killed")
     out = tmp_path / "out"
-    asked = ("--template", str(small_template), *OFFLINE, "--ideas", "1", "--runs", "2")
+    asked = ("--template", str(slow_template), *OFFLINE, "--ideas", "1", "--runs", "1")
     arguments = ("run", *asked, "--out", str(out), "--resume")
     moments = random.Random(11)
     seen: dict[str, str] = {}
     for _ in range(MOMENTS):
         process = house.start(*arguments)
-        time.sleep(moments.uniform(2.0, LONGEST_S))
+        time.sleep(moments.uniform(SHORTEST_S, LONGEST_S))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -17,7 +17,7 @@ import pytest
 from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.models import Models
 from tests.conftest import free_port
-from tests.e2e.conftest import House, substance
+from tests.e2e.conftest import House, again, substance
 from tests.e2e.test_demo import SECTIONS, text_of
 from tests.fakes import provider as fake
 from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, Reply, serving
@@ -210,6 +210,15 @@ def test_no_key_is_in_a_log_a_row_a_file_of_a_run_or_an_environment(written: Wri
         assert [word for word in SECRETS if word.encode() in data] == [], path
     assert written.watch.sandboxes > 0
     assert written.watch.met == set()
+
+
+def test_it_comes_to_the_same_again_without_the_provider(written: Written, small_template: Path) -> None:
+    asked = len(written.provider.asked)
+    status, told = again(written.house, written.out, "--template", str(small_template))
+    assert (status, told["different"]) == (0, []), told
+    assert any("/run_1.py (SHA-256" in one for one in told["same"])
+    assert any("/latex/main.tex" in one for one in told["same"])
+    assert len(written.provider.asked) == asked
 
 
 def failed(told: subprocess.CompletedProcess[str]) -> str:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Demo, House
-from tests.fakes.provider import KEY, Provider, serving
-from tests.fakes.researcher import Researcher
+from tests.e2e.conftest import OFFLINE, Demo, House, again
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
-MODEL = "claude-sonnet-4-6"
-
-
-def again(house: House, folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    done = house.call("replay", str(folder), *options, "--json")
-    return done.returncode, json.loads(done.stdout)
 
 
 def test_a_direction_of_the_offline_model_comes_to_the_same(
@@ -41,36 +32,17 @@ def test_a_direction_of_the_offline_model_comes_to_the_same(
     assert not list((house.state / "replays").iterdir())
 
 
-def test_an_experiment_alone_is_told_of_alone(demo: Demo, house: House, small_template: Path) -> None:
-    done = house.call("replay", str(demo.experiments[0]), "--template", str(small_template))
+def test_an_experiment_alone_is_told_of_alone(make_house: Any, slow_template: Path, tmp_path: Path) -> None:
+    house: House = make_house("alone")
+    given, out = ("--template", str(slow_template)), tmp_path / "out"
+    done = house.call("run", *given, *OFFLINE, "--ideas", "1", "--runs", "1", "--out", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    [experiment] = (out / "experiments").iterdir()
+    done = house.call("replay", str(experiment), *given)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("same ")]
     assert lines
-    assert all(line.split()[1].startswith(f"{demo.experiments[0].name}/") for line in lines)
-
-
-@pytest.fixture(scope="module")
-def written(make_house: Any, small_template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[House, Path]:
-    """A direction that a provider's model wrote; nobody answers for the provider afterwards."""
-    provider = Provider(Researcher())
-    out = tmp_path_factory.mktemp("replay") / "out"
-    with serving(provider.app) as url:
-        house: House = make_house("replayed", FUMEHOOD_ANTHROPIC_BASE_URL=url)
-        house.call("keys", "set", "anthropic", said=f"{KEY}\n")
-        asked = ("--template", str(small_template), "--profile", "tiny", "--sandbox", "local", "--model", MODEL)
-        done = house.call("run", *asked, "--ideas", "1", "--runs", "1", "--out", str(out))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return house, out
-
-
-def test_a_direction_of_a_provider_comes_to_the_same_without_it(
-    written: tuple[House, Path], small_template: Path
-) -> None:
-    house, out = written
-    status, told = again(house, out, "--template", str(small_template))
-    assert (status, told["different"]) == (0, []), told
-    assert any("/run_1.py (SHA-256" in one for one in told["same"])
-    assert any("/latex/main.tex" in one for one in told["same"])
+    assert all(line.split()[1].startswith(f"{experiment.name}/") for line in lines)
 
 
 def test_a_folder_that_cannot_be_repeated_is_refused_with_a_sentence(

@@ -17,10 +17,11 @@ import pytest
 from fumehood.artifacts.signing import CURSOR_FILE
 from tests.conftest import free_port
 from tests.e2e.conftest import COMMAND, House
+from tests.fakes.quick import NAME as QUICK
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
-ASKED = {"template": "2d_diffusion", "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
-SUBMIT = ("submit", "--template", "2d_diffusion", "--profile", "tiny", "--ideas", "1", "--runs", "1")
+ASKED = {"template": QUICK, "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1}
+SUBMIT = ("submit", "--template", QUICK, "--profile", "tiny", "--ideas", "1", "--runs", "1")
 PARTS = ("gateway", "write", "run", "watch", "api")
 STARTS_WITHIN_S = 90.0
 STOPS_WITHIN_S = 20.0
@@ -106,8 +107,8 @@ class Serving:
 
 
 @pytest.fixture
-def served(make_house: Any, small_template: Path) -> House:
-    made: House = make_house("served", FUMEHOOD_TEMPLATES_DIR=str(small_template.parent))
+def served(make_house: Any, slow_template: Path) -> House:
+    made: House = make_house("served", FUMEHOOD_TEMPLATES_DIR=str(slow_template.parent))
     return made
 
 

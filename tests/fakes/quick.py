@@ -20,7 +20,7 @@ hypothesis = "A smaller scale lowers the error."
 metric = "error"
 direction = "lower"
 changes = ["scale"]
-queries = ["learning rate scale"]
+queries = ["circles at half their scale"]
 
 [[ideas.runs]]
 title = "Half the scale"
@@ -40,7 +40,8 @@ SCALE = 0.5
 '''
 
 
-def write_quick_template(shipped: Path) -> str:
-    """Write it into a folder of templates, and return its name."""
-    write_template(shipped / NAME, {**TINY, "offline.toml": PLAYBOOK})
-    return NAME
+def write_quick_template(shipped: Path, *, lasts_s: float = 0.0) -> Path:
+    """Write it into a folder of templates, and return its own; its experiment sleeps for so long before it ends."""
+    sleep = f"import time\n\ntime.sleep({lasts_s})\n" if lasts_s else ""
+    program = TINY["experiment.py"].replace("values = [", f"{sleep}values = [", 1)
+    return write_template(shipped / NAME, {**TINY, "experiment.py": program, "offline.toml": PLAYBOOK})
