@@ -87,6 +87,27 @@ def gateway(
     _keep(told, results, "gateway", gateway_figures.table(told), as_json=as_json)
 
 
+@app.command("statistics")
+def statistics(
+    directions: Annotated[int, typer.Option("--directions", "-n", min=2, help="How many, for each row.")] = 1000,
+    pairs: Annotated[int, typer.Option(min=2, help="How many runs whose effect differs between data sets.")] = 4000,
+    quiet: Annotated[int, typer.Option(min=1, help="How many directions without any effect.")] = 20,
+    planted: Annotated[int, typer.Option(min=1, help="How many directions with one effect to find.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 1,
+    results: Annotated[
+        Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
+    ] = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Measure how often the confirmation's rule is wrong, and what it finds, on simulated directions."""
+    from fumehood.cli import statistics_figures
+
+    told = statistics_figures.measure(
+        directions=directions, pairs=pairs, quiet=quiet, planted=planted, seed=seed, say=_say
+    )
+    _keep(told, results, "statistics", statistics_figures.table(told), as_json=as_json)
+
+
 def _keep(told: dict[str, Any], results: Path, name: str, lines: Iterable[str], *, as_json: bool) -> None:
     """Write a measurement down and print it."""
     place = results / f"{name}-{time.strftime('%Y-%m-%d')}.json"

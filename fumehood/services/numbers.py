@@ -17,6 +17,7 @@ from typing import Any, cast
 from fumehood.domain.template import Metric
 from fumehood.errors import NotFoundError
 from fumehood.services import statistics
+from fumehood.services.estimates import Way
 
 Record = Mapping[str, Any]
 DERIVED = ("difference", "change", "relative_percent", "relative_change")
@@ -80,12 +81,12 @@ def resolve(
     return _number(entry.get(rest[-1]) if rest else None, pointer)
 
 
-def direction_of(name: str, record: Record, metrics: Mapping[str, Metric]) -> statistics.Way | None:
+def direction_of(name: str, record: Record, metrics: Mapping[str, Metric]) -> Way | None:
     """Return where better lies for a metric, by its template or else by its record."""
     if name in metrics:
         return metrics[name].direction
     found = record["metrics"][name].get("direction")
-    return cast(statistics.Way, found) if found in {"lower", "higher"} else None
+    return cast(Way, found) if found in {"lower", "higher"} else None
 
 
 def contrast_of(

@@ -6,18 +6,25 @@ import math
 import statistics as stats
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import NamedTuple
 
+from fumehood.domain.confirmation import Reason, not_comparable
 from fumehood.domain.experiment import ExperimentOutcome
+from fumehood.services import estimates
+from fumehood.services.estimates import NOTHING, Part, Transform, Way
 
 PROMISING = "promising"
 NOT_SHOWN = "not shown"
 LEVEL = 0.05
-_NOTHING = 1e-100
-"""Below this a spread is none: dividing by it would leave the range of numbers."""
-SCREEN_ONLY = "not_comparable: screen_only"
 
-Way = Literal["lower", "higher"]
+
+class Scales(NamedTuple):
+    """How far the baseline's seeds scatter, on each data set."""
+
+    values: Mapping[str, float]
+    """Standard deviation over seeds of the metric as it is compared, never below its resolution."""
+    left_out: Mapping[str, str]
+    """Data sets that give no scale and so leave every contrast, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +82,36 @@ def difference(
     )
 
 
+def scales(base: Mapping[str, Sequence[float]], *, resolution: float = 0.0, transform: Transform = "none") -> Scales:
+    """Return the baseline's spread per data set, which the differences are divided by.
+
+    Args:
+        base: Data set to values, one a seed.
+        resolution: A floor, in the unit that values are compared in.
+        transform: What is done to the values first.
+    """
+    found: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    for name, raw in base.items():
+        values = estimates.transformed(raw, transform)
+        if values is None:
+            left_out[name] = "its values are not all positive, so that the declared logarithm does not exist"
+        elif len(values) < 2:
+            left_out[name] = "the baseline has fewer than two seeds"
+        elif (spread := stats.stdev(values)) <= NOTHING:
+            left_out[name] = "the baseline does not vary over seeds"
+        else:
+            found[name] = max(spread, resolution)
+    return Scales(found, left_out)
+
+
 def contrast(
     base: Mapping[str, Sequence[float]],
     run: Mapping[str, Sequence[float]],
     *,
     direction: Way | None,
     resolution: float = 0.0,
-    transform: Literal["none", "log"] = "none",
+    transform: Transform = "none",
 ) -> Contrast | None:
     """Compare a run with the baseline from their values per seed; None when nothing can be compared.
 
@@ -90,44 +120,54 @@ def contrast(
     """
     if direction is None:
         return None
-    sign = 1.0 if direction == "higher" else -1.0
-    parts: dict[str, float] = {}
-    left_out: dict[str, str] = {}
-    variances: list[tuple[float, int]] = []
-    sizes: list[int] = []
+    scale, left_out = scales(base, resolution=resolution, transform=transform)
+    left_out = dict(left_out)
+    parts: dict[str, Part] = {}
+    fewest = None
     complete = True
     for name, raw_base in base.items():
         if name not in run or not run[name]:
             left_out[name], complete = "the run has no result on it", False
             continue
-        ours, theirs = _transformed(run[name], transform), _transformed(raw_base, transform)
+        ours, theirs = (estimates.transformed(raw, transform) for raw in (run[name], raw_base))
         if ours is None or theirs is None:
             left_out[name] = "its values are not all positive, so that the declared logarithm does not exist"
+        if ours is None or theirs is None or name not in scale:
             continue
-        if len(theirs) < 2:
-            left_out[name] = "the baseline has fewer than two seeds"
-            continue
-        spread = stats.stdev(theirs)
-        if spread <= _NOTHING:
-            left_out[name] = "the baseline does not vary over seeds"
-            continue
-        scale = max(spread, resolution)
-        parts[name] = sign * (stats.fmean(ours) - stats.fmean(theirs)) / scale
-        sizes.append(len(ours))
-        if len(ours) > 1:
-            variances.append(((stats.stdev(ours) / scale) ** 2 / len(ours), len(ours) - 1))
-        variances.append(((spread / scale) ** 2 / len(theirs), len(theirs) - 1))
-    if not parts:
+        parts[name] = estimates.standardised(estimates.sample(ours), estimates.sample(theirs), scale[name], direction)
+        fewest = min(len(ours), fewest or len(ours))
+    if fewest is None:
         return None
-    value = stats.fmean(parts.values())
-    se = df = p = None
-    total = sum(variance for variance, _ in variances)
-    if min(sizes) > 1 and total > 0:
-        se = math.sqrt(total) / len(parts)
-        welch = 1 / sum((variance / total) ** 2 / degrees for variance, degrees in variances)
-        df = min(welch, float(min(sizes) - 1))
-        p = _two_sided(abs(value) / se, df)
-    return Contrast(value=value, se=se, df=df, p=p, datasets=parts, left_out=left_out, complete=complete)
+    value = stats.fmean(part.difference for part in parts.values())
+    found = estimates.estimate(list(parts.values()), fewest - 1) if fewest > 1 else None
+    return Contrast(
+        value=value,
+        se=found.se if found else None,
+        df=found.df if found else None,
+        p=found.p if found else None,
+        datasets={name: part.difference for name, part in parts.items()},
+        left_out=left_out,
+        complete=complete,
+    )
+
+
+def select(contrasts: Sequence[Contrast | None], gate: float | None = None) -> int | None:
+    """Return the place of the run to confirm: the one with the largest contrast; None when none is worth it.
+
+    Its contrast is the best of several and so biased: nothing from the screen is ever called better.
+
+    Args:
+        contrasts: One a run; a run that lacks a data set is passed over.
+        gate: How many standard errors the largest contrast must pass, where idle runs are to be spared.
+    """
+    whole = {place: one for place, one in enumerate(contrasts) if one is not None and one.complete}
+    if not whole:
+        return None
+    best = max(whole, key=lambda place: whole[place].value)
+    found = whole[best]
+    if gate is not None and (found.se is None or found.value <= gate * found.se):
+        return None
+    return best
 
 
 def label(result: Contrast | None) -> str:
@@ -139,17 +179,4 @@ def label(result: Contrast | None) -> str:
 
 def conclude(*, measured: int) -> tuple[str, ExperimentOutcome]:
     """Return label and outcome of an experiment whose profile does not confirm."""
-    return (SCREEN_ONLY if measured else "not_comparable: missing_cells"), ExperimentOutcome.INCONCLUSIVE
-
-
-def _transformed(values: Sequence[float], transform: str) -> list[float] | None:
-    if transform != "log":
-        return list(values)
-    return [math.log(value) for value in values] if all(value > 0 for value in values) else None
-
-
-def _two_sided(t: float, df: float) -> float:
-    # The distribution function alone: importing scipy.stats for its t would take seconds.
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(df, -abs(t)))
+    return not_comparable(Reason.SCREEN_ONLY if measured else Reason.MISSING_CELLS), ExperimentOutcome.INCONCLUSIVE
