@@ -19,7 +19,7 @@ from fumehood.services import verification
 from fumehood.services.numbers import rounded
 from tests.e2e.conftest import Demo, House
 
-pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
+pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 SECTIONS = ("Introduction", "Related Work", "Background", "Method", "Experimental Setup", "Results", "Conclusion")
 
 

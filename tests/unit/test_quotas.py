@@ -427,11 +427,11 @@ class TestLeases:
         assert lab.executions(id=other.id)[0].state is ExecutionState.REMOVED
         assert balance(lab).gpus == 0
 
-    @pytest.mark.parametrize(("weights", "shares"), [((1.0, 1.0), (15, 15)), ((2.0, 1.0), (20, 10))])
+    @pytest.mark.parametrize(("weights", "shares"), [((1.0, 1.0), (9, 9)), ((2.0, 1.0), (12, 6))])
     def test_tenants_get_their_share_of_one_gpu(
         self, make_lab: Make, weights: tuple[float, float], shares: tuple[int, int]
     ) -> None:
-        """One tenant asks for thirty at once, before the other asks at all; each runs for ten seconds.
+        """One tenant asks for eighteen at once, before the other asks at all; each runs for ten seconds.
 
         The first has worked here for long, which is not held against it.
         """
@@ -445,9 +445,9 @@ class TestLeases:
             for tenant, weight in zip(both, weights, strict=True):
                 tx.tenants.save(Tenant(id=tenant, name=tenant, weight=weight))
             tx.ledger.add(yesterday)
-        waiting = [want(lab, tenant, gpus=1) for tenant in both for _ in range(30)]
+        waiting = [want(lab, tenant, gpus=1) for tenant in both for _ in range(18)]
         served: list[TenantId] = []
-        for _ in range(30):
+        for _ in range(18):
             (turn,) = [one for one in waiting if reserve(lab, one, ("0",)) == ("0",)]
             waiting.remove(turn)
             with lab.store.begin(write=False) as tx:
