@@ -50,7 +50,7 @@ soak: ## Run 1,000 short executions on each adapter and 200 kills under directio
 bench: setup ## Measure what a sandbox, a submit and the gateway cost, the first beside bare `docker run`.
 	@scripts/setup test
 	scripts/with_docker .venv/bin/fumehood bench overhead
-	.venv/bin/fumehood bench queue && .venv/bin/fumehood bench gateway
+	.venv/bin/fumehood bench queue && .venv/bin/fumehood bench gateway && .venv/bin/fumehood bench gateway --database postgresql
 
 images: setup ## Build the Docker images of executions, from debootstrap or from BASE=image; needs root and Docker.
 	.venv/bin/python -m sandbox.image $(if $(BASE),--base $(BASE))

@@ -73,7 +73,7 @@ def queue(
 def gateway(
     turns: Annotated[int, typer.Option("--turns", "-n", min=3, help="How many calls are timed one by one.")] = 200,
     streams: Annotated[int, typer.Option(min=1, max=240, help="How many streams are read at once.")] = 100,
-    database: Annotated[str, typer.Option(help="postgresql or sqlite.")] = "postgresql",
+    database: Annotated[str, typer.Option(help="sqlite, as for one machine, or postgresql.")] = "sqlite",
     results: Annotated[
         Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
     ] = RESULTS,
@@ -84,7 +84,7 @@ def gateway(
         raise BadInputError(f"--database is postgresql or sqlite, not {database!r}.")
     with tempfile.TemporaryDirectory(prefix="fumehood-bench-", dir="/var/tmp") as folder:
         told = gateway_figures.measure(Path(folder), turns=turns, streams=streams, database=database, say=_say)
-    _keep(told, results, "gateway", gateway_figures.table(told), as_json=as_json)
+    _keep(told, results, f"gateway-{database}", gateway_figures.table(told), as_json=as_json)
 
 
 @app.command("statistics")

@@ -433,9 +433,9 @@ class SqlLedger(_Reading[LedgerEntry]):
         once = statements.inserted_once(self._table, self._dialect, "id", tuple(row))
         if not once.rows(self._connection, row):
             raise ConflictError(f"The ledger entry {entry.id} is there already.")
-        more = plain.BALANCE.row(ledger.plus(Balance(id=""), entry))
-        query = statements.added(tables.BALANCES, self._dialect, tuple(more))
-        query.run(self._connection, *(more | {"id": account} for account in ledger.accounts(entry)))
+        more, accounts = plain.BALANCE.row(ledger.plus(Balance(id=""), entry)), ledger.accounts(entry)
+        query = statements.added(tables.BALANCES, self._dialect, tuple(more), len(accounts))
+        query.run(self._connection, more | {f"id_{at}": account for at, account in enumerate(accounts)})
 
     def entry(self, key: str) -> LedgerEntry | None:
         """Return the line with this id, or None."""

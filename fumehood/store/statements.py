@@ -102,11 +102,16 @@ def saved(table: Table, dialect: str, columns: tuple[str, ...]) -> Statement:
 
 
 @functools.cache
-def added(table: Table, dialect: str, columns: tuple[str, ...]) -> Statement:
-    """Return an insert of these columns that is added, number by number, to a row with the same id."""
-    fresh = _insert(table, dialect)
-    sums = {name: table.c[name] + fresh.excluded[name] for name in columns if name != "id"}
-    return Statement(fresh.on_conflict_do_update(index_elements=["id"], set_=sums), _spoken(dialect), given=columns)
+def added(table: Table, dialect: str, columns: tuple[str, ...], count: int) -> Statement:
+    """Return an insert of rows with ids `id_0`, `id_1` ..., each of which is added to a row with the same id.
+
+    The other columns are the same for all `count` of them, and numbers.
+    """
+    shared = {name: bindparam(name, type_=table.c[name].type) for name in columns if name != "id"}
+    rows = [{"id": bindparam(f"id_{at}", type_=String), **shared} for at in range(count)]
+    fresh = _insert(table, dialect).values(rows)
+    sums = {name: table.c[name] + fresh.excluded[name] for name in shared}
+    return Statement(fresh.on_conflict_do_update(index_elements=["id"], set_=sums), _spoken(dialect))
 
 
 @functools.cache
