@@ -67,11 +67,12 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None],
     # By a clock that nobody sets: an hour turned back must not stop the keeping for an hour.
     reaped = kept = published = float("-inf")
     running, day = 0, ""
+    unknown: set[str] = set()
     presence = Presence(Part.WATCH, world.clock)
     looked_at = time.monotonic()
     metrics.WATCHER_LAG.set_function(lambda: time.monotonic() - looked_at)
     while True:
-        before, running = running, executions.watch_once(world.store, world.sandbox, world.clock)
+        before, running = running, executions.watch_once(world.store, world.sandbox, world.clock, unknown)
         looked_at = time.monotonic()
         looked()
         if looked_at - published > PUBLISH_EVERY_S:

@@ -201,11 +201,19 @@ def give_back(tx: Transaction, clock: Clock, execution: Execution) -> None:
     enqueue(tx, clock, (launch_next(later),))
 
 
-def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
+def watch_once(store: Store, sandbox: Sandbox, clock: Clock, unknown: set[str] | None = None) -> int:
     """Look once at every launched execution: ask for `collect` where one ended, stop what nobody waits for any more.
 
-    Returns how many are still running.
+    Args:
+        store: The database.
+        sandbox: The engine.
+        clock: The time.
+        unknown: Kept from look to look: the executions of which nothing could be known, and people were told so.
+
+    Returns:
+        How many are still running.
     """
+    unknown = set() if unknown is None else unknown
     with store.begin(write=False) as tx:
         launched = tx.executions.find(state=ExecutionState.LAUNCHED)
         directions = {one.direction_id: tx.directions.get(one.direction_id) for one in launched}
@@ -220,9 +228,12 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
             seen = None
         except SandboxUnavailableError as error:
             # An engine that is away keeps nobody from looking at what needs none.
-            _away(name, error)
+            if execution.id not in unknown:
+                _tell_away(store, clock, execution, error)
+            unknown.add(execution.id)
             running += 1
             continue
+        unknown.discard(execution.id)
         if seen is None or isinstance(seen, Ended):
             if seen is not None:
                 outputs.finish(store, sandbox, clock, execution)
@@ -238,12 +249,15 @@ def watch_once(store: Store, sandbox: Sandbox, clock: Clock) -> int:
             except NotFoundError:
                 pass
             except SandboxUnavailableError as error:
-                _away(name, error)
+                LOG.warning("%s could not be stopped now: %s", name, error)
     return running
 
 
-def _away(name: str, error: SandboxUnavailableError) -> None:
-    LOG.warning("nothing is known of %s now: %s", name, error)
+def _tell_away(store: Store, clock: Clock, execution: Execution, error: SandboxUnavailableError) -> None:
+    LOG.warning("nothing is known of %s now: %s", container_name(execution.id), error)
+    text = f"nothing is known of {execution.kind} now, whose deadline is held all the same: {error}"
+    with store.begin() as tx:
+        tx.events.append(happened(clock, execution, "execution.unknown", text))
 
 
 def _next(name: str, execution: Execution) -> Next:

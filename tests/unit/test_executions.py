@@ -338,9 +338,15 @@ class TestEnds:
         for _ in range(2):
             steps.advance(one.lab.run)
         one.lab.sandbox.away = frozenset({container_name(one.id)})
-        assert executions.watch_once(one.lab.store, one.lab.sandbox, one.lab.clock) == 1
+        unknown: set[str] = set()
+        for _ in range(3):
+            assert executions.watch_once(one.lab.store, one.lab.sandbox, one.lab.clock, unknown) == 1
         assert [step.payload["execution"] for step in one.lab.steps("collect")] == [other.id]
         assert "The engine does not answer." in caplog.text
+        assert one.lab.told().count("nothing is known of run now") == 1
+        one.lab.sandbox.away = frozenset()
+        executions.watch_once(one.lab.store, one.lab.sandbox, one.lab.clock, unknown)
+        assert unknown == set()
 
     def test_a_watcher_that_looks_often_asks_for_one_collect(self, wanted: Callable[..., One]) -> None:
         one = wanted()
