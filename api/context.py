@@ -143,8 +143,10 @@ def say_replayed(response: Response, once: Once | None) -> None:
 
 async def known_names_only(request: Request) -> None:
     """Refuse a query that names what the operation does not know, or one thing twice."""
-    known = set(_query_names(request.scope["route"].dependant))
     given = [name for name, _ in request.query_params.multi_items()]
+    if not given:
+        return
+    known = set(_query_names(request.scope["route"].dependant))
     unknown = sorted(set(given) - known)
     if unknown:
         allowed = f"it knows {', '.join(sorted(known))}" if known else "it takes none"
