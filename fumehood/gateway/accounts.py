@@ -105,8 +105,8 @@ class Accounts:
     def close_abandoned(self) -> int:
         """Close what gateways before this one reserved and did not live to settle; return how many calls that were.
 
-        A model that costs nothing gives its tokens back. Whether a paid call was answered is not known, so its worst
-        case is what it cost.
+        Whether such a call was answered is not known, so its worst case is what it took, of dollars and of tokens. One
+        that another gateway, which lives, has under way is corrected when that settles it.
         """
         with self._store.begin(write=False) as tx:
             if not tx.ledger.open_calls():
@@ -114,8 +114,7 @@ class Accounts:
         with self._store.begin() as tx:
             abandoned = tx.ledger.open_calls()
             for one in abandoned:
-                kind, tokens = ("settled", 0) if one.usd else ("released", -one.tokens)
-                tx.ledger.add(self._closing(one, kind, 0.0, tokens))
+                tx.ledger.add(self._closing(one, "settled", 0.0, 0))
         return len(abandoned)
 
     def _closing(self, reserved: LedgerEntry, kind: str, usd: float, tokens: int) -> LedgerEntry:

@@ -17,7 +17,7 @@ from fumehood.gateway.accounts import Accounts, Reservation
 from fumehood.gateway.adapt import adapt
 from fumehood.gateway.late import AWAY, Late
 from fumehood.gateway.models import Model, Models
-from fumehood.gateway.prices import Tokens
+from fumehood.gateway.prices import Tokens, is_told
 from fumehood.gateway.request import Body
 from fumehood.gateway.scrub import without_secrets
 from fumehood.gateway.sse import Event, Tally
@@ -132,14 +132,23 @@ class Exchange:
         return bool(self._body.get("stream"))
 
     @property
-    def prompt(self) -> Mapping[str, Any]:
-        """The usage of a call that was left before anything came, at the most that this can be."""
-        return {**self.worst, "output_tokens": self._body["max_tokens"] if self.thinks else 0}
+    def prompt(self) -> Tokens:
+        """The tokens of a call that was left before anything came, at the most that this can be."""
+        return self._at_most(self.most_output if self.thinks else 0)
 
     @property
-    def worst(self) -> Mapping[str, Any]:
-        """The usage of a call of which nothing is known but that it was sent."""
-        return {"input_tokens": request.most_input_tokens(self._body), "output_tokens": self._body["max_tokens"]}
+    def worst(self) -> Tokens:
+        """The tokens of a call of which nothing is known but that it was sent: what was set aside for it."""
+        return self._at_most(self.most_output)
+
+    @property
+    def most_output(self) -> int:
+        """How many tokens the answer may have."""
+        return int(self._body["max_tokens"])
+
+    def _at_most(self, output: int) -> Tokens:
+        most_input, cached = request.most_input_tokens(self._body), request.uses_cache(self._body)
+        return self._facts.worst_tokens(most_input, output, cached=cached)
 
     @property
     def thinks(self) -> bool:
@@ -155,7 +164,7 @@ class Exchange:
             if again := self._again(error):
                 return again.send()
             raise
-        self.close(_OK, message, message.get("usage") or {})
+        self.close(_OK, message, message.get("usage"))
         return message
 
     def stream(self, encode: Encode = sse.encode) -> Relay:
@@ -171,9 +180,9 @@ class Exchange:
     def fail(self, error: BaseException) -> None:
         """Close a call that got no answer; one that may have been paid for has cost what was set aside."""
         text = str(error) if isinstance(error, FumehoodError) else type(error).__name__
-        status, usage = 500, None
+        status, usage = 500, Tokens()
         if isinstance(error, UpstreamError):
-            status, usage = error.status, self.worst if error.maybe_paid else None
+            status, usage = error.status, self.worst if error.maybe_paid else Tokens()
         self.close(status, {"type": "error", "error": {"message": text}}, usage)
 
     def _again(self, error: BaseException) -> Exchange | None:
@@ -185,8 +194,8 @@ class Exchange:
         again._tries = self._tries + 1
         return again
 
-    def close(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None) -> None:
-        """Settle by `usage`, or release when there is none, and record the call; the first time only.
+    def close(self, status: int, reply: Mapping[str, Any], usage: object) -> None:
+        """Settle by the `usage` that a provider told, or by tokens; release where these are none. The first time only.
 
         While database or artifacts are away that is done later; the worst case stays reserved until then, and the
         answer, which is paid for, goes out.
@@ -198,9 +207,7 @@ class Exchange:
         ended = self._desk.clock.now()
         self._desk.late.carry_out(lambda: self._book_or_forfeit(status, reply, usage, ended))
 
-    def _book_or_forfeit(
-        self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None, ended: float
-    ) -> None:
+    def _book_or_forfeit(self, status: int, reply: Mapping[str, Any], usage: object, ended: float) -> None:
         try:
             self._book(status, reply, usage, ended)
         except AWAY:
@@ -210,15 +217,22 @@ class Exchange:
             _LOG.exception("the call %s could not be written down", self._reservation.call_id)
             self._desk.accounts.forfeit(self._reservation.call_id)
 
-    def _book(self, status: int, reply: Mapping[str, Any], usage: Mapping[str, Any] | None, ended: float) -> None:
-        if usage is None:
+    def _book(self, status: int, reply: Mapping[str, Any], usage: object, ended: float) -> None:
+        spent = usage if isinstance(usage, Tokens) else self._counted(usage)
+        if spent == Tokens():
             call = self._record(status, reply, ModelUsage(), ended)
             self._desk.accounts.release(self._reservation, call)
         else:
-            spent = Tokens.of(usage if isinstance(usage, Mapping) else self.worst)
             call = self._record(status, reply, spent.usage(self._facts.cost(spent)), ended)
             self._desk.accounts.settle(self._reservation, call.usage, call)
         self._tell(call)
+
+    def _counted(self, usage: object) -> Tokens:
+        """Return the tokens of an answer; what its provider does not count, it may have used all that it might."""
+        told = usage if isinstance(usage, Mapping) else {}
+        if not is_told(told, "input_tokens"):
+            return self.worst
+        return Tokens.of(told if is_told(told, "output_tokens") else {**told, "output_tokens": self.most_output})
 
     def _tell(self, call: ModelCall) -> None:
         metrics.MODEL_CALL_SECONDS.labels(call.upstream, call.role, str(call.status)).observe(call.duration_s)
@@ -312,15 +326,15 @@ class Relay:
             reply = tally.message or {"type": "error", "error": tally.error or {}}
             self._exchange.close(status, reply, self._usage(status))
 
-    def _usage(self, status: int) -> Mapping[str, Any] | None:
+    def _usage(self, status: int) -> object:
         if self._tally.message is not None:
             is_known = self._tally.is_counted or not self._exchange.thinks
-            unseen = {} if is_known else {"output_tokens": self._exchange.worst["output_tokens"]}
+            unseen = {} if is_known else {"output_tokens": self._exchange.most_output}
             return self._tally.usage | unseen
         if self._is_cut:
             return self._exchange.worst
         # The provider has the prompt, and was left before it said what that is.
-        return self._exchange.prompt if status == _DISCONNECTED else None
+        return self._exchange.prompt if status == _DISCONNECTED else Tokens()
 
 
 def _error(kind: str, message: str) -> Event:

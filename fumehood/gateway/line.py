@@ -173,10 +173,14 @@ def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]])
 
 
 def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
-    def first(left_s: float) -> tuple[Event, Generator[Event, None, None]]:
+    def first(left_s: float) -> tuple[list[Event], Generator[Event, None, None]]:
         events = begin(left_s)
         try:
-            return next(events), events
+            begun = [next(events)]
+            # A provider that only says that it lives has not begun to answer.
+            while begun[-1].get("type") == "ping":
+                begun.append(next(events))
+            return begun, events
         except UpstreamError as error:
             raise FailedError(error) from error
         except StopIteration:
@@ -186,9 +190,9 @@ def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]
             ) from None
 
     with line.place() as ends_at:
-        event, events = line.repeat(first, ends_at)
+        begun, events = line.repeat(first, ends_at)
         with closing(events):
             # For whoever made this: from here on closing it gives the place back, also where nobody reads on.
             yield {}
-            yield event
+            yield from begun
             yield from events

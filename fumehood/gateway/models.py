@@ -57,9 +57,11 @@ class Model:
 
     def at_worst(self, input_tokens: int, max_tokens: int, *, cached: bool) -> float:
         """Return the most a call can cost whose prompt has at most `input_tokens`."""
-        rates = self._rates(input_tokens)
-        per_input = rates.dearest_input if cached else rates.input
-        return (input_tokens * per_input + max_tokens * rates.output) / _MILLION
+        return self.cost(self.worst_tokens(input_tokens, max_tokens, cached=cached))
+
+    def worst_tokens(self, input_tokens: int, max_tokens: int, *, cached: bool) -> Tokens:
+        """Return so many tokens as they cost the most."""
+        return Tokens.dearest(input_tokens, max_tokens, self._rates(input_tokens), cached=cached)
 
     def cost(self, tokens: Tokens) -> float:
         """Return what these tokens cost."""
@@ -188,6 +190,8 @@ def _model(file: str, name: str, told: dict[str, Any]) -> Model:
     above = long.pop("above", 0) if isinstance(long, dict) else 0
     if not isinstance(above, int) or above < 1:
         raise BadInputError(f"{where}.long: `above` must be a number of tokens.")
+    if not {"input", "output"} <= set(long):
+        raise BadInputError(f"{where}.long: `input` and `output` are needed, in US dollars per million tokens.")
     return Model(rates=_rates(where, rates), long_rates=_rates(f"{where}.long", long), long_above=above, **told)
 
 

@@ -18,11 +18,6 @@ class Rates:
     cache_write: float = 0.0
     cache_write_1h: float = 0.0
 
-    @property
-    def dearest_input(self) -> float:
-        """The most that one token of the prompt can cost."""
-        return max(self.input, self.cache_read, self.cache_write, self.cache_write_1h)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
@@ -35,6 +30,18 @@ class Tokens:
     """All writes; those kept for an hour are counted again in `cache_write_1h`."""
     cache_write_1h: int = 0
 
+    @classmethod
+    def dearest(cls, prompt: int, output: int, rates: Rates, *, cached: bool) -> Tokens:
+        """Return so many tokens as they cost the most; only where a caller asks for it is anything kept."""
+        ways = {"input": rates.input}
+        if cached:
+            ways |= {"cache_write": rates.cache_write, "cache_write_1h": rates.cache_write_1h}
+            ways["cache_read"] = rates.cache_read
+        way = max(ways, key=lambda name: ways[name])
+        if way == "cache_write_1h":
+            return cls(cache_write=prompt, cache_write_1h=prompt, output=output)
+        return cls(**{way: prompt, "output": output})
+
     @property
     def prompt(self) -> int:
         """All tokens of the prompt."""
@@ -42,7 +49,7 @@ class Tokens:
 
     @classmethod
     def of(cls, usage: Mapping[str, object]) -> Tokens:
-        """Read them from the `usage` of a reply; what is missing or odd counts as none."""
+        """Read them from the `usage` of a reply; what is missing or odd counts as none, and `is_told` says so."""
         creation = usage.get("cache_creation")
         hour = creation.get("ephemeral_1h_input_tokens") if isinstance(creation, Mapping) else 0
         write = _count(usage.get("cache_creation_input_tokens"))
@@ -62,6 +69,12 @@ class Tokens:
             output_tokens=self.output,
             usd=usd,
         )
+
+
+def is_told(usage: Mapping[str, object], name: str) -> bool:
+    """Whether a usage says this number of tokens."""
+    value = usage.get(name)
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _count(value: object) -> int:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
-from fumehood.gateway.prices import Tokens
+from fumehood.gateway.prices import Tokens, is_told
 from fumehood.gateway.request import strict_json
 
 Event = dict[str, Any]
@@ -114,7 +114,7 @@ class Tally:
             self.message.update(_table(event.get("delta")))
             counted = {key: value for key, value in _table(event.get("usage")).items() if value is not None}
             self.message["usage"] = {**_table(self.message.get("usage")), **counted}
-            self.is_counted = True
+            self.is_counted = is_told(counted, "output_tokens")
         elif kind == "message_stop":
             self.is_whole = True
 

@@ -97,8 +97,8 @@ class AiderCoder:
         token = mint(claims, self._secret)
         environment = {"HOME": str(home), "ANTHROPIC_API_KEY": token, "ANTHROPIC_API_BASE": self._gateway_url}
         report = self._sessions.run({**request, "environment": environment}, home / "output", life_s)
-        error = str(report.get("error", "")).replace(token, "[secret]")
-        return {**report, "error": error}
+        cleaned: dict[str, Any] = json.loads(json.dumps(report).replace(token, "[secret]"))
+        return cleaned
 
 
 def _is_refused(problems: Sequence[str]) -> bool:

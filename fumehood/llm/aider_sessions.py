@@ -70,10 +70,17 @@ class AiderSessions:
                 held.enter_context(ours)
                 driver = self._hand_over(theirs)
                 ours.settimeout(max(0.01, deadline - time.monotonic()))
-                with contextlib.suppress(ConnectionResetError):
-                    if ours.recv(1):
-                        held.pop_all()
-                        return ours
+                try:
+                    begun = ours.recv(1)
+                except ConnectionResetError:
+                    begun = b""
+                except TimeoutError:
+                    # One that hangs would hang for the next session, too.
+                    self._give_up(driver)
+                    raise
+                if begun:
+                    held.pop_all()
+                    return ours
             self._give_up(driver)
         return None
 

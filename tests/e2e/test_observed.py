@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -100,10 +101,11 @@ class OwnPorts(Doors):
 
 
 @pytest.fixture(scope="module")
-def observed(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+def observed(make_house: Any, slow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     ports = {name: free_port() for name in ("gateway", *WORKERS)}
     with collecting() as collector:
         told = {"FUMEHOOD_LOG_FORMAT": "json", "FUMEHOOD_OTEL_ENDPOINT": collector.url}
+        told["FUMEHOOD_TEMPLATES_DIR"] = str(slow_template.parent)
         doors = OwnPorts(make_house("observed", **told), tmp_path_factory.mktemp("logs"))
         doors.ports = ports
         try:

@@ -533,9 +533,10 @@ def test_one_that_is_sent_again_keeps_within_the_budget(room: Room) -> None:
     assert (caught.value.status_code, len(room.provider.asked)) == (402, 1)
 
 
-def test_an_overload_that_a_stream_begins_with_is_tried_again(room: Room) -> None:
-    overloaded = Streamed(({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},))
-    room.provider.script = in_turn(overloaded, fake.text("Now."))
+@pytest.mark.parametrize("pings", [0, 2])
+def test_an_overload_that_a_stream_begins_with_is_tried_again(room: Room, pings: int) -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    room.provider.script = in_turn(Streamed((*({"type": "ping"},) * pings, error)), fake.text("Now."))
     with room.client() as client, client.messages.stream(**ASKED) as stream:
         assert stream.get_final_text() == "Now."
     assert (len(room.waits), len(room.closed())) == (1, 1)
@@ -568,13 +569,41 @@ def test_thoughts_that_nobody_is_shown_are_paid_when_a_stream_is_left(room: Room
     assert call.usage.output_tokens == 2000
 
 
-@pytest.mark.parametrize("usage", [17, [1, 2]])
+@pytest.mark.parametrize("usage", [17, [1, 2], None, {}, {"input_tokens": 1000.0, "output_tokens": 500.0}])
 def test_a_usage_that_is_none_costs_what_was_set_aside(room: Room, usage: Any) -> None:
     room.provider.script = lambda _: {**fake.text(), "usage": usage}
     headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
     answer = httpx.post(f"{room.url}/v1/messages", json=ASKED, headers=headers)
     assert answer.status_code == 200
     assert room.spent() == pytest.approx(room.entries()[0].usd)
+
+
+def test_a_stream_whose_length_nobody_counts_is_paid_by_what_came(room: Room) -> None:
+    told = [{**one, "usage": {}} if one["type"] == "message_delta" else one for one in fake.events(fake.text("a" * 60))]
+    room.provider.script = lambda _: Streamed(tuple(told))
+    with room.client() as client, client.messages.stream(**ASKED) as stream:
+        stream.until_done()
+    (call,) = room.closed()
+    assert call.usage.output_tokens >= 30
+
+
+def test_a_prompt_that_was_to_be_kept_is_forfeited_at_what_was_set_aside(room: Room) -> None:
+    room.provider.script = in_turn(Broken(fake.text(), 0), fake.text("Again."))
+    kept = [{"type": "text", "text": "x" * 5000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    with room.client() as client:
+        client.messages.create(**ASKED, system=kept)  # type: ignore[arg-type]
+    first, _ = room.closed(2)
+    assert first.usage.usd == pytest.approx(room.entries()[0].usd)
+
+
+def test_an_error_amid_a_stream_does_not_say_the_key(room: Room) -> None:
+    start = fake.events(fake.text())[0]
+    error = {"type": "error", "error": {"type": "api_error", "message": f"boom {KEY}"}}
+    room.provider.script = lambda _: Streamed((start, error))
+    headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
+    answer = httpx.post(f"{room.url}/v1/messages", json={**ASKED, "stream": True}, headers=headers)
+    assert "boom [secret]" in answer.text
+    assert KEY not in answer.text
 
 
 class ArtifactsThatGo(LocalArtifacts):
@@ -622,8 +651,8 @@ def test_what_a_killed_gateway_had_reserved_is_closed_by_the_next(room: Room) ->
     before.reserve("call_free", room.claims(model="offline"), 0.0, 50)
     assert after.close_abandoned() == 2
     assert after.close_abandoned() == 0
-    assert [entry.kind for entry in room.entries()] == ["reserved", "reserved", "settled", "released"]
-    assert room.sum() == (0.25, 100)
+    assert [entry.kind for entry in room.entries()] == ["reserved", "reserved", "settled", "settled"]
+    assert room.sum() == (0.25, 150)
     # It was not dead after all, and books what its call really cost, once.
     usage = ModelUsage(input_tokens=10, output_tokens=5, usd=0.05)
     call = ModelCall(
@@ -632,7 +661,7 @@ def test_what_a_killed_gateway_had_reserved_is_closed_by_the_next(room: Room) ->
     )  # fmt: skip
     for _ in range(2):
         before.settle(paid, usage, call)
-    assert room.sum() == (pytest.approx(0.05), 15)
+    assert room.sum() == (pytest.approx(0.05), 65)
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("It is away."), ArtifactsUnavailableError("It is away.")])

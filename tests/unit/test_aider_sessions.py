@@ -63,6 +63,16 @@ def test_a_session_that_takes_too_long_is_let_go_of(tmp_path: Path) -> None:
     assert run(sessions, tmp_path, 0.5) == {"error": "Aider did not end within 0 s."}
 
 
+def test_a_driver_that_hangs_is_not_asked_again(tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    hangs = f"once = pathlib.Path({str(once)!r})\nif not once.exists(): once.touch(); time.sleep(60)\n"
+    path = script(tmp_path, "tell({'reply': 'here'})")
+    path.write_text(path.read_text().replace("session = socket", f"{hangs}session = socket", 1))
+    sessions = AiderSessions(path)
+    assert run(sessions, tmp_path, 0.5)["error"] == "Aider did not end within 0 s."
+    assert run(sessions, tmp_path) == {"reply": "here"}
+
+
 def test_a_session_that_is_killed_is_told_with_its_last_words(tmp_path: Path) -> None:
     sessions = AiderSessions(script(tmp_path, "print('the end', file=sys.stderr, flush=True)\nos.kill(os.getpid(), 9)"))
     assert run(sessions, tmp_path) == {"error": "Aider's session ended without a word: the end"}

@@ -369,3 +369,16 @@ def test_a_model_that_sees_nothing_is_shown_no_image() -> None:
         with pytest.raises(BadInputError, match="sees no images"):
             adapt({**BODY, "messages": [{"role": "user", "content": [block]}]}, Model(images=False))
     assert adapt(BODY, Model(images=False)) == BODY
+
+
+@pytest.mark.parametrize("finished", ["error", "insufficient_system_resource"])
+def test_an_answer_that_nobody_can_use_may_be_paid_for_all_the_same(finished: str) -> None:
+    given_up = completions.text()
+    given_up["choices"][0]["finish_reason"] = finished
+    for reply in (given_up, {"object": "nothing of the kind"}):
+        with pytest.raises(UpstreamError) as caught:
+            message_of(reply, BODY)
+        assert caught.value.maybe_paid
+    with pytest.raises(UpstreamError) as caught:
+        list(Events(BODY).end())
+    assert caught.value.maybe_paid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 
 from fumehood.domain.ledger import Claims
@@ -62,14 +63,19 @@ class AnthropicUpstream:
                 status = STATUSES.get(str(inner.get("type")), 500)
                 raise failure(status, str(inner.get("message") or ""), self._names, None, key).error
             has_begun = has_begun or event.get("type") == "message_start"
-            yield event
+            yield _without(key, event) if event.get("type") == "error" else event
 
     def _required_key(self) -> str:
         return self._names.required(self._key)
 
 
+def _without(key: str, event: Event) -> Event:
+    """Return an error that does not say the provider's key; whoever asked is shown it."""
+    return {**event, "error": json.loads(json.dumps(event.get("error")).replace(key, "[secret]"))} if key else event
+
+
 def checked(reply: Message) -> Message:
     """Return an answer that is a message; `FailedError` where it is something else."""
-    if reply.get("type") != "message":
+    if reply.get("type") != "message" or not isinstance(reply.get("content"), list):
         raise unreadable("a message")
     return reply

@@ -211,7 +211,8 @@ def _written(said: Mapping[str, Any]) -> int:
 
 
 def _unfit(sentence: str) -> UpstreamError:
-    return UpstreamError(sentence, status=502, kind="api_error", retryable=True)
+    # An answer came, for which the provider takes money.
+    return UpstreamError(sentence, status=502, kind="api_error", retryable=True, maybe_paid=True)
 
 
 class Events:

@@ -49,6 +49,8 @@ CONNECT_S = 10.0
 """How long a connection may take to come about."""
 _AFTER_ASKING = frozenset({"ReadTimeout", "ReadError", "RemoteProtocolError", "DecodingError"})
 """What fails, by its name, once a request was sent: the provider may have answered, and takes its money."""
+LONGEST_LINE = 32 * 1024 * 1024
+"""Bytes of one line of a stream."""
 SILENCE_S = 180.0
 """A stream in which nothing comes for so long is cut."""
 
@@ -108,13 +110,8 @@ class Http:
         ends_at = time.monotonic() + left_s
         response = self._send(path, body, key, left_s)
         try:
-            parts = []
-            for part in response.iter_bytes():
-                parts.append(part)
-                if time.monotonic() > ends_at:
-                    # Each part came in time, but all of them together did not.
-                    raise httpx.ReadTimeout("too slow")
-            reply = httpx.Response(200, content=b"".join(parts)).json()
+            content = b"".join(_in_time(response.iter_bytes(), ends_at))
+            reply = httpx.Response(200, content=content).json()
         except httpx.HTTPError as error:
             raise _unreached(error) from error
         except ValueError:
@@ -133,10 +130,7 @@ class Http:
         import httpx
 
         try:
-            for line in _split(response.iter_bytes()):
-                yield line
-                if time.monotonic() > ends_at:
-                    raise httpx.ReadTimeout("too slow")
+            yield from _split(_in_time(response.iter_bytes(), ends_at))
         except httpx.HTTPError as error:
             raise broken_off(error) from error
         finally:
@@ -163,11 +157,25 @@ class Http:
         raise failure(response.status_code, _reason(response), self._names, retry_after_s(response.headers), key)
 
 
+def _in_time(parts: Iterator[bytes], ends_at: float) -> Iterator[bytes]:
+    """Return what comes until a time: each part may be in time, and all of them together not."""
+    import httpx
+
+    for part in parts:
+        yield part
+        if time.monotonic() > ends_at:
+            raise httpx.ReadTimeout("too slow")
+
+
 def _split(parts: Iterator[bytes]) -> Iterator[str]:
     """Return the lines of an event stream: other signs at which Unicode ends a line may stand within its JSON."""
+    import httpx
+
     left = b""
     for part in parts:
         *lines, left = (left + part).split(b"\n")
+        if len(left) > LONGEST_LINE:
+            raise httpx.ReadError("a line without end")
         yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
     if left:
         yield left.removesuffix(b"\r").decode(errors="replace")

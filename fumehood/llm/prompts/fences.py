@@ -8,6 +8,7 @@ a tag is written as `&lt;`. In JSON such signs are escaped, which means the same
 
 from __future__ import annotations
 
+import bisect
 import re
 import unicodedata
 
@@ -64,10 +65,19 @@ _TAGS = (
     *("untrusted", "facts", "draft", "system", "user", "human", "assistant", "instruction", "tool", "function"),
     *("invoke", "antml", "answer", "result"),
 )
-_OPENS = "<\u02c2\u1438\u2039\u2329\u276c\u276e\u27e8\u27ea\u29fc\u3008\u300a\ufe64\uff1c\u00ab\u226a\u227a"
+_OPENS = (
+    "<\u00ab\u02c2\u02f1\u1438\u16b2\u2039\u226a\u227a\u22d6\u22d8\u2329\u276c\u276e\u2770\u27e8\u27ea\u2989\u2991\u2993"
+    "\u29c0\u29fc\u2a79\u2aa1\u2aa6\u2abb\u2af7\u3008\u300a\ufe3d\ufe3f\ufe64\uff1c\U0001d236"
+)
+"""What may pass for the sign at which a tag begins."""
 _AT_TAG = re.compile(f"[{_OPENS}]")
+_LETTER = re.compile(r"[^\W\d_]")
 _LOOKS = 48
-"""Characters after such a sign that are looked at."""
+"""Characters of the name that are looked at."""
+_NUMBER = 8
+"""Characters in which a number begins that something is compared with."""
+_ANY = "?"
+"""A letter that is none of ours, and so may pass for any."""
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _PAIRS = "аαɑ=a сϲ=c ԁɗ=d еєεҽ=e ғϝẝ=f іιıɩ=i κк=k ӏ|=l мϻ=m пոηɴ=n оοσօ=o рρ=p гɾʀ=r ѕꜱ=s тτᴛ=t υսцʋμ=u νѵ=v уγ=y"  # noqa: RUF001
 _LIKE = str.maketrans({char: pair[-1] for pair in _PAIRS.split() for char in pair[:-2]})
@@ -109,7 +119,24 @@ def cut(text: str, most: int, *, ends: bool = False) -> str:
 def harmless(text: str) -> str:
     """Return a text that opens and closes no fence, and hides nothing."""
     text = "".join(map(_seen, text.replace("\r\n", "\n")))
-    return _AT_TAG.sub(lambda match: "&lt;" if _is_tag(text, match.end()) else match[0], text)
+    if not _AT_TAG.search(text):
+        return text
+    # Looked at once each, however many brackets stand before it.
+    letters = [match.start() for match in _LETTER.finditer(text)]
+    told: dict[int, bool] = {}
+
+    def written(match: re.Match[str]) -> str:
+        if text.startswith("=", match.end()):
+            return match[0]  # a comparison
+        at = bisect.bisect_left(letters, match.end())
+        if at == len(letters) and any(map(str.isdigit, text[match.end() : match.end() + _NUMBER])):
+            return match[0]  # another, at the text's end
+        start = letters[at] if at < len(letters) else len(text)
+        if start not in told:
+            told[start] = _is_tag(text, start)
+        return "&lt;" if told[start] else match[0]
+
+    return _AT_TAG.sub(written, text)
 
 
 def _seen(char: str) -> str:
@@ -124,14 +151,25 @@ def _seen(char: str) -> str:
     return "" if kind in {"Cc", "Cf", "Cn", "Co"} or is_selector or char in _FILLERS else char
 
 
-def _is_tag(text: str, at: int) -> bool:
-    """Whether what follows a bracket reads like the name of a tag, by whatever letters it is written."""
-    ahead = unicodedata.normalize("NFKD", text[at : at + _LOOKS])
-    if ahead.startswith("="):
-        return False  # a comparison
-    letters = "".join(char for char in ahead if not unicodedata.combining(char))
-    word = re.sub(r"[^a-z]", "", letters.casefold().translate(_LIKE))
-    return word.startswith(_TAGS)
+def _is_tag(text: str, start: int) -> bool:
+    """Whether the letters from a place on read like the name of a tag, whatever script they are of.
+
+    Where the text ends before that can be told, they do: what comes after it in a prompt may complete the name.
+    """
+    word, is_cut = _ours(text[start : start + _LOOKS]), start + _LOOKS >= len(text)
+    return any(_reads(word, tag, is_cut=is_cut) for tag in _TAGS)
+
+
+def _ours(text: str) -> str:
+    """Return a text's letters as ours."""
+    letters = (char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+    folded = "".join(letters).casefold().translate(_LIKE)
+    return "".join(char if "a" <= char <= "z" else _ANY for char in folded if char.isalpha())
+
+
+def _reads(word: str, tag: str, *, is_cut: bool) -> bool:
+    is_long = len(word) >= len(tag) or is_cut
+    return is_long and all(char in (of_tag, _ANY) for char, of_tag in zip(word, tag, strict=False))
 
 
 def _json(value: str, most: int) -> str:
