@@ -27,5 +27,7 @@ def test_a_model_that_fails_every_third_call_changes_nothing(
     calls = [json.loads(line) for path in out.rglob("llm_calls.jsonl") for line in path.read_text().splitlines()]
     stops = {call["reply"].get("stop_reason") for call in calls if call["status"] == 200}
     assert {"refusal", "max_tokens"} <= stops
+    told = "\n".join(path.read_text() for path in (house.state / "logs").glob("gateway*"))
+    assert [name for name in FAULTS if f"a fault on purpose: {name}" not in told] == []
     assert substance(out) == substance(demo.out)
     assert house.left() == []

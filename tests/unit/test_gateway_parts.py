@@ -288,7 +288,8 @@ print(sorted({"anthropic", "botocore", "google.auth", "httpx2"} & set(sys.module
 def test_a_long_prompt_s_prices_are_whole(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text(
-        '[models.mine]\nupstream = "anthropic"\ninput = 3.0\noutput = 4.0\n[models.mine.long]\nabove = 10\ninput = 6.0\n'
+        '[models.mine]\nupstream = "anthropic"\ninput = 3.0\noutput = 4.0\n'
+        "[models.mine.long]\nabove = 10\ninput = 6.0\n"
     )
     with pytest.raises(BadInputError, match=r"models\.mine\.long: `input` and `output` are needed"):
         Models.shipped(str(file))

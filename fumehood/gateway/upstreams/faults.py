@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from fumehood.gateway.sse import Event, events_of
 from fumehood.gateway.upstream import Message, Upstream, UpstreamError
 
 EVERY = 3
+_LOG = logging.getLogger("fumehood.gateway")
 
 
 def _limit(_: Message) -> Message:
@@ -118,4 +120,8 @@ class Faulty:
         with self._lock:
             number = next(self._calls)
         turn, rest = divmod(number, self._every)
-        return None if rest else self._faults[(turn - 1) % len(self._faults)]
+        if rest:
+            return None
+        fault = self._faults[(turn - 1) % len(self._faults)]
+        _LOG.info("a fault on purpose: %s", next(name for name, one in FAULTS.items() if one is fault))
+        return fault
