@@ -123,6 +123,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         secret=tokens.secret_of(settings),
         upstreams=answering,
         models=models,
+        keys=lambda: (*named.values(), *keys.values()),
     )
     tokens.leave_for_executions(settings)
     if abandoned := desk.accounts.close_abandoned():

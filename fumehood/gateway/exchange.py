@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from fumehood.gateway.late import AWAY, Late
 from fumehood.gateway.models import Model, Models
 from fumehood.gateway.prices import Tokens, is_told
 from fumehood.gateway.request import Body
-from fumehood.gateway.scrub import without_secrets
+from fumehood.gateway.scrub import without_keys, without_secrets
 from fumehood.gateway.sse import Event, Tally
 from fumehood.gateway.upstream import Message, Upstream, UpstreamError
 from fumehood.observe import context, metrics, traces
@@ -49,6 +49,8 @@ class Desk:
     upstreams: Mapping[str, Upstream]
     """By the names that the models' table gives them."""
     models: Models
+    keys: Callable[[], Iterable[str]] = tuple
+    """The providers' keys, which no record may hold."""
     accounts: Accounts = field(init=False)
     late: Late = field(init=False)
 
@@ -257,8 +259,12 @@ class Exchange:
             first = tx.steps.find(direction_id=self._reservation.claims.direction_id, name="begin")
         return "".join(traces.carried_by(step.payload) for step in first)
 
+    def _keep(self, said: Mapping[str, Any], keys: Iterable[str]) -> str:
+        text = without_keys(json.dumps(without_secrets(said), ensure_ascii=False, sort_keys=True), keys)
+        return self._desk.artifacts.put(text.encode("utf-8", "surrogatepass"))
+
     def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float) -> ModelCall:
-        claims = self._reservation.claims
+        claims, keys = self._reservation.claims, tuple(self._desk.keys())
         kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
         return ModelCall(
             id=self._reservation.call_id,
@@ -268,8 +274,8 @@ class Exchange:
             model=claims.model,
             upstream=self._upstream.name,
             claims=json.dumps(kept, sort_keys=True),
-            request=self._desk.artifacts.put(_clean(self._asked)),
-            reply=self._desk.artifacts.put(_clean(reply)) if reply else "",
+            request=self._keep(self._asked, keys),
+            reply=self._keep(reply, keys) if reply else "",
             status=status,
             usage=usage,
             at=self._started,
@@ -339,8 +345,3 @@ class Relay:
 
 def _error(kind: str, message: str) -> Event:
     return {"type": "error", "error": {"type": kind, "message": message}}
-
-
-def _clean(value: Mapping[str, Any]) -> bytes:
-    text = json.dumps(without_secrets(value), ensure_ascii=False, sort_keys=True)
-    return text.encode("utf-8", "surrogatepass")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -75,6 +76,12 @@ class Keys:
     def get(self, name: str) -> str | None:
         """Return a key's value, for the upstream that needs it; None when there is none."""
         return self._read().get(name)
+
+    def values(self) -> tuple[str, ...]:
+        """Return all keys; none where they cannot be read, as then no provider is told any either."""
+        with contextlib.suppress(MachineUnfitError):
+            return tuple(self._read().values())
+        return ()
 
     def _read(self) -> dict[str, str]:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SECRETS = re.compile(
@@ -17,6 +18,18 @@ _SECRETS = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 """A key's text is bounded and holds no other's beginning, so that no text takes long to look through."""
+
+
+SHORTEST = 12
+"""Characters of what is taken for a key by its value; a shorter one would be found in words."""
+
+
+def without_keys(text: str, keys: Iterable[str]) -> str:
+    """Return the text of a JSON value without these keys, nor the parts of one that has several."""
+    parts = {part for key in keys for part in (key, *key.split(":")) if len(part) >= SHORTEST}
+    for part in sorted(parts, key=len, reverse=True):
+        text = text.replace(json.dumps(part, ensure_ascii=False)[1:-1], "[secret]")
+    return text
 
 
 def without_secrets(value: Any) -> Any:

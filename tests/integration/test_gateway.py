@@ -606,6 +606,25 @@ def test_an_error_amid_a_stream_does_not_say_the_key(room: Room) -> None:
     assert KEY not in answer.text
 
 
+def test_a_key_that_a_provider_repeats_is_in_no_record(room: Room) -> None:
+    keys = ["AKIDEXAMPLE7:secret/of the account:session-of-an-hour", "a key like no other"]
+    said = f"{keys[1]} and secret/of the account"
+    upstream = AnthropicUpstream(room.provider_url, key=lambda: KEY)
+    room.provider.script = lambda _: fake.tool({said: 1})
+    desk = Desk(
+        store=room.store, artifacts=room.artifacts, clock=room.clock, secret=SECRET,
+        upstreams={"anthropic": upstream}, models=Models.shipped(), keys=lambda: keys,
+    )  # fmt: skip
+    body = {**ASKED, "messages": [{"role": "user", "content": said}]}
+    assert said in str(desk.open(room.claims(), json.dumps(body).encode()).send())
+    upstream.close()
+    (call,) = room.closed()
+    for kept in (call.request, call.reply):
+        text = room.artifacts.get(kept).decode()
+        assert "[secret] and [secret]" in text
+        assert "account" not in text
+
+
 class ArtifactsThatGo(LocalArtifacts):
     """Artifacts that are away while they are told to be."""
 
