@@ -15,6 +15,7 @@ from fumehood.errors import FumehoodError, StoreUnavailableError
 from fumehood.gateway import request, sse, tokens
 from fumehood.gateway.accounts import Accounts, Reservation
 from fumehood.gateway.adapt import adapt
+from fumehood.gateway.hanging_up import HangUp, beginning
 from fumehood.gateway.late import AWAY, Late
 from fumehood.gateway.models import Model, Models
 from fumehood.gateway.prices import Tokens, is_told
@@ -171,8 +172,10 @@ class Exchange:
 
     def stream(self, encode: Encode = sse.encode) -> Relay:
         """Return the answer's events, written by `encode`; what fails before the first one is raised here."""
+        hang_up = HangUp()
         try:
-            return Relay(self, self._upstream.stream(self._reservation.claims, self._body), encode)
+            with beginning(hang_up):
+                return Relay(self, self._upstream.stream(self._reservation.claims, self._body), encode, hang_up)
         except BaseException as error:
             self.fail(error)
             if again := self._again(error):
@@ -286,8 +289,10 @@ class Exchange:
 class Relay:
     """Hands a stream's events on, as bytes, and closes the call by what was seen of it."""
 
-    def __init__(self, exchange: Exchange, events: Iterator[Event], encode: Encode = sse.encode) -> None:
+    def __init__(self, exchange: Exchange, events: Iterator[Event], encode: Encode, hang_up: HangUp) -> None:
         self._exchange = exchange
+        self.hang_up = hang_up
+        """Ends the provider's stream from any thread; `next` then returns None."""
         self._events = events
         self._encode = encode
         self._tally = Tally()
@@ -298,6 +303,9 @@ class Relay:
         try:
             event = next(self._events, None)
         except UpstreamError as error:
+            if self.hang_up.is_done:
+                self._finish(_DISCONNECTED)
+                return None
             self._is_cut = error.maybe_paid
             event = _error(error.kind, str(error))
         except BaseException:

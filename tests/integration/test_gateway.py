@@ -744,6 +744,23 @@ def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:
     assert 0 < room.spent() < 0.01
 
 
+def test_a_caller_that_goes_away_while_the_provider_is_silent_ends_it(room: Room) -> None:
+    room.provider.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=1.5)
+    begun = time.monotonic()
+    headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
+    with httpx.stream("POST", f"{room.url}/v1/messages", json={**ASKED, "stream": True}, headers=headers) as response:
+        next(response.iter_lines())
+        first = time.monotonic()
+    (call,) = room.closed()
+    assert first - begun >= 1.5
+    assert time.monotonic() - first < 1.2
+    assert call.status == 499
+    # The connections that are kept are whole.
+    room.provider.script = lambda _: fake.text("Still here.")
+    with room.client() as client, client.messages.stream(**ASKED) as stream:
+        assert stream.get_final_text() == "Still here."
+
+
 def test_calls_at_the_same_time_never_pass_the_cap(room: Room) -> None:
     gate = threading.Event()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fumehood.gateway.hanging_up import HangUp, of_this_stream
 from fumehood.gateway.line import FailedError
 from fumehood.gateway.upstream import UpstreamError
 
@@ -124,9 +125,11 @@ class Http:
 
     def lines(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> Iterator[str]:
         """Return the lines of a streamed answer; `FailedError` before the first, `UpstreamError` among them."""
-        return self._lines(self._send(path, body, key, left_s), time.monotonic() + left_s)
+        response, hang_up = self._send(path, body, key, left_s), of_this_stream()
+        hang_up.watch(response)
+        return self._lines(response, time.monotonic() + left_s, hang_up)
 
-    def _lines(self, response: httpx.Response, ends_at: float) -> Iterator[str]:
+    def _lines(self, response: httpx.Response, ends_at: float, hang_up: HangUp) -> Iterator[str]:
         import httpx
 
         try:
@@ -134,6 +137,7 @@ class Http:
         except httpx.HTTPError as error:
             raise broken_off(error) from error
         finally:
+            hang_up.forget()
             response.close()
 
     def close(self) -> None:
