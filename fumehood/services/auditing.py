@@ -19,6 +19,8 @@ from fumehood.services.world import WriteWorld
 
 FINDINGS = "edit_findings.json"
 """Every finding of an experiment's edits, in its finished folder."""
+MOST_KEPT = 50
+"""Findings of one edit; one that repeats itself a thousand times says no more."""
 MOST_TOLD = 8
 """Findings that a coder is told at once; the others come up when these are mended."""
 _CONCERNS: Mapping[FindingKind, str] = {
@@ -37,7 +39,8 @@ def look(
     """Return what an edit's files bring over the code that the direction's experiments start from.
 
     Nothing that an earlier edit brought is forgotten; but what a person put into a fork's code is no fault of the
-    coder's, so that the working copy's own refusals are left out. `only` names the one file that is asked about.
+    coder's, so that the working copy's own refusals are left out. What is refused comes first. `only` names the one
+    file that is asked about.
     """
     start = templates.start_of(direction)
     before = _read(world.artifacts, start, files)
@@ -46,7 +49,8 @@ def look(
     if any(one.severity is Severity.REFUSED for one in found):
         had = {(one.kind, one.what) for one in audit(before, _read(world.artifacts, experiment.files, start), rules)}
         found = tuple(one for one in found if one.severity is Severity.FLAGGED or (one.kind, one.what) not in had)
-    return tuple(one for one in found if not only or one.path == only)
+    asked = [one for one in found if not only or one.path == only]
+    return tuple(sorted(asked, key=lambda one: one.severity is not Severity.REFUSED)[:MOST_KEPT])
 
 
 def _read(artifacts: Artifacts, files: Mapping[str, str], other: Mapping[str, str]) -> dict[str, bytes]:
@@ -88,10 +92,9 @@ def refused(found: Iterable[Finding]) -> bool:
 
 
 def sentences(found: Sequence[Finding]) -> str:
-    """Return what the coder is told: what is refused first, a line each."""
-    told = sorted(found, key=lambda one: one.severity is not Severity.REFUSED)
-    more = [f"And {len(told) - MOST_TOLD} more."] if len(told) > MOST_TOLD else []
-    return "\n".join([*(one.sentence for one in told[:MOST_TOLD]), *more])
+    """Return what the coder is told, a line each."""
+    more = [f"And {len(found) - MOST_TOLD} more."] if len(found) > MOST_TOLD else []
+    return "\n".join([*(one.sentence for one in found[:MOST_TOLD]), *more])
 
 
 def kept(

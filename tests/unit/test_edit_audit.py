@@ -57,6 +57,8 @@ REFUSED = {
     "a shell": ("process", "run = os.system\nrun('ls')"),
     "a shell by another name": ("process", "from os import popen as p\np('ls')"),
     "a shell in an attribute": ("process", "getattr(os, 'system')('ls')"),
+    "a shell of a module by name": ("process", "getattr(__import__('os'), 'sys' + 'tem')('ls')"),
+    "everything of a module": ("import", "from os import *\nsystem('ls')"),
     "foreign memory": ("process", "import ctypes"),
     "a limit": ("limits", "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))"),
     "an absolute path": ("path", "np.load('/data/test.npz')"),

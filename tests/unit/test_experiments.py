@@ -13,7 +13,7 @@ import pytest
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Experiment, ExperimentState, Run, RunResult
-from fumehood.services import experiments
+from fumehood.services import experiments, forks
 from tests.fakes.laboratory import TINY, Laboratory, act
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
@@ -175,6 +175,27 @@ class TestAudit:
         assert (entry["subject"], entry["attempt"]) == ("run_1", 1)
         assert {one["severity"] for one in entry["findings"]} == {"refused"}
         assert done.experiment.limitations == ()
+
+    def test_of_many_findings_some_are_told_and_kept(self, carried: Callable[..., Carried]) -> None:
+        many = TINY["experiment.py"].encode() + b"torch.manual_seed(1)\n" + b"os.system('ls')\n" * 90
+        done = carried({(1, 1): ({"experiment.py": many}, "")}, runs=1)
+        assert done.runs[0].attempts[0].error_tail.endswith("\nAnd 42 more.")
+        (entry,) = done.lab.get(done.experiment.products["edit_findings.json"])
+        assert {one["severity"] for one in entry["findings"]} == {"refused"}
+
+    def test_what_a_person_put_into_a_fork_is_no_fault_of_the_coders(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab()
+        lab.submit(runs=2)
+        lab.go_on()
+        own = TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 1.0\nimport socket").replace("1.0", "9.0")
+        forks.fork(
+            lab.store, lab.artifacts, lab.clock, "key_1", lab.experiments()[0].id, "run_1",
+            forks.Edits(files={"experiment.py": own}),
+        )  # fmt: skip
+        lab.go_on()
+        forked = lab.experiments()[-1]
+        assert forked.state is ExperimentState.DONE, forked.error
+        assert b"import socket" in lab.artifacts.get(forked.files["experiment.py"])
 
     def test_refused_each_time_the_experiment_is_refused(self, carried: Callable[..., Carried]) -> None:
         done = carried({(1, number): CHEAT for number in range(1, 5)})

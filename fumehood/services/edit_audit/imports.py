@@ -65,6 +65,9 @@ def check(source: Source) -> Iterator[Finding]:
         if isinstance(node, ast.Call) and not name:
             advice = "write the module's name as a plain import"
             yield source.found(FindingKind.IMPORT, node, "imports a module by a computed name", advice, flagged=True)
+        elif name.endswith(".*") and name.partition(".")[0] not in source.own:
+            # Whatever is used of it afterwards has no module's name any more.
+            yield source.found(FindingKind.IMPORT, node, f"imports {name}", "name what you import")
         elif name:
             yield from _module(source, node, name.split(".")[0], is_optional=id(node) in optional)
     for node, name in _uses(source):

@@ -94,7 +94,7 @@ class Source:
         does = self.name_of(call.func)
         if does in IMPORTERS:
             return text_of(call.args[0])
-        if does == "getattr" and len(call.args) > 1 and isinstance(call.args[0], ast.Name):
+        if does == "getattr" and len(call.args) > 1:  # as deep as the parser's brackets at most
             owner, name = self.name_of(call.args[0]), text_of(call.args[1])
             return f"{owner}.{name}" if owner and name else ""
         return ""
