@@ -218,11 +218,41 @@ class ChangeRead(BaseModel):
     """Unified; empty where a side is no text or too long."""
 
 
+class FindingRead(BaseModel):
+    """What the audit found in an edit before it ran."""
+
+    model_config = _example(
+        kind="seeds",
+        severity="flagged",
+        path="experiment.py",
+        line=12,
+        sentence="experiment.py line 12 sets a seed of its own: take every random number from the seeds.",
+    )
+    kind: str
+    severity: str
+    """`refused`: the edit did not run; `flagged`: it did."""
+    path: str
+    line: int
+    sentence: str
+
+
+class AuditedRead(BaseModel):
+    """One edit in which the audit found something."""
+
+    model_config = _example(subject="run_1", attempt=1, findings=[])
+    subject: str
+    """The run's folder, or `plot`."""
+    attempt: int
+    findings: list[FindingRead]
+
+
 class DiffRead(BaseModel):
     """What an experiment changed in the code of its template."""
 
-    model_config = _example(files=[{"path": "experiment.py", "kind": "changed", "diff": ""}])
+    model_config = _example(files=[{"path": "experiment.py", "kind": "changed", "diff": ""}], audit=[])
     files: list[ChangeRead]
+    audit: list[AuditedRead]
+    """Edits that were refused or flagged, in order."""
 
 
 class ReviewRead(BaseModel):

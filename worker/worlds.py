@@ -28,6 +28,38 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 """The templates that come with Fumehood."""
+IMAGE_PACKAGES = frozenset(
+    {
+        *(
+            "torch",
+            "torchgen",
+            "functorch",
+            "numpy",
+            "scipy",
+            "sklearn",
+            "pandas",
+            "matplotlib",
+            "mpl_toolkits",
+            "pylab",
+        ),
+        *(
+            "tqdm",
+            "einops",
+            "ema_pytorch",
+            "PIL",
+            "joblib",
+            "sympy",
+            "mpmath",
+            "networkx",
+            "jinja2",
+            "fsspec",
+            "filelock",
+        ),
+        *("cloudpickle", "dateutil", "packaging", "contourpy", "cycler", "kiwisolver", "pyparsing", "fontTools"),
+        *("typing_extensions", "threadpoolctl", "narwhals", "markupsafe", "setuptools"),
+    }
+)
+"""What the images of executions hold beside the standard library, for workers that have no lab to look at."""
 _LOCK = ".lock"
 
 
@@ -80,6 +112,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         prompts=PackagedPrompts(),
         typesetter=Latex(),
         policy=screening.load(settings.policy),
+        packages=lab_packages(settings) or IMAGE_PACKAGES,
         model_tries=settings.model_tries,
         presence=Presence(Part.WRITE, clock),
     )

@@ -11,7 +11,17 @@ from fastapi import APIRouter, Query, Request, Response
 from api import files
 from api.context import GUARDED, AskedBy, AskedPage, Context, content, errors
 from api.streams import EVENTS, AskedPlace, events_of, followed
-from api.views import ArtifactRead, ChangeRead, DiffRead, ExperimentRead, Page, ReviewRead, ReviewsRead, RunRead
+from api.views import (
+    ArtifactRead,
+    AuditedRead,
+    ChangeRead,
+    DiffRead,
+    ExperimentRead,
+    Page,
+    ReviewRead,
+    ReviewsRead,
+    RunRead,
+)
 from fumehood.domain.experiment import Run
 from fumehood.errors import NotFoundError
 from fumehood.services import browsing, outputs
@@ -56,8 +66,12 @@ def _experiments(routes: APIRouter, context: Context) -> None:
     @routes.get("/experiments/{experiment_id}/diff", summary="Show what the code became", responses=READ_ERRORS)
     def read_diff(experiment_id: str, by: AskedBy) -> DiffRead:
         """Return what the experiment changed in the code of its template."""
-        changes = context.shelf(by).difference(context.artifacts, experiment_id)
-        return DiffRead(files=[ChangeRead.model_validate(one) for one in changes])
+        shelf = context.shelf(by)
+        changes = shelf.difference(context.artifacts, experiment_id)
+        return DiffRead(
+            files=[ChangeRead.model_validate(one) for one in changes],
+            audit=[AuditedRead.model_validate(one) for one in shelf.findings(context.artifacts, experiment_id)],
+        )
 
 
 def _runs(routes: APIRouter, context: Context) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Experiment, Run
@@ -16,12 +16,14 @@ from fumehood.domain.ids import ULID, DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event
 from fumehood.errors import NotFoundError
 from fumehood.ports import Artifacts, Collection, Store, Transaction
-from fumehood.services import export, results, templates
+from fumehood.services import auditing, export, results, templates
 
 T = TypeVar("T")
 PAPER = "paper.pdf"
 REVIEWS = ("review.json", "review_revised.json")
-JSON_PRODUCTS = frozenset({*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json"})
+JSON_PRODUCTS = frozenset(
+    {*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json", auditing.FINDINGS}
+)
 """Files of an experiment that the platform wrote itself."""
 MAX_DIFF_BYTES = 512 * 1024
 MAX_DIFF_LINES = 5_000
@@ -151,6 +153,10 @@ class Shelf:
         """Return what an experiment changed in the code of its template."""
         found = self.experiment(key)
         return changes(artifacts, self.direction(found.direction_id), found)
+
+    def findings(self, artifacts: Artifacts, key: str) -> list[dict[str, Any]]:
+        """Return what the audit found in an experiment's edits, those that were refused included."""
+        return auditing.entries(artifacts, self.experiment(key))
 
     def summaries(
         self, artifacts: Artifacts, after: str | None, limit: int, only: str | None = None

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.experiment import Attempt, Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.finding import Finding
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
 from fumehood.ports import Edit
-from fumehood.services import directions, feedback, final_info, measuring, preparing, screening, templates
+from fumehood.services import auditing, directions, feedback, final_info, measuring, preparing, screening, templates
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -79,12 +80,33 @@ def code(world: WriteWorld, step: Step) -> Change:
         refused = _not_run(world, direction, experiment, run, index, attempt, "refused", found.sentence)
         seen = screening.events(world.clock, world.policy, experiment, found, f"{experiment.name} run_{index}")
         return screening.added(refused, entries, seen)
+    brought = auditing.look(world, direction, experiment, files)
+    experiment = auditing.kept(world, experiment, f"run_{index}", attempt, files, brought)
+    if auditing.refused(brought):
+        return screening.added(_audited(world, direction, experiment, run, index, attempt, brought), entries)
     change = _edited(world, direction, experiment, run, index, attempt, edit, files)
     if found.verdict is PolicyVerdict.NEEDS_A_PERSON:
         held = tuple(dataclasses.replace(one, hold=Hold.POLICY) for one in change.experiments)
         seen = screening.events(world.clock, world.policy, experiment, found, f"{experiment.name} run_{index}")
         change = dataclasses.replace(change, experiments=held, events=(*change.events, *seen))
     return screening.added(change, entries)
+
+
+def _audited(
+    world: WriteWorld,
+    direction: Direction,
+    experiment: Experiment,
+    run: Run | None,
+    index: int,
+    attempt: int,
+    brought: tuple[Finding, ...],
+) -> Change:
+    """Turn an edit down that must not run; the working copy stays as it was."""
+    told = auditing.sentences(brought)
+    change = _not_run(world, direction, experiment, run, index, attempt, "refused", told)
+    text = f"{experiment.name} run_{index}: the edit was refused before it ran: {told.splitlines()[0]}"
+    event = happened(world.clock, experiment, "edit.refused", text)
+    return dataclasses.replace(change, experiments=change.experiments or (experiment,), events=(event, *change.events))
 
 
 def _edited(
@@ -295,7 +317,8 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     )
     said = world.model.text(question(world, claims, prompt, system="You keep a laboratory notebook.", max_tokens=1000))
     said = said.strip()[:LONGEST_NOTE]
-    notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{said}\n"
+    flagged = "".join(f"Flagged: {one['sentence']}\n" for one in auditing.flags(world.artifacts, experiment, run.files))
+    notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{flagged}{said}\n"
     experiment = dataclasses.replace(experiment, notes=notes)
     if run.index >= direction.runs:
         return _to_plots(world, experiment, "all runs are done")

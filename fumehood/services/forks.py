@@ -20,6 +20,7 @@ from fumehood.errors import BadInputError, ConflictError
 from fumehood.ports import Artifacts, Clock, Store, Transaction
 from fumehood.services import (
     audit,
+    auditing,
     directions,
     experiments,
     ideas,
@@ -229,7 +230,9 @@ def _products(old: Experiment, stage: str) -> dict[str, str]:
         return {path: sha for path, sha in old.products.items() if path not in _REVIEWS}
     figures = stage == WRITING
     return {
-        path: sha for path, sha in old.products.items() if path == _REGISTRATION or (figures and path.endswith(".png"))
+        path: sha
+        for path, sha in old.products.items()
+        if path in {_REGISTRATION, auditing.FINDINGS} or (figures and path.endswith(".png"))
     }
 
 

@@ -12,7 +12,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.services import experiments, screening, templates, trials
+from fumehood.services import auditing, experiments, screening, templates, trials
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
@@ -44,11 +44,28 @@ def plot(world: WriteWorld, step: Step) -> Change:
         change = Change(experiments=(held,), steps=(_plot_next(experiment, attempt, {"is_screened": True}),))
     else:
         change = _draw(world, direction, fitted, runs, attempt)
+    if found.verdict is not PolicyVerdict.REFUSED:
+        change = _audited(world, direction, experiment, fitted, attempt, change)
     return screening.added(
         change,
         screening.entry(world.clock, world.policy, direction, told, found),
         screening.events(world.clock, world.policy, experiment, found, f"{experiment.name} plot.py"),
     )
+
+
+def _audited(
+    world: WriteWorld, direction: Direction, experiment: Experiment, fitted: Experiment, attempt: int, change: Change
+) -> Change:
+    """Keep what an edit of `plot.py` brings, and ask again in the place of a change that would draw a refused one."""
+    brought = auditing.look(world, direction, experiment, fitted.files, only="plot.py")
+    if auditing.refused(brought):
+        kept = auditing.kept(world, experiment, "plot", attempt, fitted.files, brought)
+        told = auditing.sentences(brought)
+        event = happened(world.clock, experiment, "edit.refused", f"{experiment.name} plot.py: {told.splitlines()[0]}")
+        step = _plot_next(experiment, attempt + 1, {"error": told})
+        return Change(experiments=(kept,), steps=(step,), events=(event,))
+    kept_ones = tuple(auditing.kept(world, one, "plot", attempt, fitted.files, brought) for one in change.experiments)
+    return dataclasses.replace(change, experiments=kept_ones)
 
 
 def _plot_next(experiment: Experiment, attempt: int, more: Payload) -> Next:
@@ -129,6 +146,7 @@ def _fitted(
 def plotted(world: WriteWorld, step: Step) -> Change:
     """Keep the figures and start writing, or try again with the error in sight."""
     _, experiment, _ = _subject(world, step)
+    runs = _runs(world, experiment)
     with world.store.begin(write=False) as tx:
         execution = tx.executions.get(step.waits_for[0])
     attempt = int(step.payload["attempt"])
@@ -136,7 +154,8 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
         error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
         return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))
-    limitations = experiment.limitations
+    versions = (*(run.files for run in runs), experiment.files)
+    limitations = (*experiment.limitations, *auditing.limitations(world.artifacts, experiment, versions))
     if not figures:
         limitations = (*limitations, "No figure could be drawn: plot.py failed on every attempt.")
     experiment = experiment.to(

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import tomllib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -183,15 +184,17 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
         raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
 
 
-def _parsed(source: bytes, path: str = "<unknown>") -> ast.Module:
+def parsed(source: bytes, path: str = "<unknown>") -> ast.Module:
+    """Return a Python source's syntax tree; what Python only warns of is no matter here."""
     # Python 3.11's parser counts its depth for all threads together, and breaks when two parse at once.
-    with _PARSING:
+    with _PARSING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return ast.parse(source, filename=path)
 
 
 def _syntax(path: str, source: bytes) -> list[str]:
     try:
-        _parsed(source, path)
+        parsed(source, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f" in line {line}" if line else ""
@@ -202,7 +205,7 @@ def _syntax(path: str, source: bytes) -> list[str]:
 def imports(source: bytes) -> frozenset[str]:
     """Return the top-level names that a Python source imports."""
     found: set[str] = set()
-    for node in ast.walk(_parsed(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

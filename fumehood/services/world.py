@@ -49,6 +49,8 @@ class WriteWorld:
     typesetter: Typesetter
     policy: Policy = field(default_factory=Policy)
     """What every direction, idea and diff is screened by."""
+    packages: frozenset[str] = frozenset()
+    """What an experiment can import beside the standard library; empty where that is not known."""
     model_tries: int = MODEL_TRIES
     presence: Presence | None = None
     """Shows that this process is at work, where somebody asks."""

@@ -66,6 +66,18 @@ class TestReading:
         keys = dict.fromkeys(ABSENT, odd) if odd else ABSENT
         problem(done.client.get(path.format(**keys)), 404, "not-found")
 
+    def test_the_diff_tells_which_edits_were_refused_or_flagged(self, served: Served) -> None:
+        cheat = served.lab.template.joinpath("experiment.py").read_bytes() + b"import socket\n"
+        served.lab.coder.script[1, 1] = ({"experiment.py": cheat}, "RUN: Out | it reaches out")
+        served.client.post("/v1/directions", json=ASKED | {"ideas": 1})
+        served.lab.go_on(until=lambda: len(served.lab.runs()) > 1)
+        told = served.client.get(f"/v1/experiments/{served.lab.experiments()[0].id}/diff").json()
+        (edit,) = told["audit"]
+        assert (edit["subject"], edit["attempt"]) == ("run_1", 1)
+        (finding,) = edit["findings"]
+        assert (finding["kind"], finding["severity"], finding["path"]) == ("network", "refused", "experiment.py")
+        assert finding["sentence"].startswith("experiment.py line 18 uses socket: a run has no network")
+
     @pytest.mark.parametrize("what", ["paper", "paper/source", "claims", "verification"])
     def test_what_is_not_there_yet_is_said(self, served: Served, what: str) -> None:
         served.client.post("/v1/directions", json=ASKED | {"ideas": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,10 @@ class ScriptedCoder:
         if call.claims.role == "plot":
             changes, reply = told or ({}, "as it is")
         else:
-            usual = {"experiment.py": b"SCALE = %d.5\n" % run + b"# again\n" * (attempt - 1)}
+            scale = b"SCALE = %d.5" % run
+            own = files["experiment.py"]
+            code = re.sub(rb"^SCALE = .*$", scale, own, flags=re.MULTILINE) if b"SCALE = " in own else scale + b"\n"
+            usual = {"experiment.py": code + b"# again\n" * (attempt - 1)}
             changes, reply = told or (usual, f"RUN: Scale {run} | the scale becomes {run}.5")
         after = {**{path: files[path] for path in editable}, **changes}
         changed = tuple(path for path in changes if files.get(path) != changes[path])

@@ -11,11 +11,13 @@ import pytest
 from ulid import ULID
 
 from fumehood.domain.execution import Input, Kind, Limits, Spec, Verdict
+from fumehood.settings import Settings
 from sandbox import docker_engine, lab
 from sandbox.docker import DockerSandbox
 from sandbox.execute import execute
 from sandbox.host import HostSandbox
 from sandbox.local import LocalSandbox
+from worker import worlds
 
 RUN_DIR = Path("/run/fumehood")
 PROGRAM = """
@@ -98,6 +100,10 @@ def sandbox(request: pytest.FixtureRequest, lab_dir: Path, tmp_path: Path) -> It
     made.reap()
     with suppress(FileNotFoundError):
         (RUN_DIR / made.installation).rmdir()
+
+
+def test_what_workers_without_a_lab_take_for_importable_is_in_it(lab_dir: Path) -> None:
+    assert worlds.lab_packages(Settings(lab_dir=lab_dir)) >= worlds.IMAGE_PACKAGES
 
 
 @pytest.mark.slow

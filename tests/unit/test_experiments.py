@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Experiment, ExperimentState, Run, RunResult
-from fumehood.services import experiments
+from fumehood.services import experiments, forks
 from tests.fakes.laboratory import TINY, Laboratory, act
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
@@ -21,6 +22,11 @@ BROKEN = ({"experiment.py": b"raise RuntimeError\n"}, "RUN: Broken | it breaks")
 BROKEN_EACH = {number: ({"experiment.py": b"raise RuntimeError(%d)\n" % number}, "") for number in range(1, 9)}
 NO_EDIT: tuple[Mapping[str, bytes], str] = ({}, "I would rather not.")
 COMPLETED: tuple[Mapping[str, bytes], str] = ({}, "ALL_COMPLETED")
+
+
+def scaled(run: int) -> bytes:
+    """Return what the scripted coder makes of the experiment in a run."""
+    return TINY["experiment.py"].replace("SCALE = 1.0", f"SCALE = {run}.5").encode()
 
 
 def failing_plots(*, always: bool = False) -> InstantSandbox:
@@ -90,7 +96,7 @@ class TestRuns:
 
     def test_each_edit_builds_on_the_last(self, carried: Callable[..., Carried]) -> None:
         given = carried().lab.coder.given
-        assert given[1]["experiment.py"] == b"SCALE = 1.5\n"
+        assert given[1]["experiment.py"] == scaled(1)
         assert set(given[0]) == {"experiment.py", "plot.py"}
 
     def test_what_was_promised_was_written_down_before_the_first_run(self, carried: Callable[..., Carried]) -> None:
@@ -134,13 +140,108 @@ class TestAttempts:
     def test_the_code_goes_back_to_the_last_measured_run(self, carried: Callable[..., Carried]) -> None:
         done = carried({(2, number): BROKEN_EACH[number] for number in range(1, 5)}, runs=5)
         kept = done.experiment.files["experiment.py"]
-        assert done.lab.artifacts.get(kept) == b"SCALE = 1.5\n"
+        assert done.lab.artifacts.get(kept) == scaled(1)
         assert kept == done.runs[0].files["experiment.py"]
 
     def test_a_run_that_fails_does_not_end_the_other_ideas(self, carried: Callable[..., Carried]) -> None:
         lab = carried({(1, number): BROKEN_EACH[number] for number in range(1, 5)}).lab
         assert lab.direction().is_final
         assert lab.sandbox.specs == {}
+
+
+CHEAT = (
+    {"experiment.py": TINY["experiment.py"].encode() + b"import socket\nopen('/etc/passwd')\n"},
+    "RUN: Out | it reaches out",
+)
+OWN_SEED = (
+    {"experiment.py": TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 2.0").encode() + b"seeds = seeds[:1]\n"},
+    "RUN: Fewer | only one seed",
+)
+
+
+class TestAudit:
+    def test_what_is_refused_never_runs_and_is_told_and_mended(self, carried: Callable[..., Carried]) -> None:
+        done = carried({(1, 1): CHEAT})
+        assert done.attempts() == [["refused"], []]
+        assert done.results() == [RunResult.MEASURED, RunResult.MEASURED]
+        given = [one.inputs["work/experiment.py"] for one in done.lab.executions() if one.kind is Kind.RUN]
+        assert not any(b"socket" in done.lab.artifacts.get(sha) for sha in given)
+        told = done.prompts()[1]
+        assert "attempt 1 of 4 ended refused\nexperiment.py line 18 uses socket: a run has no network" in told
+        assert "'/etc/passwd', which leads out of its folder" in told
+        assert b"socket" not in done.lab.coder.given[1]["experiment.py"]
+        assert "edit.refused: smaller_scale run_1: the edit was refused before it ran" in done.lab.told()
+        (entry,) = done.lab.get(done.experiment.products["edit_findings.json"])
+        assert (entry["subject"], entry["attempt"]) == ("run_1", 1)
+        assert {one["severity"] for one in entry["findings"]} == {"refused"}
+        assert done.experiment.limitations == ()
+
+    def test_of_many_findings_some_are_told_and_kept(self, carried: Callable[..., Carried]) -> None:
+        many = TINY["experiment.py"].encode() + b"torch.manual_seed(1)\n" + b"os.system('ls')\n" * 90
+        done = carried({(1, 1): ({"experiment.py": many}, "")}, runs=1)
+        assert done.runs[0].attempts[0].error_tail.endswith("\nAnd 42 more.")
+        (entry,) = done.lab.get(done.experiment.products["edit_findings.json"])
+        assert {one["severity"] for one in entry["findings"]} == {"refused"}
+
+    def test_what_a_person_put_into_a_fork_is_no_fault_of_the_coders(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab()
+        lab.submit(runs=2)
+        lab.go_on()
+        own = TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 1.0\nimport socket").replace("1.0", "9.0")
+        forks.fork(
+            lab.store, lab.artifacts, lab.clock, "key_1", lab.experiments()[0].id, "run_1",
+            forks.Edits(files={"experiment.py": own}),
+        )  # fmt: skip
+        lab.go_on()
+        forked = lab.experiments()[-1]
+        assert forked.state is ExperimentState.DONE, forked.error
+        assert b"import socket" in lab.artifacts.get(forked.files["experiment.py"])
+
+    def test_refused_each_time_the_experiment_is_refused(self, carried: Callable[..., Carried]) -> None:
+        done = carried({(1, number): CHEAT for number in range(1, 5)})
+        assert done.attempts() == [["refused"] * 4]
+        assert done.experiment.state is ExperimentState.REFUSED
+        assert "every edit of run_1 was refused" in done.experiment.error
+        assert len(done.lab.get(done.experiment.products["edit_findings.json"])) == 4
+
+    def test_what_is_flagged_runs_and_stands_in_notes_findings_and_limitations(
+        self, carried: Callable[..., Carried]
+    ) -> None:
+        done = carried({(1, 1): OWN_SEED})
+        assert done.results() == [RunResult.MEASURED, RunResult.MEASURED]
+        flagged = "Flagged: experiment.py line 18 takes a part of the seeds: take every random number from the seeds"
+        assert done.experiment.notes.count(flagged) == 2, "the second run's code still has it"
+        assert flagged in done.prompts()[1]
+        entries = done.lab.get(done.experiment.products["edit_findings.json"])
+        assert [(one["subject"], one["findings"][0]["severity"]) for one in entries] == [
+            ("run_1", "flagged"),
+            ("run_2", "flagged"),
+        ]
+        done.lab.go_on(until=lambda: bool(done.lab.steps("write_section")))
+        assert done.experiment.limitations == (
+            "The audit of the code flagged seeds of its own, or not all of the given ones.",
+        )
+
+    def test_packages_that_the_image_has_not_are_refused(self, make_lab: Callable[..., Laboratory]) -> None:
+        coder = ScriptedCoder({(1, 1): ({"experiment.py": TINY["experiment.py"].encode() + b"import wandb\n"}, "")})
+        lab = make_lab(coder=coder)
+        lab.write = dataclasses.replace(lab.write, packages=frozenset({"numpy"}))
+        done = Carried(lab, 1)
+        assert done.attempts() == [["refused"]]
+        assert "imports wandb: the image has no such package" in done.runs[0].attempts[0].error_tail
+        assert done.results() == [RunResult.MEASURED]
+
+    def test_a_plot_that_is_refused_is_asked_for_again(self, carried: Callable[..., Carried]) -> None:
+        reaching = ({"plot.py": TINY["plot.py"].encode() + b"import subprocess\n"}, "")
+        done = carried({(0, 1): reaching})
+        done.lab.go_on(until=lambda: bool(done.lab.steps("write_section")))
+        assert done.experiment.state is ExperimentState.WRITING
+        asked = [call for call in done.lab.coder.calls if call.claims.role == "plot"]
+        assert ["plot.py line 7 uses subprocess" in call.prompt for call in asked] == [False, True]
+        drawn = [one for one in done.lab.executions() if one.kind is Kind.PLOT]
+        assert [b"subprocess" in done.lab.artifacts.get(one.inputs["work/plot.py"]) for one in drawn] == [False]
+        (entry,) = done.lab.get(done.experiment.products["edit_findings.json"])
+        assert entry["subject"] == "plot"
 
 
 class TestNoEdit:

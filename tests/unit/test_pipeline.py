@@ -203,6 +203,32 @@ def test_a_refused_edit_never_reaches_the_sandbox_however_often_it_is_killed(
     assert holds(lab, lab.export(tmp_path / "out")).holds
 
 
+def test_an_edit_that_hides_data_is_told_and_repaired_and_a_flagged_one_stands_in_the_paper(
+    make_lab: Callable[..., Laboratory], tmp_path: Path
+) -> None:
+    code = TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 1.5")
+    hidden = f"{code}ANSWERS = {[number / 7 for number in range(80)]}\n"
+    flagged = f"{code}import random\nrandom.seed(3)\n"
+    edits = {(1, 1): hidden, (1, 2): flagged}
+    coder = ScriptedCoder({at: ({"experiment.py": text.encode()}, "RUN: A | b") for at, text in edits.items()})
+    lab = make_lab(coder=coder)
+    lab.submit(runs=1)
+    lab.go_on()
+    assert lab.direction().state is DirectionState.DONE, lab.told()
+    assert [[one.verdict for one in run.attempts] for run in lab.runs()] == [[], ["refused"]]
+    told = next(call.prompt for call in coder.calls if (call.claims.run, call.claims.attempt) == (1, 2))
+    assert "holds 80 numbers in one literal: data has no place in code" in told
+    out = lab.export(tmp_path / "out")
+    assert holds(lab, out).holds
+    inside = out / "experiments/smaller_scale"
+    entries = json.loads((inside / "edit_findings.json").read_bytes())
+    assert [(one["attempt"], one["findings"][0]["severity"]) for one in entries] == [(1, "refused"), (2, "flagged")]
+    assert "Flagged: experiment.py line 19 sets a seed of its own" in (inside / "notes.txt").read_text()
+    assert lab.experiments()[0].limitations == (
+        "The audit of the code flagged seeds of its own, or not all of the given ones.",
+    )
+
+
 def test_with_real_programs_in_the_fake_sandbox(make_lab: Callable[..., Laboratory], tmp_path: Path) -> None:
     class NoLatex(FakeSandbox):
         """Does without LaTeX: the paper's compiler is a program that leaves what it would."""

@@ -52,7 +52,10 @@ def test_it_says_what_was_run_on_what_and_within_which_limits(measured: Laborato
     baseline, run = (statement(measured, one)["predicate"] for one in measured.runs())
     assert (baseline["run"]["kind"], run["run"]["kind"]) == ("baseline", "run")
     assert run["run"]["title"] == "Scale 1"
-    assert run["code"]["experiment.py"] == hashlib.sha256(b"SCALE = 1.5\n").hexdigest()
+    assert (
+        run["code"]["experiment.py"]
+        == hashlib.sha256(TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 1.5").encode()).hexdigest()
+    )
     assert run["evaluator"] == hashlib.sha256(TINY["evaluate.py"].encode()).hexdigest()
     assert (run["seeds"], run["image"], run["isolation"]) == ([1, 2], "sha256:instant", {"S1": "held"})
     assert (run["verdicts"], set(run["limits"])) == ({"run": "succeeded", "evaluate": "succeeded"}, {"run", "evaluate"})

@@ -23,7 +23,7 @@ from tests.fakes.laboratory import Laboratory, script
 from tests.fakes.model import ScriptedCoder
 
 NEEDS, REFUSED = PolicyVerdict.NEEDS_A_PERSON, PolicyVerdict.REFUSED
-FORBIDDEN = ({"experiment.py": b"import socket\nSCALE = 9\n"}, "RUN: Out | it reaches out")
+FORBIDDEN = ({"experiment.py": b"import turtle\nSCALE = 9\n"}, "RUN: Out | it reaches out")
 UNKNOWN = "dir_" + "0" * 26
 OWN = OwnIdea(title="Circles of malware", experiment="Draw them.")
 
@@ -368,19 +368,19 @@ class TestIdea:
 
 class TestDiff:
     def test_a_refused_edit_is_fed_back_and_counts_as_an_attempt(self, screened: Callable[..., Laboratory]) -> None:
-        lab = screened(policy(REFUSED, Subject.DIFF, word="socket"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
+        lab = screened(policy(REFUSED, Subject.DIFF, word="turtle"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
         lab.submit(runs=1)
         lab.go_on()
         assert lab.direction().state is DirectionState.DONE, lab.told()
         (attempt,) = lab.runs()[1].attempts
         assert (attempt.verdict, attempt.execution_id) == ("refused", None)
         assert "attempt 1 of 4 ended refused\nthe rule stop of the policy refuses" in lab.coder.calls[1].prompt
-        assert b"socket" not in lab.coder.given[1]["experiment.py"]
+        assert b"turtle" not in lab.coder.given[1]["experiment.py"]
         assert [one.detail["about"] for one in audited(lab)] == ["diff"]
 
     def test_when_every_edit_is_refused_so_is_the_experiment(self, screened: Callable[..., Laboratory]) -> None:
         coder = ScriptedCoder({(1, number): FORBIDDEN for number in range(1, 5)})
-        lab = screened(policy(REFUSED, Subject.DIFF, word="socket"), coder=coder)
+        lab = screened(policy(REFUSED, Subject.DIFF, word="turtle"), coder=coder)
         lab.submit(runs=1)
         lab.go_on()
         (experiment,) = lab.experiments()
@@ -393,7 +393,7 @@ class TestDiff:
     def test_with_an_attempt_of_another_kind_it_has_failed(self, screened: Callable[..., Laboratory]) -> None:
         script_of = {(1, number): FORBIDDEN for number in range(1, 4)}
         coder = ScriptedCoder(script_of | {(1, 4): ({}, "I would rather not.")})
-        lab = screened(policy(REFUSED, Subject.DIFF, word="socket"), coder=coder)
+        lab = screened(policy(REFUSED, Subject.DIFF, word="turtle"), coder=coder)
         lab.submit(runs=1)
         lab.go_on()
         assert (lab.experiments()[0].state, lab.runs()[1].result) == (ExperimentState.FAILED, RunResult.FAILED)
@@ -411,7 +411,7 @@ class TestDiff:
     ) -> None:
         long = b"".join(b"x_%d = 'a long line of nothing'\n" % number for number in range(lines))
         coder = ScriptedCoder({(1, 1): ({"experiment.py": long}, "RUN: Long | it is long")})
-        lab = screened(policy(REFUSED, Subject.DIFF, word="socket"), coder=coder)
+        lab = screened(policy(REFUSED, Subject.DIFF, word="turtle"), coder=coder)
         lab.submit(runs=1)
         lab.go_on()
         assert lab.experiments()[0].hold is Hold.POLICY
@@ -424,7 +424,7 @@ class TestDiff:
     def test_one_that_needs_a_person_waits_before_it_runs(
         self, screened: Callable[..., Laboratory], approve: Approve
     ) -> None:
-        lab = screened(policy(NEEDS, Subject.DIFF, word="socket"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
+        lab = screened(policy(NEEDS, Subject.DIFF, word="turtle"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
         direction = lab.submit(runs=1, approve=approve)
 
         def researcher() -> None:
@@ -441,7 +441,7 @@ class TestDiff:
         with pytest.raises(ConflictError):
             guidance.resume_experiment(lab.store, lab.clock, "key_2", experiment.id)
         (waiting,) = approvals.waiting(lab.store, lab.artifacts, direction.id)
-        assert (waiting.id, waiting.kind, "+import socket" in waiting.text) == (experiment.id, "diff", True)
+        assert (waiting.id, waiting.kind, "+import turtle" in waiting.text) == (experiment.id, "diff", True)
         assert not [one for one in lab.executions() if one.experiment_id == experiment.id]
         approvals.approve(lab.store, lab.clock, "key_1", experiment.id)
         (experiment,) = lab.experiments()
@@ -453,7 +453,7 @@ class TestDiff:
 
     @on_both_stores
     def test_refused_by_an_admin_it_is_never_run(self, screened: Callable[..., Laboratory]) -> None:
-        lab = screened(policy(NEEDS, Subject.DIFF, word="socket"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
+        lab = screened(policy(NEEDS, Subject.DIFF, word="turtle"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
         lab.submit(runs=1, ideas=2)
         lab.go_on()
         first, second = lab.experiments()
@@ -468,7 +468,7 @@ class TestDiff:
         assert left == {StepState.DONE, StepState.FAILED}
 
     def test_a_lesser_hold_does_not_take_the_policys_place(self, screened: Callable[..., Laboratory]) -> None:
-        lab = screened(policy(NEEDS, Subject.DIFF, word="socket"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
+        lab = screened(policy(NEEDS, Subject.DIFF, word="turtle"), coder=ScriptedCoder({(1, 1): FORBIDDEN}))
         lab.submit(runs=1)
         lab.go_on()
         (experiment,) = lab.experiments()
@@ -478,14 +478,14 @@ class TestDiff:
 
     @pytest.mark.parametrize("verdict", [REFUSED, NEEDS])
     def test_plots_are_code_too(self, screened: Callable[..., Laboratory], verdict: PolicyVerdict) -> None:
-        reaching = ({"plot.py": b"import socket\n"}, "")
+        reaching = ({"plot.py": b"import turtle\n"}, "")
         coder = ScriptedCoder({(0, number): reaching for number in range(1, 5)})
-        lab = screened(policy(verdict, Subject.DIFF, word="socket"), coder=coder)
+        lab = screened(policy(verdict, Subject.DIFF, word="turtle"), coder=coder)
         lab.submit(runs=1)
         lab.go_on()
         drawn = [lab.artifacts.get(one.inputs["work/plot.py"]) for one in lab.executions(kind="plot")]
         if verdict is REFUSED:
-            assert [b"socket" in one for one in drawn] == [False]
+            assert [b"turtle" in one for one in drawn] == [False]
             assert "rule stop" in [call for call in coder.calls if call.claims.role == "plot"][1].prompt
         else:
             (experiment,) = lab.experiments()
@@ -493,7 +493,7 @@ class TestDiff:
             approvals.approve(lab.store, lab.clock, "key_1", experiment.id)
             lab.go_on()
             (drawing,) = lab.executions(kind="plot")
-            assert b"socket" in lab.artifacts.get(drawing.inputs["work/plot.py"])
+            assert b"turtle" in lab.artifacts.get(drawing.inputs["work/plot.py"])
         assert lab.direction().state is DirectionState.DONE, lab.told()
 
     def test_the_judge_sees_the_whole_diff(self, screened: Callable[..., Laboratory]) -> None:
