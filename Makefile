@@ -30,7 +30,7 @@ test: ## Run the tests, but for the long ones and those that need Docker.
 
 test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed at seeded moments.
 	@scripts/setup test
-	scripts/with_docker scripts/rest "$(REST)" $(BESIDE:worksteal=loadgroup)
+	scripts/with_docker scripts/rest "$(REST)" $(BESIDE:worksteal=loadfile)
 
 escape: ## Try every escape on every adapter, print what came of it, and write docs/threat-model.md's figures.
 	@scripts/setup test

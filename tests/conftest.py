@@ -8,8 +8,10 @@ import shlex
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from fumehood.cli.servers import free_port, redis_server
 from fumehood.settings import Settings
@@ -22,21 +24,29 @@ OURS = Settings()
 PRIVATE = ("FUMEHOOD_", "ANTHROPIC_", "AWS_", "DEEPSEEK_", "GOOGLE_", "OPENAI_", "OPENROUTER_")
 DOCKERD_LOG = os.environ.get("DOCKERD_OF_TESTS", "")
 """Where the engine writes that `scripts/with_docker` started for these tests alone; empty where it is somebody's."""
-ESCAPE, E2E = Path(__file__).parent / "escape", Path(__file__).parent / "e2e"
+ESCAPE = Path(__file__).parent / "escape"
 
 
-SHARED = {"demo", "house"}
-"""Dear to make, and who uses them looks at what others leave there: one process has all their tests."""
+TOGETHER = frozenset({"test_demo.py", "test_faults.py", "test_replay.py"})
+"""Files of tests that share what is dear to make, and look at what others leave there: one process has them all."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(ESCAPE):
             item.add_marker("escape")
-        # Of tests that are spread by groups, those of a file stay together too.
-        shares = SHARED.intersection(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("demo" if shares and E2E in item.path.parents else item.path.name))
+
+
+class ByFiles(LoadFileScheduling):
+    """Spreads files of tests over processes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "together" if Path(file).name in TOGETHER else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFiles | None:
+    return ByFiles(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
