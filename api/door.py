@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problem import problem, store_away
 from api.rates import Rates, Taken
+from api.threads import Threads
 from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
 from fumehood.services.keys import Caller
@@ -24,6 +25,8 @@ LONGEST_KEY = 500
 KNOWN_S = 1.0
 """How long a key that was found is not looked up again; so long, at most, a revoked one still opens."""
 MOST_KNOWN = 10_000
+COUNTING = 4
+"""So many requests are counted at once; each takes a trip to Redis."""
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -34,6 +37,7 @@ class Door:
         self._app = app
         self._authenticate = authenticate
         self._rates = rates
+        self._counting = Threads(COUNTING, "counting")
         self._known: dict[str, tuple[float, Caller]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +61,8 @@ class Door:
                 detail = f"This key lacks the scope {needed}."
                 await problem(403, "forbidden", detail)(scope, receive, send)
                 return
-            taken = await run_in_threadpool(self._rates.take, caller.key, is_read=scope["method"] in READS)
+            is_read = scope["method"] in READS
+            taken = await self._counting.do(lambda: self._rates.take(caller.key, is_read=is_read))
             if refusal := taken.refusal:
                 await problem(*refusal, taken.headers)(scope, receive, send)
                 return

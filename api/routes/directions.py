@@ -11,11 +11,16 @@ from starlette.responses import StreamingResponse
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
 from api.schemas import Budget, DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
 from api.streams import AskedPlace, events_of, followed
+from api.threads import Threads
 from api.views import ExperimentRead, IdeaRead, Page
-from fumehood.domain.direction import DirectionState, Reviewing
+from fumehood.domain.direction import Direction, DirectionState, Reviewing
 from fumehood.domain.step import Side
 from fumehood.services import directions, feedback, guidance, submissions
+from fumehood.services.keys import Caller
+from fumehood.services.replies import Once
 
+SUBMITTING = 40
+"""So many directions are checked and stored at once; others wait for them."""
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events",
@@ -35,57 +40,18 @@ def router(context: Context) -> APIRouter:
 
 def _changing(routes: APIRouter, context: Context) -> None:
     store, clock = context.store, context.clock
+    submitting = Threads(SUBMITTING, "submitting")
 
     @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 402, 404, 409, 413))
-    def submit(asked: DirectionCreate, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
+    async def submit(asked: DirectionCreate, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
         """Submit a research direction; the work is done by the workers.
 
         What the admin's policy refuses is answered with `refused-by-policy` and the rule's name. What it wants a person
         for is held (`policy`) until an admin has looked at it. A model must be one of `GET /v1/models`; where its
         provider has no key, the direction is held later (`no_model`).
         """
-        for model in (asked.model, asked.review_model or asked.review.model or asked.model):
-            context.models.of(model)
-        submission = submissions.Submission(
-            template=asked.template,
-            text=asked.text,
-            model=asked.model,
-            review_model=asked.review_model or asked.review.model,
-            profile=asked.profile,
-            ideas=asked.ideas,
-            runs=asked.runs,
-            novelty=asked.novelty,
-            seed=asked.seed,
-            sandbox=asked.sandbox,
-            budget_usd=asked.budget.usd,
-            budget_usd_per_experiment=asked.budget.usd_per_experiment,
-            budget_usd_per_call=asked.budget.usd_per_call,
-            budget_gpu_s=asked.budget.gpu_seconds,
-            budget_wall_s=asked.budget.wall_s,
-            priority=asked.priority,
-            parent=None if asked.parent is None else context.shelf(by).experiment(asked.parent).id,
-            strategy=asked.strategy,
-            reviewing=Reviewing(
-                reflections=asked.review.reflections, ensemble=asked.review.ensemble, fewshot=asked.review.fewshot
-            ),
-            approve=asked.approve,
-            tenant=by.tenant,
-            actor=by.key,
-        )
-        checked = submissions.check(
-            store,
-            context.artifacts,
-            clock,
-            submission,
-            context.shipped,
-            shipped_only=True,
-            once=once,
-            policy=context.policy,
-            known_templates=context.known_templates,
-        )
-        direction = context.accept(checked)
+        direction = await submitting.do(lambda: _submit(context, asked, by, once))
         say_replayed(response, once)
-        context.queue.hint(Side.WRITE)
         return DirectionRead.of(direction)
 
     @routes.post("/{direction_id}/cancel", summary="Cancel a direction", responses=errors(404))
@@ -161,6 +127,51 @@ def _changing(routes: APIRouter, context: Context) -> None:
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return IdeaRead.model_validate(made)
+
+
+def _submit(context: Context, asked: DirectionCreate, by: Caller, once: Once | None) -> Direction:
+    for model in (asked.model, asked.review_model or asked.review.model or asked.model):
+        context.models.of(model)
+    submission = submissions.Submission(
+        template=asked.template,
+        text=asked.text,
+        model=asked.model,
+        review_model=asked.review_model or asked.review.model,
+        profile=asked.profile,
+        ideas=asked.ideas,
+        runs=asked.runs,
+        novelty=asked.novelty,
+        seed=asked.seed,
+        sandbox=asked.sandbox,
+        budget_usd=asked.budget.usd,
+        budget_usd_per_experiment=asked.budget.usd_per_experiment,
+        budget_usd_per_call=asked.budget.usd_per_call,
+        budget_gpu_s=asked.budget.gpu_seconds,
+        budget_wall_s=asked.budget.wall_s,
+        priority=asked.priority,
+        parent=None if asked.parent is None else context.shelf(by).experiment(asked.parent).id,
+        strategy=asked.strategy,
+        reviewing=Reviewing(
+            reflections=asked.review.reflections, ensemble=asked.review.ensemble, fewshot=asked.review.fewshot
+        ),
+        approve=asked.approve,
+        tenant=by.tenant,
+        actor=by.key,
+    )
+    checked = submissions.check(
+        context.store,
+        context.artifacts,
+        context.clock,
+        submission,
+        context.shipped,
+        shipped_only=True,
+        once=once,
+        policy=context.policy,
+        known_templates=context.known_templates,
+    )
+    direction = context.accept(checked)
+    context.queue.hint(Side.WRITE)
+    return direction
 
 
 def _hint_both(context: Context) -> None:
