@@ -6,7 +6,6 @@ With `--embedded`, as `fumehood serve` starts it, it needs no Redis and ends whe
 from __future__ import annotations
 
 import argparse
-import gc
 import signal
 import socket
 import sys
@@ -28,6 +27,7 @@ from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
 from fumehood.queue.local import CommitQueue
 from fumehood.services import keys, screening
+from fumehood.serving import leave_alone_what_stays
 from fumehood.settings import Settings
 from fumehood.store import migrate
 from fumehood.store.clock import SystemClock
@@ -37,8 +37,6 @@ SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 LAST_WORDS_S = 5
 """How long requests under way may take once the process is told to stop; a stream never ends by itself."""
 EMBEDDED_LAST_WORDS_S = 2
-YOUNG_OBJECTS = 20_000
-"""So many new ones are collected at once; a request makes some thousand, and leaves few in cycles."""
 QUIET: Any = {"log_config": None, "access_log": False}
 """Requests are logged with their ids by our own."""
 
@@ -83,7 +81,7 @@ def main() -> int:
         public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
         needs={"broker": queue.check} if isinstance(queue, CeleryQueue) else {},
     )
-    _leave_alone_what_stays()
+    leave_alone_what_stays()
     if asked.embedded:
         _serve_embedded(app, asked.listener)
     else:
@@ -98,13 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--embedded", action="store_true", help="no Redis; stop when standard input closes")
     parser.add_argument("--listener", type=int, help="with --embedded: the open file that is the listening socket")
     return parser
-
-
-def _leave_alone_what_stays() -> None:
-    """Keep the garbage collector from walking modules and routes again and again while requests are answered."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _serve_embedded(app: FastAPI, listener: int) -> None:

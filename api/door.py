@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problem import problem, store_away
 from api.rates import Rates, Taken
-from api.threads import Threads
 from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
 from fumehood.services.keys import Caller
+from fumehood.serving import Threads
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/v1/signing-keys", "/docs", "/openapi.json"})
 """What answers without a key; every other path, known or not, asks for one."""

@@ -11,13 +11,13 @@ from starlette.responses import StreamingResponse
 from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors, say_replayed
 from api.schemas import Budget, DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
 from api.streams import AskedPlace, events_of, followed
-from api.threads import Threads
 from api.views import ExperimentRead, IdeaRead, Page
 from fumehood.domain.direction import Direction, DirectionState, Reviewing
 from fumehood.domain.step import Side
 from fumehood.services import directions, feedback, guidance, submissions
 from fumehood.services.keys import Caller
 from fumehood.services.replies import Once
+from fumehood.serving import Threads
 
 SUBMITTING = 40
 """So many directions are checked and stored at once; others wait for them."""

@@ -96,6 +96,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     from fumehood.gateway.upstreams.choose import upstreams
     from fumehood.gateway.upstreams.replay import NAME, Replay, models_of
     from fumehood.observe.start import start
+    from fumehood.serving import leave_alone_what_stays
     from fumehood.settings import Settings
     from fumehood.store.clock import SystemClock
     from fumehood.store.sql import open_store
@@ -136,6 +137,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
         # Ctrl-C comes to all processes of a terminal; when this one stops is its parent's to say.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+    leave_alone_what_stays()
     # The socket already listens, so a call that comes from now on waits until it is taken.
     sys.stdout.write(json.dumps({"url": url}) + "\n")
     sys.stdout.flush()

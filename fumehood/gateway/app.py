@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -30,8 +30,7 @@ from fumehood.gateway.exchange import Desk, Relay, WrongModelError
 from fumehood.gateway.request import MAX_BYTES
 from fumehood.gateway.upstream import Message, UpstreamError
 from fumehood.observe import traces
-
-T = TypeVar("T")
+from fumehood.serving import Threads
 
 Shape = Callable[[int, str, str], dict[str, Any]]
 """Makes the body of an error from its status, kind and sentence."""
@@ -61,6 +60,8 @@ def create_app(desk: Desk) -> Starlette:
 class _Doors:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        # A call that was sent is settled, even when nobody waits for its answer any more.
+        self._calls = Threads(_CALLS_AT_ONCE, "calls")
 
     async def messages(self, request: Request) -> Response:
         try:
@@ -77,14 +78,14 @@ class _Doors:
             exchange = self._desk.open(claims, raw, parent)
             return exchange.stream() if exchange.wants_stream else exchange.send()
 
-        answer = await self._in_thread(answered)
+        answer = await self._calls.do(answered)
         return _EventStream(answer, self._events) if isinstance(answer, Relay) else _Json(answer)
 
     async def count_tokens(self, request: Request) -> Response:
         try:
             claims = self._desk.claims(_token(request))
             raw = await _body(request)
-            return _Json({"input_tokens": await self._in_thread(lambda: self._desk.count(claims, raw))})
+            return _Json({"input_tokens": await self._calls.do(lambda: self._desk.count(claims, raw))})
         except Exception as error:  # noqa: BLE001 - as above
             return answer_to(error)
 
@@ -104,30 +105,23 @@ class _Doors:
                 return chat.completion(exchange.send(), created)
             return exchange.stream(chat.Chunks(created, with_usage=chat.wants_usage(raw)).encode)
 
-        answer = await self._in_thread(answered)
+        answer = await self._calls.do(answered)
         return _EventStream(answer, self._events) if isinstance(answer, Relay) else _Json(answer)
 
     async def models(self, request: Request) -> Response:
         try:
             claims = self._desk.claims(_token(request))
-            name, owner = await self._in_thread(lambda: self._desk.model(claims))
+            name, owner = await self._calls.do(lambda: self._desk.model(claims))
         except Exception as error:  # noqa: BLE001 - as above
             return answer_to(error, _chat_shape)
         model = {"id": name, "object": "model", "created": 0, "owned_by": owner}
         return _Json({"object": "list", "data": [model]})
 
-    # Two, because calls that wait for a place wait for a stream to end; and only made where an event loop runs.
-    @cached_property
-    def _calls(self) -> anyio.CapacityLimiter:
-        return anyio.CapacityLimiter(_CALLS_AT_ONCE)
-
+    # Not the threads of calls, of which those that wait for a place wait for a stream to end; only made where an event
+    # loop runs.
     @cached_property
     def _events(self) -> anyio.CapacityLimiter:
         return anyio.CapacityLimiter(_CALLS_AT_ONCE)
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        # Shielded by default: a call that was sent is settled, even when nobody waits for its answer any more.
-        return await anyio.to_thread.run_sync(function, limiter=self._calls)
 
 
 class _Json(JSONResponse):

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 
 from fumehood.errors import BadInputError, MachineUnfitError
@@ -21,6 +21,10 @@ CONNECT_TIMEOUT_S = 5
 POOL_SIZE = 5
 POOL_OVERFLOW = 10
 """Connections to PostgreSQL that a process keeps, and opens beyond them for as long as its threads need them."""
+PLANNED_AFTER = 5
+LOST_PLANS = {"26000", "42P05"}
+"""SQLSTATEs of a prepared statement that is not there, or is another connection's."""
+OUTDATED_PLAN = "0A000"
 _WRITERS = 0x46554D45
 """The number of the advisory lock that a writing transaction holds on PostgreSQL."""
 
@@ -59,7 +63,7 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
         raise BadInputError("PostgreSQL is reached by psycopg; write postgresql+psycopg://USER@HOST/DATABASE.")
     try:
         engine = create_engine(
-            url.set(drivername="postgresql+psycopg"),
+            url.set(drivername="postgresql+psycopg").difference_update_query(["prepare_threshold"]),
             pool_size=POOL_SIZE,
             max_overflow=POOL_OVERFLOW,
             pool_timeout=BUSY_TIMEOUT_S,
@@ -68,7 +72,7 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=False,
             hide_parameters=True,
-            connect_args=_session(url, migrating=migrating),
+            connect_args=_session(url, migrating=migrating) | {"prepare_threshold": _planned_after(url)},
         )
     except ModuleNotFoundError as error:
         raise MachineUnfitError(
@@ -77,6 +81,7 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
         ) from error
 
     event.listen(engine, "checkout", _check)
+    event.listen(engine, "handle_error", _drop_lost_plans)
 
     @event.listens_for(engine, "begin")
     def _open(connection: Connection) -> None:
@@ -122,9 +127,29 @@ def _session(url: URL, *, migrating: bool) -> dict[str, Any]:
         "tcp_user_timeout": int(BUSY_TIMEOUT_S * 1000),
         "options": " ".join(limits),
     }
-    kept = {name: value for name, value in given.items() if name not in url.query}
-    # A plan kept by the server would outlive a migration, and is lost behind a pool of connections.
-    return kept | {"prepare_threshold": None}
+    return {name: value for name, value in given.items() if name not in url.query}
+
+
+def _planned_after(url: URL) -> int | None:
+    """Return after how many times a connection keeps a statement's plan; None where the URL says `none`: never.
+
+    Planning the gateway's question takes longer than answering it. A proxy that gives transactions of one session to
+    several of a server's loses plans.
+    """
+    said = url.query.get("prepare_threshold", str(PLANNED_AFTER))
+    if said == "none":
+        return None
+    if not isinstance(said, str) or not said.isdecimal():
+        raise BadInputError("The database's `prepare_threshold` is a number or `none`.")
+    return int(said)
+
+
+def _drop_lost_plans(context: ExceptionContext) -> None:
+    """Open a connection anew whose plans a migration outdated, or a proxy lost; what it did is done again."""
+    error = context.original_exception
+    code = getattr(error, "sqlstate", "")
+    if code in LOST_PLANS or (code == OUTDATED_PLAN and "cached plan" in str(error)):
+        context.is_disconnect = True
 
 
 def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:

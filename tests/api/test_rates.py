@@ -8,8 +8,8 @@ import pytest
 from limits.storage import MemoryStorage
 
 from api.rates import Rates
-from api.threads import Threads
 from fumehood.observe import context
+from fumehood.serving import Threads
 
 
 class Counted(MemoryStorage):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import NullPool, create_engine
 
 from fumehood.domain.direction import DirectionState
-from fumehood.errors import MachineUnfitError, StoreUnavailableError
+from fumehood.errors import BadInputError, MachineUnfitError, StoreUnavailableError
 from fumehood.services import steps
+from fumehood.store.engine import PLANNED_AFTER
 from fumehood.store.migrate import upgrade
 from fumehood.store.sql import SqlStore
 from tests.conftest import free_port
@@ -119,3 +122,55 @@ def test_a_wrong_password_is_one_sentence_without_it(postgres: PostgresServer) -
         upgrade(url)
     assert "secretly" not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def _read_often(store: SqlStore) -> None:
+    for _ in range(2 * PLANNED_AFTER):
+        with store.begin(write=False) as tx:
+            tx.switches.find(id="local")
+
+
+def test_a_plan_that_a_migration_outdates_is_made_again(postgres: PostgresServer) -> None:
+    url = postgres.migrated()
+    store = SqlStore(url)
+    try:
+        _read_often(store)
+        with create_engine(url, poolclass=NullPool).begin() as other:
+            other.exec_driver_sql("ALTER TABLE switches ALTER COLUMN id TYPE text")
+        with pytest.raises(StoreUnavailableError, match="cached plan"):
+            _read_often(store)
+        _read_often(store)
+    finally:
+        store.close()
+
+
+def test_a_plan_that_is_lost_is_made_again(postgres: PostgresServer) -> None:
+    store = SqlStore(postgres.migrated())
+    try:
+        _read_often(store)
+        _lose_plans(store)
+        with pytest.raises(StoreUnavailableError, match="prepared statement"):
+            _read_often(store)
+        _read_often(store)
+    finally:
+        store.close()
+
+
+def test_plans_are_not_kept_where_the_address_says_so(postgres: PostgresServer) -> None:
+    url = postgres.migrated()
+    query = f"{url}{'&' if '?' in url else '?'}prepare_threshold="
+    store = SqlStore(f"{query}none")
+    try:
+        _read_often(store)
+        _lose_plans(store)
+        _read_often(store)
+    finally:
+        store.close()
+    with pytest.raises(BadInputError, match="prepare_threshold"):
+        SqlStore(f"{query}often")
+
+
+def _lose_plans(store: SqlStore) -> None:
+    """Let the server forget its plans unseen by the driver, as a proxy does that hands on another session."""
+    with contextlib.closing(store._engine.raw_connection()) as used:
+        used.cursor().execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
