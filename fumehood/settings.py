@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
@@ -59,6 +59,30 @@ class CeilingSettings(BaseModel):
     """Their bytes together."""
 
 
+class ConfirmSettings(BaseModel):
+    """Values in the place of the confirmation rule's own; empty leaves one as it is for the template's data sets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ideas: int | None = Field(default=None, ge=1, le=1_000_000)
+    """How many ideas the level is spread over."""
+    q: float | None = Field(default=None, gt=0, lt=1)
+    """The share of discoveries that may be false."""
+    screen_seeds: int | None = Field(default=None, ge=2, le=1000)
+    looks: tuple[int, int] | None = None
+    """A run's fresh seeds at the first look and, all together, at the second; a JSON list."""
+    screen_baseline: int | None = Field(default=None, ge=2, le=1000)
+    confirm_baseline: int | None = Field(default=None, ge=2, le=1000)
+    margin: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """In baseline standard deviations."""
+    gate: float | None = Field(default=None, allow_inf_nan=False)
+    """Standard errors of the screen that a run must show to be confirmed at all."""
+
+    def given(self) -> dict[str, Any]:
+        """Return what is set."""
+        return self.model_dump(exclude_none=True)
+
+
 class Settings(FileSettings):
     """Every setting of the platform."""
 
@@ -82,6 +106,8 @@ class Settings(FileSettings):
     """How often a step asks for a model that is away before its work is held; the gateway tries within each."""
     gateway_url: str = ""
     """Where the workers of both sides find the gateway; `fumehood run` starts its own."""
+    confirm: ConfirmSettings = Field(default_factory=ConfirmSettings)
+    """How results are confirmed; fixed for a direction when it begins."""
     policy: str = ""
     """The file of the admin's policy, which screens directions, ideas and diffs; empty allows everything."""
     templates_dir: Path | None = None

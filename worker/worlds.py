@@ -112,6 +112,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         prompts=PackagedPrompts(),
         typesetter=Latex(),
         policy=screening.load(settings.policy),
+        confirm=settings.confirm.given(),
         packages=lab_packages(settings) or IMAGE_PACKAGES,
         model_tries=settings.model_tries,
         presence=Presence(Part.WRITE, clock),

@@ -10,15 +10,25 @@ from fumehood.cli import checks
 from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow, raise_for
-from fumehood.domain.experiment import Run
+from fumehood.domain.confirmation import rule_for
+from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Arm, Run
+from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts
-from fumehood.services import facts, final_info, screening, submissions, templates
+from fumehood.services import (
+    confirmation_rule,
+    confirming,
+    facts,
+    final_info,
+    foresight,
+    screening,
+    submissions,
+    templates,
+)
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
-
-SEEDS_OF_A_CONFIRMATION = 9
 
 
 def measure(
@@ -45,7 +55,7 @@ def measure(
         follow(settings, store, direction, str(told["adapter"]), progress)
         with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
-            run = tx.runs.find(direction_id=direction.id, index=0)[0]
+            run = tx.runs.find(direction_id=direction.id, arm=Arm.SCREEN, index=0)[0]
         raise_for(direction, store, artifacts)
     finally:
         progress.stop()
@@ -54,33 +64,47 @@ def measure(
         _write(run, artifacts, out)
     record = facts.predicate(artifacts.get(run.record))
     info = final_info.read(artifacts.get(run.final_info), "record")
-    noise = {
-        name: _noise(info, name)
-        for name in ([template.primary] if template.primary else sorted(next(iter(info.datasets.values()))))
-        if run.seeds
-    }
     return {
         "template": direction.template,
         "profile": direction.profile,
         "seeds": list(run.seeds) or "uncontrolled",
         "final_info": json.loads(artifacts.get(run.final_info)),
         "sources": {name: metric["source"] for name, metric in record["metrics"].items()},
-        "noise": noise,
+        "noise": _noise(direction, template, info) if run.seeds else {},
         "out": str(out / "run_0") if out else None,
     }
 
 
-def _noise(info: final_info.FinalInfo, metric: str) -> dict[str, float | None]:
-    """Return the seed-to-seed spread of a metric's mean over data sets, and what a confirmation could just detect.
+def _noise(direction: Direction, template: Template, info: final_info.FinalInfo) -> dict[str, Any]:
+    """Return the primary metric's spread over seeds, by data set, and what a confirmation could just detect.
 
-    The smallest detectable effect is 2.8 standard errors of a difference (80 % power at 5 %, two-sided) between the
-    baseline's seeds and nine of a run's, the first look of the rule in `statistics.md`.
+    Looks are those of the profile's rule, or of the rule for so many data sets where it does not confirm; both of their
+    figures are in units of that spread, and `smallest_detectable` is found in 80 % of cases.
     """
-    over = final_info.overall(info, metric)
-    if over is None or len(over.values) < 2:
-        return {"sd": None, "smallest_detectable": None}
-    effect = 2.8 * over.sd * (1 / len(over.values) + 1 / SEEDS_OF_A_CONFIRMATION) ** 0.5
-    return {"sd": over.sd, "smallest_detectable": effect}
+    name = template.primary
+    metric = template.metrics.get(name or "")
+    if name is None or metric is None or metric.direction is None:
+        return {}
+    pool = {dataset: metrics[name].values for dataset, metrics in info.datasets.items() if name in metrics}
+    scale = confirming.freeze(confirmation_rule.measure_of(metric), pool)
+    if not scale.values:
+        return {"metric": name, "left_out": dict(scale.left_out)}
+    rule = direction.rule or rule_for(len(scale.values))
+    return {
+        "metric": name,
+        "transform": metric.transform,
+        "sd": dict(scale.values),
+        "left_out": dict(scale.left_out),
+        "looks": [
+            {
+                "seeds": one.seeds,
+                "baseline_seeds": rule.confirm_baseline,
+                "noise_floor": one.noise_floor,
+                "smallest_detectable": one.smallest_effect,
+            }
+            for one in foresight.looks(rule, len(scale.values))
+        ],
+    }
 
 
 def _write(run: Run, artifacts: Artifacts, out: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -100,5 +99,20 @@ def baseline(
             spread = "" if stderr is None else f" ± {stderr:.2g}"
             mark = "" if told["sources"][name] == "evaluator" else " (self-reported)"
             output.print_lines([f"{dataset} {name}: {mean:.6g}{spread}{mark}"])
-    noise = told["noise"]
-    output.print_lines([f"noise: {json.dumps(noise)}" if noise else "noise: unknown, the template does not take seeds"])
+    output.print_lines(_noise(told["noise"]))
+
+
+def _noise(noise: dict[str, Any]) -> list[str]:
+    if not noise:
+        return ["noise: unknown, the template takes no seeds or says of no metric where better lies"]
+    left = [f"{dataset} gives no scale: {why}" for dataset, why in noise["left_out"].items()]
+    if "looks" not in noise:
+        return left
+    of = "the logarithm of " if noise["transform"] == "log" else ""
+    spreads = ", ".join(f"{dataset} {spread:.3g}" for dataset, spread in noise["sd"].items())
+    looks = [
+        f"with {one['seeds']} seeds against {one['baseline_seeds']}: noise floor {one['noise_floor']:.2f},"
+        f" smallest effect found in 80 % of cases {one['smallest_detectable']:.2f} standard deviations"
+        for one in noise["looks"]
+    ]
+    return [f"standard deviation of {of}{noise['metric']} over seeds: {spreads}", *left, *looks]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fumehood.domain.confirmation import ConfirmRule
 from fumehood.domain.ids import DirectionId, ExperimentId, TenantId
 from fumehood.errors import ConflictError, OverBudgetError
 
@@ -121,6 +122,8 @@ class Direction:
     approve: Approve = Approve.AUTO
     template_files: Mapping[str, str] = field(default_factory=dict)
     """Path in the template's folder to the SHA-256 of its bytes, as they were at submission."""
+    rule: ConfirmRule | None = None
+    """How results are confirmed, fixed before anything is measured; None where the profile does not confirm."""
     state: DirectionState = DirectionState.QUEUED
     hold: Hold = Hold.NONE
     created_at: float = 0.0

@@ -72,6 +72,15 @@ class ExperimentOutcome(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Arm(StrEnum):
+    """Which data a run is measured on."""
+
+    SCREEN = "screen"
+    """The dev set, which the coder sees results of."""
+    CONFIRM = "confirm"
+    """Drawn for confirmations alone: training data under a transform of its own, and sealed held-out data."""
+
+
 class RunResult(StrEnum):
     """How a run ended."""
 
@@ -106,6 +115,10 @@ class Run:
     experiment_id: ExperimentId | None
     """None for the baseline, which a direction's experiments share."""
     index: int
+    """Of a screen, 0 for the baseline. Of a confirmation, 0 for the baseline's pool, else which look it is."""
+    arm: Arm = Arm.SCREEN
+    confirms: RunId | None = None
+    """The screened run that is measured again."""
     title: str = ""
     description: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -128,7 +141,7 @@ class Run:
     @property
     def folder(self) -> str:
         """The folder's name in a finished experiment."""
-        return f"run_{self.index}"
+        return f"{'run' if self.arm is Arm.SCREEN else 'confirm'}_{self.index}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

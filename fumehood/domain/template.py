@@ -28,6 +28,8 @@ class Metric(_Table):
     transform: Literal["none", "log"] = "none"
     resolution: float = 0.0
     """The smallest difference that means anything; a floor under the baseline's spread."""
+    cap: float | None = Field(default=None, allow_inf_nan=False)
+    """What a failed seed counts as, such as the limit of a time to a target; the worst value seen when left out."""
 
 
 class Comparison(_Table):

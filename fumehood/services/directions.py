@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
-from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.experiment import Arm, Experiment, ExperimentState
 from fumehood.domain.idea import Decision, Idea
 from fumehood.domain.ids import DirectionId, ExperimentId
 from fumehood.domain.policy import PolicyVerdict, Subject
@@ -13,7 +13,7 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import LOCAL_ACTOR
 from fumehood.errors import ConflictError
 from fumehood.ports import Clock, Store, Transaction
-from fumehood.services import audit, screening, templates
+from fumehood.services import audit, confirmation_rule, screening, templates
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.replies import Once, keep, made_by
 from fumehood.services.submissions import first_step
@@ -24,8 +24,10 @@ def begin(world: WriteWorld, step: Step) -> Change:
     """Open a direction: data first, so that a broken template shows before anything is spent on a model."""
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
+    template, profile = templates.read(direction, world.artifacts)
+    rule = confirmation_rule.rule_of(template, profile, direction.template_files, direction.ideas, world.confirm)
     opened = Change(
-        directions=(direction.to(DirectionState.IDEATING),),
+        directions=(direction.to(DirectionState.IDEATING, rule=direction.rule or rule),),
         steps=(Next(name="prepare", key=f"prepare:{direction.id}", direction_id=direction.id),),
     )
     if step.payload.get("is_screened"):
@@ -49,7 +51,7 @@ def schedule(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         ideas = tx.ideas.find(direction_id=direction.id)
-        baselines = tx.runs.find(direction_id=direction.id, index=0)
+        baselines = tx.runs.find(direction_id=direction.id, arm=Arm.SCREEN, index=0)
     chosen = [idea for idea in ideas if idea.goes_on]
     if waiting := [idea for idea in chosen if idea.awaits_admin]:
         names = ", ".join(idea.name for idea in waiting)

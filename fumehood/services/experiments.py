@@ -8,16 +8,17 @@ import re
 from collections.abc import Mapping
 
 from fumehood.domain.direction import Direction, Hold
-from fumehood.domain.experiment import Attempt, Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.experiment import Arm, Attempt, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.finding import Finding
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
 from fumehood.ports import Edit
-from fumehood.services import auditing, directions, feedback, final_info, measuring, preparing, screening, templates
+from fumehood.services import auditing, directions, feedback, final_info, measuring, screening, templates
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.confirmation_rule import screen_seeds
 from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
@@ -29,7 +30,7 @@ HEADING = re.compile(r"^RUN:\s*(?P<title>[^|\n]{1,120})(?:\|\s*(?P<description>[
 
 def begin_experiment(world: WriteWorld, step: Step) -> Change:
     """Write down what the idea promises before its first run, and open the notes with the baseline."""
-    _, experiment, idea = _subject(world, step)
+    _, experiment, idea = subject(world, step)
     registration = {
         "kind": idea.kind,
         "hypothesis": idea.hypothesis,
@@ -39,7 +40,7 @@ def begin_experiment(world: WriteWorld, step: Step) -> Change:
         "comparison": "run_0",
         "registered_at": world.clock.now(),
     }
-    first = results_line(world, _baseline(world, experiment))
+    first = results_line(world, baseline(world, experiment))
     notes = f"# {idea.title}\n\n{idea.experiment}\n\n## Run 0: Baseline\n{first}\n"
     experiment = experiment.to(
         ExperimentState.CODING,
@@ -65,7 +66,7 @@ def code_next(experiment: Experiment, run: int, attempt: int) -> Next:
 
 def code(world: WriteWorld, step: Step) -> Change:
     """Ask the coder for an edit and have the result measured."""
-    direction, experiment, idea = _subject(world, step)
+    direction, experiment, idea = subject(world, step)
     index, attempt = int(step.payload["index"]), int(step.payload["attempt"])
     run = _run(world, experiment, index)
     edit = _edit(world, direction, experiment, idea, run, index, attempt)
@@ -128,7 +129,7 @@ def _edited(
             index=index,
             title=heading["title"].strip() if heading else f"Variant {index}",
             description=(heading["description"] or "").strip() if heading else "",
-            seeds=preparing.seeds_of(direction, templates.read(direction, world.artifacts)[1]),
+            seeds=screen_seeds(direction, templates.read(direction, world.artifacts)[1]),
         )
     run = dataclasses.replace(run, files=files)
     experiment = dataclasses.replace(experiment, files=files)
@@ -212,7 +213,7 @@ def _no_edit(
     reason = "; ".join(edit.problems) or "the reply held no edit"
     finished = COMPLETED in edit.reply and (run is None or not run.attempts)
     if finished and measured_runs(world, experiment):
-        return _to_plots(world, experiment, "the plan is completed")
+        return _screened(world, direction, experiment, "the plan is completed")
     change = _not_run(world, direction, experiment, run, index, attempt, "no_edit", reason)
     event = happened(
         world.clock, experiment, "attempt.failed", f"{experiment.name} run_{index}: no edit was made: {reason}"
@@ -234,7 +235,7 @@ def _not_run(
     kept = _kept_attempt(world, direction, experiment, run, index, attempt, verdict, reason)
     if attempt < ATTEMPTS:
         return Change(runs=(kept,), steps=(code_next(experiment, index, attempt + 1),))
-    return _run_given_up(world, experiment, kept)
+    return _run_given_up(world, direction, experiment, kept)
 
 
 def _kept_attempt(
@@ -255,7 +256,7 @@ def _kept_attempt(
             index=index,
             title=f"Variant {index}",
             files=experiment.files,
-            seeds=preparing.seeds_of(direction, templates.read(direction, world.artifacts)[1]),
+            seeds=screen_seeds(direction, templates.read(direction, world.artifacts)[1]),
         )
     return dataclasses.replace(
         run, attempts=(*run.attempts, Attempt(number=attempt, verdict=verdict, error_tail=reason))
@@ -264,26 +265,26 @@ def _kept_attempt(
 
 def attempt_failed(world: WriteWorld, step: Step) -> Change:
     """Try again with the error in sight, or give the run up; the idea goes on if any run succeeded."""
-    _, experiment, _ = _subject(world, step)
+    direction, experiment, _ = subject(world, step)
     with world.store.begin(write=False) as tx:
         run = tx.runs.get(str(step.payload["run"]))
     attempt = int(step.payload["attempt"])
     if attempt < ATTEMPTS:
         back = experiment.to(ExperimentState.CODING) if experiment.state is ExperimentState.RUNNING else experiment
         return Change(experiments=(back,), steps=(code_next(experiment, run.index, attempt + 1),))
-    return _run_given_up(world, experiment, run)
+    return _run_given_up(world, direction, experiment, run)
 
 
-def _run_given_up(world: WriteWorld, experiment: Experiment, run: Run) -> Change:
+def _run_given_up(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run) -> Change:
     all_refused = all(one.verdict == "refused" for one in run.attempts)
     given_up = dataclasses.replace(run, result=RunResult.REFUSED if all_refused else RunResult.FAILED)
-    return dataclasses.replace(_without(world, experiment, run, all_refused=all_refused), runs=(given_up,))
+    return dataclasses.replace(_without(world, direction, experiment, run, all_refused=all_refused), runs=(given_up,))
 
 
-def _without(world: WriteWorld, experiment: Experiment, run: Run, *, all_refused: bool) -> Change:
+def _without(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run, *, all_refused: bool) -> Change:
     """Go on without a run that was given up, or end the experiment where it has no other."""
     if measured_runs(world, experiment):
-        return _to_plots(world, experiment, f"run_{run.index} used up its attempts")
+        return _screened(world, direction, experiment, f"run_{run.index} used up its attempts")
     last = run.attempts[-1]
     if all_refused:
         why = f"every edit of run_{run.index} was refused, last: {last.error_tail}"
@@ -296,7 +297,7 @@ def _without(world: WriteWorld, experiment: Experiment, run: Run, *, all_refused
 
 def run_done(world: WriteWorld, step: Step) -> Change:
     """Add the run to the notes and go on to the next, or to the plots."""
-    direction, experiment, idea = _subject(world, step)
+    direction, experiment, idea = subject(world, step)
     with world.store.begin(write=False) as tx:
         run = tx.runs.get(str(step.payload["run"]))
     line = results_line(world, run)
@@ -321,7 +322,7 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{flagged}{said}\n"
     experiment = dataclasses.replace(experiment, notes=notes)
     if run.index >= direction.runs:
-        return _to_plots(world, experiment, "all runs are done")
+        return _screened(world, direction, experiment, "all runs are done")
     if experiment.state is ExperimentState.RUNNING:
         experiment = experiment.to(ExperimentState.CODING)
     return Change(experiments=(experiment,), steps=(code_next(experiment, run.index + 1, 1),))
@@ -331,16 +332,30 @@ def _note_facts(world: WriteWorld, direction: Direction, experiment: Experiment,
     template, _ = templates.read(direction, world.artifacts)
     facts: dict[str, object] = {"run": run.index, "title": run.title}
     if template.primary:
-        infos = [
-            final_info.read(world.artifacts.get(one.final_info), "") for one in (run, _baseline(world, experiment))
-        ]
+        infos = [final_info.read(world.artifacts.get(one.final_info), "") for one in (run, baseline(world, experiment))]
         ours, theirs = (final_info.overall(info, template.primary) for info in infos)
         if ours and theirs:
             facts |= {"metric": template.primary, "value": ours.mean, "baseline": theirs.mean}
     return facts
 
 
-def _to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
+def _screened(world: WriteWorld, direction: Direction, experiment: Experiment, why: str) -> Change:
+    """Go on to the confirmation of a run, or to the plots where nothing is confirmed."""
+    if direction.rule is None:
+        return to_plots(world, experiment, why)
+    confirming = experiment.to(ExperimentState.CONFIRMING)
+    step = Next(
+        name="confirm",
+        key=f"confirm:{experiment.id}",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+    )
+    event = happened(world.clock, confirming, "experiment.confirming", f"{experiment.name}: {why}; confirming")
+    return Change(experiments=(confirming,), steps=(step,), events=(event,))
+
+
+def to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
+    """Go on to the figures."""
     good = measured_runs(world, experiment)[-1:]
     files = good[0].files if good else experiment.files
     experiment = experiment.to(ExperimentState.PLOTTING, files=files)
@@ -365,7 +380,7 @@ def plot_next(experiment: Experiment, *, as_given: bool = False) -> Next:
 def measured_runs(world: WriteWorld, experiment: Experiment) -> tuple[Run, ...]:
     """Return the idea's runs that gave numbers, in order."""
     with world.store.begin(write=False) as tx:
-        runs = tx.runs.find(experiment_id=experiment.id)
+        runs = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
     return tuple(sorted((run for run in runs if run.result is RunResult.MEASURED), key=lambda run: run.index))
 
 
@@ -375,18 +390,20 @@ def results_line(world: WriteWorld, run: Run) -> str:
     return "Results: " + json.dumps({dataset: values["means"] for dataset, values in info.items()})
 
 
-def _baseline(world: WriteWorld, experiment: Experiment) -> Run:
+def baseline(world: WriteWorld, experiment: Experiment) -> Run:
+    """Return the baseline that an experiment is screened against."""
     with world.store.begin(write=False) as tx:
         return tx.runs.get(str(experiment.baseline_id))
 
 
 def _run(world: WriteWorld, experiment: Experiment, index: int) -> Run | None:
     with world.store.begin(write=False) as tx:
-        found = tx.runs.find(experiment_id=experiment.id, index=index)
+        found = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN, index=index)
     return found[0] if found else None
 
 
-def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
+def subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]:
+    """Return what a step of an experiment is about."""
     with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.experiment import Experiment, Run
+from fumehood.domain.experiment import Arm, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExperimentId
 from fumehood.ports import Artifacts, Signer, Store, Transaction
-from fumehood.services import results
+from fumehood.services import confirmation_report, results
 
 MANIFEST = "manifest.json"
 PUBLIC_KEY = "signing_key.pem"
@@ -25,9 +25,17 @@ MAX_LINED = 2 * 1024 * 1024
 
 
 def runs_of(tx: Transaction, experiment: Experiment) -> list[Run]:
-    """Return the baseline of an experiment, where it has one, and its runs."""
+    """Return the baseline of an experiment, where it has one, its runs, and what its confirmation measured."""
     baseline = [tx.runs.get(experiment.baseline_id)] if experiment.baseline_id else []
-    return [*baseline, *sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)]
+    screened = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
+    looks = tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM)
+    pool = tx.runs.find(direction_id=experiment.direction_id, arm=Arm.CONFIRM, index=0)
+    pool = pool if confirmation_report.PRODUCT in experiment.products else ()
+    return [*baseline, *sorted(screened, key=_index), *pool, *sorted(looks, key=_index)]
+
+
+def _index(run: Run) -> int:
+    return run.index
 
 
 def stored_files(experiment: Experiment, runs: Sequence[Run]) -> dict[str, str]:
@@ -36,7 +44,7 @@ def stored_files(experiment: Experiment, runs: Sequence[Run]) -> dict[str, str]:
     for run in runs:
         files |= _run_files(run)
     for run in runs:
-        if run.experiment_id == experiment.id and "experiment.py" in run.files:
+        if run.experiment_id == experiment.id and run.arm is Arm.SCREEN and "experiment.py" in run.files:
             files[f"{run.folder}.py"] = run.files["experiment.py"]
     return {**files, **experiment.products}
 
@@ -67,6 +75,7 @@ def _run_files(run: Run) -> dict[str, str]:
 def _run(run: Run) -> dict[str, object]:
     return {
         "index": run.index,
+        "arm": run.arm,
         "title": run.title,
         "description": run.description,
         "result": run.result,

@@ -127,6 +127,36 @@ class RunFacts(TypedDict):
     counts: dict[str, float]
 
 
+class ConfirmationFacts(TypedDict):
+    """What a confirmation came to; its numbers are `confirmation.*`."""
+
+    run: str
+    """Folder of the screened run that was measured again."""
+    title: str
+    label: str
+    """Such as `better` or `not_comparable: undecided`."""
+    outcome: str
+    look: int
+    """1 or 2; 0 where nothing was looked at."""
+    seeds: int
+    """Fresh seeds of the run by then."""
+    baseline_seeds: int
+    screened: int
+    """Runs that there were to choose from."""
+    index: int
+    """This is the direction's so-manieth confirmation, in this epoch of the rule."""
+    ideas: int
+    """Of how many that the level is spread over."""
+    discoveries: int
+    transform: str
+    datasets: list[str]
+    left_out: dict[str, str]
+    contradicting: list[str]
+    failed: int
+    base_failed: int
+    error_is_assured: bool
+
+
 class FigureFacts(TypedDict):
     """A figure that exists."""
 
@@ -145,6 +175,8 @@ class Facts(TypedDict):
     """The metric that the results speak of first; empty when nothing was measured."""
     baseline: RunFacts
     runs: list[RunFacts]
+    confirmation: ConfirmationFacts | None
+    """None where nothing was confirmed."""
     outcome: str
     label: str
     limitations: list[str]

@@ -16,6 +16,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.template import Metric, Profile, Template
 from fumehood.errors import NotFoundError
 from fumehood.services import numbers, statistics
+from fumehood.services.confirmation_facts import confirmation_facts
 from fumehood.services.fact_types import (
     ContrastFacts,
     DatasetFacts,
@@ -46,12 +47,13 @@ def gather(
     coder: str = "",
     code: str = "",
     own_text: bool = False,
+    confirmation: Mapping[str, Any] | None = None,
 ) -> Facts:
     """Return everything a paper about this experiment may say.
 
     `runs` holds the baseline too; `final_infos` and `records` (predicates) are keyed by the run's folder. `code` is the
     text in which constants are looked up, such as the experiment's sources. `own_text`: somebody gave the direction's
-    text, and it is not the template's task.
+    text, and it is not the template's task. `confirmation` is what `confirmation.json` holds.
     """
     held = {run.folder: _record(run, final_infos.get(run.folder), records.get(run.folder), template) for run in runs}
     measured = {name: record for name, record in held.items() if record is not None}
@@ -85,6 +87,7 @@ def gather(
         metric=_shown(template, idea, base),
         baseline=baseline,
         runs=[run for run in told if run["index"] != 0],
+        confirmation=confirmation_facts(confirmation, ordered, table),
         outcome=experiment.outcome.value if experiment.outcome else "",
         label=experiment.label,
         limitations=list(experiment.limitations),
@@ -295,7 +298,7 @@ def _compare(
     source: str,
     table: dict[str, Number],
 ) -> None:
-    told["budget"] = _budget(told["counts"], base.get("counts") or {}, template)
+    told["budget"] = budget(told["counts"], base.get("counts") or {}, template)
     name = template.primary
     if name is None or name not in record["metrics"]:
         return
@@ -316,7 +319,8 @@ def _compare(
         _add(table, f"{told['name']}.{name}.{part}", source, f"{name}/{part}", record, base, template)
 
 
-def _budget(counts: Mapping[str, float], base: Mapping[str, Any], template: Template) -> list[str]:
+def budget(counts: Mapping[str, Any], base: Mapping[str, Any], template: Template) -> list[str]:
+    """Return in which counts a run differs from the baseline beyond the declared tolerance, one sentence each."""
     rules = template.comparison
     found = []
     for word, key in COUNTS.items():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fumehood.domain.direction import Direction, Hold
-from fumehood.domain.experiment import Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.experiment import Arm, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.policy import PolicyVerdict, Screening, strictest
 from fumehood.domain.step import Side, Step, StepState
@@ -21,17 +21,18 @@ from fumehood.ports import Artifacts, Clock, Store, Transaction
 from fumehood.services import (
     audit,
     auditing,
+    confirmation_report,
     directions,
     experiments,
     ideas,
     measuring,
     plots,
-    preparing,
     screening,
     templates,
     tenants,
 )
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.confirmation_rule import screen_seeds
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
 from fumehood.services.screening import Text
@@ -71,6 +72,8 @@ class _Source:
     experiment: Experiment
     runs: tuple[Run, ...]
     """Those that came to their end, without the baseline, in order."""
+    confirming: tuple[Run, ...]
+    """What its confirmation measured of the chosen one."""
     stages: tuple[str, ...]
     """Where a fork of it may begin."""
 
@@ -108,7 +111,7 @@ def fork(
     # Files are kept before the transaction, which then waits for the database alone; an experiment that has ended
     # stays as it was read.
     files = _files(artifacts, source, stage, edits)
-    seeds = preparing.seeds_of(source.direction, templates.read(source.direction, artifacts)[1])
+    seeds = screen_seeds(source.direction, templates.read(source.direction, artifacts)[1])
     with store.begin() as tx:
         if known := made_by(tx, clock, once):
             return tx.experiments.get(known)
@@ -140,7 +143,7 @@ def _source(tx: Transaction, key: ExperimentId) -> _Source:
     if experiment.baseline_id is None or _REGISTRATION not in experiment.products:
         raise ConflictError("The experiment ended before its first step, so there is nothing to share.")
     direction = tx.directions.get(experiment.direction_id)
-    settled = [run for run in tx.runs.find(experiment_id=key) if run.result is not RunResult.PENDING]
+    settled = [run for run in tx.runs.find(experiment_id=key, arm=Arm.SCREEN) if run.result is not RunResult.PENDING]
     runs = tuple(sorted(settled, key=lambda run: run.index))
     last = runs[-1].index if runs else 0
     stages = [f"run_{number}" for number in range(1, min(last + 1, direction.runs) + 1)]
@@ -150,7 +153,8 @@ def _source(tx: Transaction, key: ExperimentId) -> _Source:
         stages.append(WRITING)
     if tx.steps.find(key=f"review:{key}") and "paper.pdf" in experiment.products:
         stages.append(REVIEWING)
-    return _Source(direction=direction, experiment=experiment, runs=runs, stages=tuple(stages))
+    confirming = tx.runs.find(experiment_id=key, arm=Arm.CONFIRM) if experiment.outcome else ()
+    return _Source(direction=direction, experiment=experiment, runs=runs, confirming=confirming, stages=tuple(stages))
 
 
 def _files(artifacts: Artifacts, source: _Source, stage: str, edits: Edits) -> dict[str, str]:
@@ -204,6 +208,8 @@ def _made(
     shared: dict[str, object] = {"products": _products(old, stage)}
     if stage in {WRITING, REVIEWING}:
         shared["limitations"] = old.limitations
+    if not is_run and source.confirming:
+        shared |= {"outcome": old.outcome, "label": old.label}
     if stage == REVIEWING:
         shared |= {"draft": old.draft, "outcome": old.outcome, "label": old.label}
     notes = _notes_before(source, int(is_run[1])) if is_run else old.notes
@@ -228,12 +234,9 @@ def _made(
 def _products(old: Experiment, stage: str) -> dict[str, str]:
     if stage == REVIEWING:
         return {path: sha for path, sha in old.products.items() if path not in _REVIEWS}
+    shared = {_REGISTRATION, auditing.FINDINGS, *(() if _RUN.match(stage) else (confirmation_report.PRODUCT,))}
     figures = stage == WRITING
-    return {
-        path: sha
-        for path, sha in old.products.items()
-        if path in {_REGISTRATION, auditing.FINDINGS} or (figures and path.endswith(".png"))
-    }
+    return {path: sha for path, sha in old.products.items() if path in shared or (figures and path.endswith(".png"))}
 
 
 def _notes_before(source: _Source, number: int) -> str:
@@ -249,6 +252,7 @@ def _shared(clock: Clock, source: _Source, made: Experiment, stage: str, seeds: 
     """Return the earlier runs as the fork's own, by the same hashes, and the run that a person's edit makes."""
     number = _RUN.match(stage)
     kept = [run for run in source.runs if number is None or run.index < int(number[1])]
+    kept += source.confirming if number is None else ()
     shared = [dataclasses.replace(run, id=RunId(clock.new_id("run")), experiment_id=made.id) for run in kept]
     by_hand = [path for path in made.edited if path in made.files]
     if number and by_hand:
@@ -299,7 +303,7 @@ def _by_hand(world: WriteWorld, direction: Direction, made: Experiment) -> Text:
 
 def _go_on(world: WriteWorld, direction: Direction, made: Experiment) -> Change:
     with world.store.begin(write=False) as tx:
-        runs = tx.runs.find(experiment_id=made.id, result=RunResult.PENDING)
+        runs = tx.runs.find(experiment_id=made.id, arm=Arm.SCREEN, result=RunResult.PENDING)
         reviewed = tx.steps.find(key=f"review:{made.forked_from}")
     number = _RUN.match(made.from_step)
     if number and runs:

@@ -7,7 +7,7 @@ import dataclasses
 from pydantic import BaseModel, Field
 
 from fumehood.domain.direction import Direction, DirectionState, Hold
-from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.experiment import Arm, Experiment, ExperimentState
 from fumehood.domain.idea import Decision, Idea, IdeaKind, Score
 from fumehood.domain.ids import DirectionId, ExperimentId, IdeaId
 from fumehood.domain.policy import Policy, PolicyVerdict
@@ -268,7 +268,7 @@ def _own(clock: Clock, direction_id: DirectionId, given: OwnIdea) -> Idea:
 
 def _begin_later(tx: Transaction, clock: Clock, direction: Direction, idea: Idea) -> None:
     known = tx.experiments.find(direction_id=direction.id)
-    baselines = tx.runs.find(direction_id=direction.id, index=0)
+    baselines = tx.runs.find(direction_id=direction.id, arm=Arm.SCREEN, index=0)
     number = max((one.index for one in known), default=-1) + 1
     tx.experiments.save(
         Experiment(

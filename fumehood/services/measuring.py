@@ -19,6 +19,7 @@ from fumehood.domain.step import Step
 from fumehood.errors import BadInputError
 from fumehood.services import preparing, templates, trials
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.query_driver import DRIVER
 from fumehood.services.trials import Trial
 from fumehood.services.wanting import below, frozen, wanted
@@ -37,11 +38,11 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     """Measure the template as it is, or take over the same measurement of the same tenant."""
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
+        seeds = baseline_seeds(direction, templates.read(direction, world.artifacts)[1])
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
         image = drawn[0].outcome.image if drawn and drawn[0].outcome else ""
-        key = _cache_key(direction, image)
+        key = _cache_key(direction, image, seeds)
         known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if image else []
-    _, profile = templates.read(direction, world.artifacts)
     run = Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
@@ -50,7 +51,7 @@ def baseline(world: WriteWorld, step: Step) -> Change:
         title="Baseline",
         description="The parent's code as it is." if direction.parent else "The template as it is.",
         files=templates.start_of(direction),
-        seeds=preparing.seeds_of(direction, profile),
+        seeds=seeds,
         cache_key=key,
     )
     if known:
@@ -71,7 +72,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
     direction, run = trial.direction, trial.run
     template, profile = templates.read(direction, world.artifacts)
     with world.store.begin(write=False) as tx:
-        train = preparing.data_of(tx, direction).get("train", {})
+        train = preparing.data_of(tx, direction, run.arm, run.seeds).get("train", {})
     environment = {**_threads(profile.limits_of(Kind.RUN)), "MPLBACKEND": "Agg"}
     if train:
         environment["FUMEHOOD_DATA"] = "/in/data"
@@ -158,7 +159,7 @@ def queried(world: WriteWorld, step: Step) -> Change:
 def _evaluate(world: WriteWorld, trial: Trial, answers: Mapping[str, str]) -> Change:
     template, profile = templates.read(trial.direction, world.artifacts)
     with world.store.begin(write=False) as tx:
-        data = preparing.data_of(tx, trial.direction)
+        data = preparing.data_of(tx, trial.direction, trial.run.arm, trial.run.seeds)
     execution = wanted(
         world.clock,
         trial.direction,
@@ -212,10 +213,10 @@ def _threads(limits: Limits) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, int(limits.cpus)))}
 
 
-def _cache_key(direction: Direction, image: str) -> str:
+def _cache_key(direction: Direction, image: str, seeds: tuple[int, ...]) -> str:
     # With the tenant: a record names the direction that it was made for, and says that somebody measured this.
     parts = [
-        direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, image,
+        direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, seeds, image,
         direction.sandbox,
     ]  # fmt: skip
     if direction.parent_files:

@@ -11,14 +11,14 @@ from typing import Any
 
 from fumehood.domain.claim import Claim
 from fumehood.domain.direction import Direction
-from fumehood.domain.experiment import Experiment, Run
+from fumehood.domain.experiment import Arm, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError, NotFoundError
+from fumehood.services import confirmation_report, export, numbers, placeholders, prose, statistics, tables, templates
 from fumehood.services import facts as gathering
-from fumehood.services import numbers, placeholders, prose, statistics, tables, templates
 from fumehood.services.fact_types import Facts
 from fumehood.services.placeholders import Tools
 from fumehood.services.world import WriteWorld
@@ -35,7 +35,7 @@ ORDER = (
     "conclusion",
 )
 """The sections in the order of the page; the title stands beside them."""
-HOME_OF_TABLES = {"results": "results", "setup": "experimental_setup"}
+HOME_OF_TABLES = {"results": "results", "confirmation": "results", "setup": "experimental_setup"}
 """Tables that every paper has, and where one goes that its text forgot."""
 UNREAD = (
     " Somebody gave this study a direction in words of their own. The offline model did not read the direction's text:"
@@ -55,7 +55,7 @@ class Subject:
     template: Template
     facts: Facts
     records: Mapping[str, Mapping[str, Any]]
-    """By the run's folder, in a record's shape also where there is no record."""
+    """By the run's folder, in a record's shape also where there is no record; and `confirmation.json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +75,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         direction = tx.directions.get(experiment.direction_id)
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))
-        baseline = [tx.runs.get(str(experiment.baseline_id))] if experiment.baseline_id else []
-        runs = [*baseline, *sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)]
+        runs = [run for run in export.runs_of(tx, experiment) if run.arm is Arm.SCREEN]
     if experiment.outcome is None:
         label, outcome = statistics.conclude(measured=sum(bool(run.final_info) and run.index > 0 for run in runs))
         experiment = dataclasses.replace(experiment, outcome=outcome, label=experiment.label or label)
@@ -84,6 +83,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
     final_infos = {run.folder: json.loads(world.artifacts.get(run.final_info)) for run in runs if run.final_info}
     signed = {run.folder: gathering.predicate(world.artifacts.get(run.record)) for run in runs if run.record}
     code = _code(world, runs)
+    confirmed = _confirmation(world, experiment)
     facts = gathering.gather(
         direction,
         template,
@@ -95,14 +95,22 @@ def read(world: WriteWorld, step: Step) -> Subject:
         coder=world.coder.name,
         code=code,
         own_text=_is_own_text(world, direction),
+        confirmation=confirmed,
     )
     records = {
         folder: signed.get(folder) or gathering.record_of(final_info, template)
         for folder, final_info in final_infos.items()
     }
+    if confirmed is not None:
+        records[confirmation_report.PRODUCT] = confirmed
     return Subject(
         direction=direction, experiment=experiment, idea=idea, template=template, facts=facts, records=records
     )
+
+
+def _confirmation(world: WriteWorld, experiment: Experiment) -> dict[str, Any] | None:
+    kept = experiment.products.get(confirmation_report.PRODUCT)
+    return dict(json.loads(world.artifacts.get(kept))) if kept else None
 
 
 def _is_own_text(world: WriteWorld, direction: Direction) -> bool:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
+from fumehood.domain.experiment import Arm, Execution
+from fumehood.domain.ids import ExperimentId
 from fumehood.domain.step import Step
-from fumehood.domain.template import Profile
 from fumehood.ports import Transaction
 from fumehood.services import templates, trials
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.wanting import frozen, wanted
 from fumehood.services.world import WriteWorld
 
 PARTS = ("train", "answers")
-
-
-def seeds_of(direction: Direction, profile: Profile) -> tuple[int, ...]:
-    """Return the seeds of a direction's runs: the profile's, moved on by the direction's own."""
-    return tuple(seed + 1000 * direction.seed for seed in profile.seeds)
 
 
 def prepare(world: WriteWorld, step: Step) -> Change:
@@ -26,25 +25,9 @@ def prepare(world: WriteWorld, step: Step) -> Change:
         direction = tx.directions.get(step.direction_id)
     if "prepare.py" not in direction.template_files:
         return Change(steps=(_baseline_next(direction),))
-    template, profile = templates.read(direction, world.artifacts)
-    seeds = ",".join(map(str, seeds_of(direction, profile))) or "0"
-    files = {f"in/template/{path}": sha for path, sha in frozen(direction, template.editable).items()}
-    drawing = tuple(
-        wanted(
-            world.clock,
-            direction,
-            profile,
-            Kind.PREPARE,
-            command=(
-                *("python", "/in/template/prepare.py", "--arm=screen", f"--part={part}", "--key=/in/key"),
-                *(f"--seeds={seeds}", "--out_dir=/work", *template.prepare.arguments, *profile.prepare_arguments),
-            ),
-            inputs=files,
-            key_context=f"{templates.template_hash(direction.template_files)}:screen",
-            collect=("**",),
-        )
-        for part in PARTS
-    )
+    _, profile = templates.read(direction, world.artifacts)
+    seeds = baseline_seeds(direction, profile) or (0,)
+    drawing = tuple(drawn(world, direction, Arm.SCREEN, part, seeds) for part in PARTS)
     following = Next(
         name="prepared",
         key=f"prepared:{direction.id}",
@@ -52,6 +35,32 @@ def prepare(world: WriteWorld, step: Step) -> Change:
         waits_for=tuple(one.id for one in drawing),
     )
     return Change(executions=drawing, steps=(following,))
+
+
+def drawn(
+    world: WriteWorld,
+    direction: Direction,
+    arm: Arm,
+    part: str,
+    seeds: Sequence[int],
+    experiment_id: ExperimentId | None = None,
+) -> Execution:
+    """Return the execution that draws a part of an arm's data for these seeds."""
+    template, profile = templates.read(direction, world.artifacts)
+    return wanted(
+        world.clock,
+        direction,
+        profile,
+        Kind.PREPARE,
+        experiment_id=experiment_id,
+        command=(
+            *("python", "/in/template/prepare.py", f"--arm={arm}", f"--part={part}", "--key=/in/key"),
+            *(_asked(seeds), "--out_dir=/work", *template.prepare.arguments, *profile.prepare_arguments),
+        ),
+        inputs={f"in/template/{path}": sha for path, sha in frozen(direction, template.editable).items()},
+        key_context=f"{templates.template_hash(direction.template_files)}:{arm}",
+        collect=("**",),
+    )
 
 
 def prepared(world: WriteWorld, step: Step) -> Change:
@@ -67,14 +76,30 @@ def prepared(world: WriteWorld, step: Step) -> Change:
     return Change(steps=(_baseline_next(direction),), events=(event,))
 
 
-def data_of(tx: Transaction, direction: Direction) -> dict[str, dict[str, str]]:
-    """Return the prepared data: part to path to SHA-256; empty for a template that prepares nothing."""
+def data_of(
+    tx: Transaction, direction: Direction, arm: Arm = Arm.SCREEN, seeds: Sequence[int] = ()
+) -> dict[str, dict[str, str]]:
+    """Return an arm's prepared data: part to path to SHA-256; empty for a template that prepares nothing.
+
+    What runs train on is one for the arm; answers are those that were drawn for all these seeds.
+    """
     found: dict[str, dict[str, str]] = {}
     for one in tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE):
+        if f"--arm={arm}" not in one.command or not one.succeeded:
+            continue
         for part in PARTS:
-            if f"--part={part}" in one.command and one.succeeded:
+            if f"--part={part}" in one.command and (part == "train" or set(seeds) <= _seeds(one)):
                 found[part] = {path: item.sha256 for path, item in one.artifacts.items()}
     return found
+
+
+def _asked(seeds: Sequence[int]) -> str:
+    return f"--seeds={','.join(map(str, seeds))}"
+
+
+def _seeds(execution: Execution) -> set[int]:
+    said = next((one for one in execution.command if one.startswith("--seeds=")), "--seeds=0")
+    return {int(seed) for seed in said.removeprefix("--seeds=").split(",")}
 
 
 def _baseline_next(direction: Direction) -> Next:

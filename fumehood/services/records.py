@@ -6,16 +6,17 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 
 from fumehood import __version__
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
-from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
+from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
 from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import final_info, measuring, preparing, templates
+from fumehood.services import final_info, foresight, measuring, preparing, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.final_info import FinalInfo, Series
 from fumehood.services.world import RunWorld
@@ -35,7 +36,8 @@ def record(world: RunWorld, step: Step) -> Change:
         run = tx.runs.get(str(step.payload["run"]))
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         jobs = _jobs(tx, run)
-        data = preparing.data_of(tx, direction)
+        data = preparing.data_of(tx, direction, run.arm, run.seeds)
+        opened = _opened(tx, run)
     attempt = int(step.payload["attempt"])
     template = templates.load(direction.template_files, world.artifacts, direction.template)
     try:
@@ -47,7 +49,10 @@ def record(world: RunWorld, step: Step) -> Change:
         return _no_result(direction, experiment, run, attempt, jobs, str(error))
     written = info.to_json()
     predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
-    predicate["registration"] = experiment.products.get("registration.json") if experiment else None
+    predicate["opened"] = opened
+    predicate["registration"] = (
+        experiment.products.get("registration.json") if experiment and run.experiment_id else None
+    )
     statement = {
         "_type": STATEMENT,
         "subject": [
@@ -74,8 +79,32 @@ def record(world: RunWorld, step: Step) -> Change:
     return Change(
         runs=(run,),
         steps=(_following(direction, experiment, run),),
-        events=(_event(world, direction, experiment, run, template, info),),
+        events=(
+            _event(world, direction, experiment, run, template, info),
+            *(_foreseen(world, direction, template, run, jobs, info) if experiment is None else ()),
+        ),
     )
+
+
+def _foreseen(
+    world: RunWorld,
+    direction: Direction,
+    template: Template,
+    run: Run,
+    jobs: dict[Kind, Execution],
+    info: FinalInfo,
+) -> tuple[Event, ...]:
+    primary = template.primary or ""
+    pool = {name: metrics[primary].values for name, metrics in info.datasets.items() if primary in metrics}
+    wall_s = sum(job.outcome.usage.wall_s for job in jobs.values() if job.outcome)
+    return foresight.events(world.clock, direction, template, pool, len(run.seeds), wall_s)
+
+
+def _opened(tx: Transaction, run: Run) -> dict[str, int]:
+    """Return how often each arm's held-out data had been evaluated on in this direction before."""
+    runs = tx.runs.find(direction_id=run.direction_id, result=RunResult.MEASURED)
+    counted = Counter(one.arm.value for one in runs if one.id != run.id)
+    return {arm.value: counted[arm.value] for arm in Arm}
 
 
 def _jobs(tx: Transaction, run: Run) -> dict[Kind, Execution]:
@@ -125,6 +154,7 @@ def _predicate(
             "index": run.index,
             "title": run.title,
             "kind": "baseline" if run.index == 0 else "run",
+            "arm": run.arm.value,
             "attempt": attempt,
         },
         "direction": direction.id,
@@ -173,6 +203,7 @@ def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]
         "unit": words.unit if words else "",
         "primary": bool(words and words.primary),
         "resolution": words.resolution if words else 0.0,
+        "cap": words.cap if words else None,
         "transform": words.transform if words else "none",
         "datasets": {dataset: _numbers(one) for dataset, one in series.items()},
         **(_numbers(over) if over else {"mean": None, "stderr": None, "seeds": []}),
@@ -203,6 +234,8 @@ def _is_count(value: object) -> bool:
 
 
 def _following(direction: Direction, experiment: Experiment | None, run: Run) -> Next:
+    if experiment is not None and run.arm is Arm.CONFIRM:
+        return trials.confirm_measured(experiment, run)
     if experiment is None:
         return measuring.ideas_next(direction)
     return Next(

@@ -33,6 +33,7 @@ from fumehood.errors import (
 from fumehood.observe import context, metrics, traces
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import (
+    confirmations,
     directions,
     executions,
     experiments,
@@ -72,6 +73,7 @@ WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
     "code": experiments.code,
     "attempt_failed": experiments.attempt_failed,
     "run_done": experiments.run_done,
+    **confirmations.STEPS,
     "plot": plots.plot,
     "plotted": plots.plotted,
     **writeup.STEPS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fumehood.services.fact_types import Facts, RunFacts, SetupRow
 
@@ -13,17 +13,33 @@ _NONE = "--"
 
 def build(name: str, facts: Facts, escape: Escape) -> str:
     """Return a table's LaTeX with number placeholders; empty when the facts hold nothing for it."""
-    return {"results": _results, "comparison": _comparison, "secondary": _secondary, "setup": _setup}[name](
-        facts, escape
-    )
-
-
-NAMES = ("results", "comparison", "secondary", "setup")
+    return _BUILDERS[name](facts, escape)
 
 
 def has(name: str, facts: Facts) -> bool:
     """Whether a table has anything to show."""
     return name in NAMES and bool(build(name, facts, str))
+
+
+def _confirmation(facts: Facts, escape: Escape) -> str:
+    told = facts["confirmation"]
+    if told is None or not told["datasets"]:
+        return ""
+    parts = {"base": "baseline", "run": "variant", "difference": "difference", "margin": "margin", "p": "$p$"}
+    sizes = {"n": "$n$", "base_n": "$n_b$"}
+    rows = []
+    for dataset in told["datasets"]:
+        cells = [_or_none(facts, f"confirmation.{dataset}.{part}") for part in {**parts, **sizes}]
+        rows.append(" & ".join([escape(dataset), *cells]) + r" \\")
+    head = " & ".join(["Data set", *parts.values(), *sizes.values()]) + r" \\"
+    unit = "logarithm of the metric" if told["transform"] == "log" else "metric"
+    caption = (
+        f"Confirmation of {escape(told['title'])} on fresh seeds and sealed data: means of the {unit} over $n$ seeds of"
+        " the variant and $n_b$ of the baseline, their difference, and the margin within which a difference counts as"
+        " none. The $p$ of a single data set only serves to find one that contradicts the label:"
+        f" {escape(told['label'])}."
+    )
+    return _table("confirmation", "l" + "r" * (len(parts) + len(sizes)), head, rows, caption, wide=True)
 
 
 def _table(name: str, columns: str, head: str, rows: list[str], caption: str, *, wide: bool = False) -> str:
@@ -176,3 +192,13 @@ def _source(facts: Facts, metric: str) -> str:
     if facts["template"]["metrics"][metric]["source"] == "evaluator":
         return "Measured by the frozen evaluator, not by the experiment."
     return "These numbers are self-reported by the experiment."
+
+
+_BUILDERS: Mapping[str, Callable[[Facts, Escape], str]] = {
+    "results": _results,
+    "comparison": _comparison,
+    "confirmation": _confirmation,
+    "secondary": _secondary,
+    "setup": _setup,
+}
+NAMES = tuple(_BUILDERS)

@@ -9,7 +9,7 @@ import re
 import threading
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -180,8 +180,23 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
     frozen = [path for path in template.editable if path in FROZEN_FILES]
     if frozen:
         raise BadInputError(f"The template's template.toml calls the frozen {frozen[0]} editable.")
+    for name, profile in template.profiles.items():
+        if profile.confirm and (why := unconfirmable(template, profile, files)):
+            raise BadInputError(f"The template's profile {name} is to confirm, but {why}.")
     if template.query and not {"serve.py", "evaluate.py"} <= set(files):
         raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
+
+
+def unconfirmable(template: Template, profile: Profile, files: Collection[str]) -> str:
+    """Return in words why a template's results cannot be confirmed in a profile; empty where they can."""
+    metric = template.metrics.get(template.primary or "")
+    if metric is None or metric.direction is None:
+        return "no primary metric says where better lies"
+    if metric.source != "evaluator":
+        return "the primary metric is self-reported"
+    if missing := sorted(set(FROZEN_FILES) - set(files)):
+        return f"there is no {missing[0]}"
+    return "" if profile.seeds else "the profile names no seeds"
 
 
 def parsed(source: bytes, path: str = "<unknown>") -> ast.Module:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind, Verdict
-from fumehood.domain.experiment import Attempt, Execution, Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.experiment import Arm, Attempt, Execution, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.step import Step
 from fumehood.services import directions
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
 
+CONFIRM_ATTEMPTS = 2
+"""Measurements of one code on the same seeds before these count as failed: a machine may have been short of memory."""
 ERROR_TAIL = 1500
 """Characters of a failed attempt's output that are fed back, as in the original system."""
 
@@ -71,6 +73,8 @@ def ended(world: WriteWorld, trial: Trial, execution: Execution, reason: str = "
     trial = trial.having(attempts=(*trial.run.attempts, kept), outputs={})
     if execution.outcome and execution.outcome.verdict is Verdict.LOST:
         return broken(world, trial.direction, f"the platform could not run an execution: {execution.outcome.detail}")
+    if trial.experiment is not None and trial.run.arm is Arm.CONFIRM:
+        return _unconfirmed(world, trial, trial.experiment, verdict)
     if trial.experiment is None:
         change = broken(world, trial.direction, f"the template's own {_ended_how(execution, verdict, error)}")
         return dataclasses.replace(change, runs=(trial.run,))
@@ -79,6 +83,27 @@ def ended(world: WriteWorld, trial: Trial, execution: Execution, reason: str = "
         runs=(trial.run,),
         steps=(trial.next("attempt_failed"),),
         events=(happened(world.clock, trial.experiment, "attempt.failed", text),),
+    )
+
+
+def _unconfirmed(world: WriteWorld, trial: Trial, experiment: Experiment, verdict: str) -> Change:
+    """Measure the same code on the same seeds once more, or count all of them as failed: nobody mends code here."""
+    text = f"{trial.title}: attempt {trial.attempt} ended {verdict}"
+    event = happened(world.clock, experiment, "attempt.failed", text)
+    if trial.attempt < CONFIRM_ATTEMPTS:
+        again = dataclasses.replace(trial, attempt=trial.attempt + 1)
+        return Change(runs=(trial.run,), steps=(again.next("measure"),), events=(event,))
+    failed = dataclasses.replace(trial.run, result=RunResult.FAILED)
+    return Change(runs=(failed,), steps=(confirm_measured(experiment, failed),), events=(event,))
+
+
+def confirm_measured(experiment: Experiment, run: Run) -> Next:
+    """Return the step that looks at what a confirmation has measured by now."""
+    return Next(
+        name="confirm_measured",
+        key=f"confirm_measured:{experiment.id}:{run.id}",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
     )
 
 

@@ -17,7 +17,15 @@ from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.step import Step
 from fumehood.domain.template import Metric
 from fumehood.errors import FumehoodError, NotFoundError, TamperedError
-from fumehood.services import directions, export, final_info, numbers, records
+from fumehood.services import (
+    confirmation_check,
+    confirmation_report,
+    directions,
+    export,
+    final_info,
+    numbers,
+    records,
+)
 from fumehood.services.change import Change, happened
 from fumehood.services.world import WriteWorld
 
@@ -138,12 +146,30 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
     found: dict[str, dict[str, Any]] = {}
     for path in folder.paths:
         run, _, name = path.partition("/")
-        if name == "record.json" and run.startswith("run_"):
+        if name == "record.json" and run.startswith(("run_", "confirm_")):
             predicate = _record(folder, opened, report, where, run)
             if predicate is not None:
                 found[run] = predicate
+    if confirmation_report.PRODUCT in folder.paths:
+        _confirmation(folder, report, where, found)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
+
+
+def _confirmation(folder: Folder, report: Report, where: str, found: dict[str, dict[str, Any]]) -> None:
+    place = f"{where}{confirmation_report.PRODUCT}"
+    report.count("confirmations")
+    try:
+        data = folder.read(confirmation_report.PRODUCT)
+        runs = json.loads(folder.read("runs.json"))
+        failed = {f"confirm_{one['index']}" for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
+        wrong = confirmation_check.problems(data, found, failed)
+    except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
+        wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
+    for problem in wrong:
+        report.add(f"{place}: {problem}")
+    if not wrong:
+        found[confirmation_report.PRODUCT] = json.loads(data)
 
 
 def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) -> dict[str, Any] | None:
@@ -231,7 +257,7 @@ def _metrics(predicate: Mapping[str, Any]) -> dict[str, Metric]:
             resolution=entry.get("resolution", 0.0),
             transform=entry.get("transform", "none"),
         )
-        for name, entry in predicate["metrics"].items()
+        for name, entry in predicate.get("metrics", {}).items()
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fumehood.domain.policy import Policy
 from fumehood.domain.quota import Machine
@@ -49,6 +50,8 @@ class WriteWorld:
     typesetter: Typesetter
     policy: Policy = field(default_factory=Policy)
     """What every direction, idea and diff is screened by."""
+    confirm: Mapping[str, Any] = field(default_factory=dict)
+    """The settings' values in the place of the confirmation rule's own."""
     packages: frozenset[str] = frozenset()
     """What an experiment can import beside the standard library; empty where that is not known."""
     model_tries: int = MODEL_TRIES

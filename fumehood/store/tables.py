@@ -93,6 +93,7 @@ class DirectionRow(Base):
     reviewing: Mapped[dict[str, Any]]
     approve: Mapped[str]
     template_files: Mapped[dict[str, Any]]
+    rule: Mapped[dict[str, Any] | None]
     state: Mapped[str] = mapped_column(index=True)
     hold: Mapped[str]
     created_at: Mapped[float]
@@ -171,6 +172,8 @@ class RunRow(Base):
     direction_id: Mapped[str] = _owner()
     experiment_id: Mapped[str | None] = mapped_column(index=True)
     index: Mapped[int]
+    arm: Mapped[str]
+    confirms: Mapped[str | None]
     title: Mapped[str]
     description: Mapped[str]
     files: Mapped[dict[str, Any]]

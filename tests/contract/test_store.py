@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from fumehood.domain import ledger
 from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
+from fumehood.domain.confirmation import ConfirmRule
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold, Reviewing
 from fumehood.domain.execution import (
     Artifact,
@@ -33,6 +34,7 @@ from fumehood.domain.execution import (
     Verdict,
 )
 from fumehood.domain.experiment import (
+    Arm,
     Attempt,
     Execution,
     Experiment,
@@ -77,6 +79,7 @@ DIRECTION = Direction(
     runs=5,
     novelty=False,
     seed=2**40,
+    rule=ConfirmRule(q=0.2, looks=(4, 8), gate=0.5),
     sandbox="local",
     budget_usd=1.5,
     budget_usd_per_experiment=0.5,
@@ -149,6 +152,8 @@ RUN = Run(
     direction_id=DIR,
     experiment_id=EXP,
     index=1,
+    arm=Arm.CONFIRM,
+    confirms=RunId("run_0"),
     title="Twice as wide",
     description="width 2",
     files={"experiment.py": "01" * 32},

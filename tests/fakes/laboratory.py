@@ -45,7 +45,7 @@ EXPERIMENT = """
     out = pathlib.Path(parser.parse_args().out_dir)
     out.mkdir(exist_ok=True)
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2").split(",")]
-    values = [SCALE + seed / 4 for seed in seeds]
+    values = [SCALE + seed % 8 / 4 for seed in seeds]
     info = {"circle": {"means": {"loss": sum(values) / len(values)}, "final_info_dict": {"loss": values}}}
     (out / "samples.json").write_text(json.dumps(values))
     (out / "final_info.json").write_text(json.dumps(info))
@@ -113,6 +113,11 @@ TINY: Mapping[str, str] = {
     "template.toml": textwrap.dedent(TOML),
 }
 """A template whose numbers the platform makes."""
+CONFIRMING: Mapping[str, str] = {
+    **TINY,
+    "template.toml": TINY["template.toml"] + "[profiles.confirming]\nseeds = [1, 2, 3]\nconfirm = true\n",
+}
+"""The same, with a profile that confirms."""
 SCORE = {"value": 5, "reason": "ordinary"}
 IDEAS: tuple[dict[str, Any], ...] = (
     {
@@ -165,9 +170,9 @@ def _run(spec: Spec, code: str) -> Did:
     if "raise" in code:
         return Did(verdict=Verdict.FAILED, output="x" * 3000 + "\nRuntimeError: boom")
     folder = next(word for word in spec.command if word.startswith("--out_dir=")).removeprefix("--out_dir=")
-    found = re.search(r"SCALE = ([\d.]+)", code)
+    found = re.search(r"SCALE = (-?[\d.]+)", code)
     scale = float(found[1]) if found else 1.0
-    values = [scale + int(seed) / 4 for seed in spec.environment.get("FUMEHOOD_SEEDS", "1").split(",")]
+    values = [scale + int(seed) % 8 / 4 for seed in spec.environment.get("FUMEHOOD_SEEDS", "1").split(",")]
     files = {"final_info.json": results("loss", values), "samples.json": json.dumps(values).encode()}
     return Did(files={f"{folder}/{path}": data for path, data in files.items()}, output="done")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fumehood.gateway.upstreams import offline_confirmation
 from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts
 
@@ -27,6 +28,7 @@ def method(facts: Facts, playbook: Table) -> list[str]:
         *own,
         variants,
         _comparison(facts),
+        offline_confirmation.method(facts),
         *w.paragraphs(playbook, "paper", "evaluation"),
     ]
 
@@ -71,6 +73,16 @@ def _comparison(facts: Facts) -> str:
     )
 
 
+def _seeds(facts: Facts) -> str:
+    ours = [len(run["seeds"]) for run in w.measured(facts)]
+    theirs = w.seeds_of(facts)
+    if not ours or set(ours) == {theirs}:
+        return f"Baseline and variants use the same {w.count(theirs, 'seed')}."
+    return (
+        f"Each variant uses {w.count(min(ours), 'seed')}, and the baseline these and others, {w.count(theirs)} in all."
+    )
+
+
 def experimental_setup(facts: Facts, playbook: Table) -> list[str]:
     """Return the data, the set-up out of the record, and who did the work."""
     words = w.metric_words(facts)
@@ -86,8 +98,8 @@ def experimental_setup(facts: Facts, playbook: Table) -> list[str]:
         )
     )
     seeded = (
-        f"Baseline and variants use the same {w.count(seeds, 'seed')}. Standard errors are standard deviations over"
-        " seeds divided by the square root of their number."
+        f"{_seeds(facts)} Standard errors are standard deviations over seeds divided by the square root of their"
+        " number."
         if seeds
         else (
             "The template does not take seeds, so the spread between repetitions is unknown and no difference can be"

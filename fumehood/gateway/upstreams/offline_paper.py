@@ -10,7 +10,7 @@ import statistics as stats
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fumehood.gateway.upstreams import offline_method, offline_results
+from fumehood.gateway.upstreams import offline_confirmation, offline_method, offline_results
 from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts
 
@@ -58,7 +58,8 @@ def _title(facts: Facts, _: Table) -> list[str]:
     title = w.tex(facts["idea"]["title"].strip().rstrip("."))
     outcome = facts["outcome"] or "inconclusive"
     article = "An" if outcome[0] in "aeiou" else "A"
-    return [f"{title}{'' if title.endswith('?') else ':'} {article} {w.capital(outcome)} Screening Study"]
+    study = "Study" if offline_confirmation.told(facts) else "Screening Study"
+    return [f"{title}{'' if title.endswith('?') else ':'} {article} {w.capital(outcome)} {study}"]
 
 
 def _scale(facts: Facts) -> str:
@@ -69,7 +70,7 @@ def _scale(facts: Facts) -> str:
         return said
     if datasets > 1:
         said += f" on {w.count(datasets)} data sets"
-    return f"{said} with {w.count(w.seeds_of(facts), 'seed')} each" if w.seeds_of(facts) else said
+    return f"{said} with {w.count(w.fewest_seeds(facts), 'seed')} each" if w.fewest_seeds(facts) else said
 
 
 def _abstract(facts: Facts, playbook: Table) -> list[str]:
@@ -142,7 +143,9 @@ def _gaps(facts: Facts) -> str:
 
 def _outcome(facts: Facts) -> str:
     outcome = facts["outcome"] or "inconclusive"
-    if outcome != "inconclusive":
+    if found := offline_confirmation.finding(facts):
+        return f"{found} By the registered rule the outcome is {outcome}."
+    if outcome != "inconclusive" or facts["profile"]["confirm"]:
         return f"By the registered rule the outcome is {outcome}."
     return (
         "Because this profile screens on a development set and does not confirm on fresh seeds and unseen data, the"
@@ -183,7 +186,9 @@ def _introduction(facts: Facts, playbook: Table) -> list[str]:
         f"an account of {_account(facts, playbook)}, including those that went the wrong way or gave no number;"
         if len(facts["runs"]) > 1
         else f"an account of {_account(facts, playbook)}, whichever way it went;",
-        "a statement of what the screen leaves open, which is most of what one would like to know.",
+        "a statement of what the screen leaves open, which is most of what one would like to know."
+        if offline_confirmation.told(facts) is None
+        else "a confirmation of the best variant on fresh seeds and sealed data, by a rule fixed beforehand.",
     ]
     contributions = "What this paper contributes is small and, we hope, exact:\n\\begin{itemize}\n"
     contributions += "\n".join(f"\\item {item}" for item in items) + "\n\\end{itemize}"
@@ -241,7 +246,7 @@ def _background(facts: Facts, playbook: Table) -> list[str]:
 
 
 def _limitations(facts: Facts, playbook: Table) -> list[str]:
-    seeds, runs = w.seeds_of(facts), w.by_contrast(facts)
+    seeds, runs = w.fewest_seeds(facts), w.by_contrast(facts)
     said = []
     if 0 < seeds < 10:
         said.append(
@@ -262,7 +267,7 @@ def _limitations(facts: Facts, playbook: Table) -> list[str]:
             " flattered by having been chosen."
         )
     if runs:
-        said.append("No held-out set was kept sealed for a second look, because this profile does not confirm.")
+        said.append(offline_confirmation.limitation(facts))
     left = {name: why for run in runs for name, why in run["contrast"]["left_out"].items()}
     for name, why in left.items():
         said.append(f"The data set {w.tex(name)} does not enter the contrast, since {w.tex(why)}.")
@@ -336,7 +341,8 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
             )
             + f" moved the {metric} to the wanted side by more than the spread over seeds explains in this screen"
             + (f": {w.names_of(good)}" if len(facts["runs"]) > 1 else "")
-            + ". Promising is the word for that, and it obliges nobody to believe it yet."
+            + ". Promising is the word for that, and it obliges nobody to believe it"
+            + (", which is what the confirmation is for." if offline_confirmation.told(facts) else " yet.")
         )
     elif runs[0]["contrast"]["value"] > 0:
         found = f"The screen shows no difference in {metric} on the wanted side beyond what seeds produce." + (
@@ -350,19 +356,22 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
             f" side of the baseline in {metric}, so this screen gives the hypothesis no support."
         )
     outcome = facts["outcome"] or "inconclusive"
+    confirmed = offline_confirmation.told(facts)
     rule = (
         f"The outcome of the study is {outcome}: a screen on a development set can neither confirm nor refute what was"
         " registered."
-        if outcome == "inconclusive"
+        if outcome == "inconclusive" and confirmed is None
         else f"The outcome of the study is {outcome}."
     )
-    if facts["label"] and outcome == "inconclusive":
+    if facts["label"] and (outcome == "inconclusive" or confirmed):
         rule += f" In the platform's terms the label is \\texttt{{{w.tex(facts['label'])}}}."
     following = (
         f"The next step, if one is wanted, is to take {w.name_of(runs[0])} alone, with fresh seeds and on data that"
         f" nobody has looked at; until then {'its place at the top of the table' if len(runs) > 1 else 'its contrast'}"
         " is a reason to look again and nothing else."
-        if runs and runs[0]["contrast"]["value"] > 0
+        if runs and runs[0]["contrast"]["value"] > 0 and confirmed is None
+        else _after_confirmation(outcome)
+        if confirmed is not None
         else (
             "Before more effort goes into this idea, a reader may prefer to ask why"
             f" {'the variants' if len(runs) > 1 else w.name_of(runs[0])} did not help, which this study was not built"
@@ -372,6 +381,19 @@ def _conclusion(facts: Facts, playbook: Table) -> list[str]:
         )
     )
     return [f"{found} {rule}", following, *w.paragraphs(playbook, "paper", "discussion")]
+
+
+def _after_confirmation(outcome: str) -> str:
+    if outcome == "confirmed":
+        return (
+            "What was confirmed is the behaviour of one piece of code beside one baseline, at this size and on these"
+            " data. Whether it carries further is for other studies to say, and this one's records are there to start"
+            " from."
+        )
+    return (
+        "A reader who still believes in the idea would have to bring more seeds or another form of it; the records of"
+        " this study say how much was looked at already."
+    )
 
 
 _WRITERS: Mapping[str, Callable[[Facts, Table], list[str]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fumehood.gateway.upstreams import offline_runs
+from fumehood.gateway.upstreams import offline_confirmation, offline_runs
 from fumehood.gateway.upstreams import offline_words as w
 from fumehood.gateway.upstreams.offline_words import Facts, Run
 
@@ -26,6 +26,7 @@ def results(facts: Facts, playbook: Mapping[str, Any]) -> list[str]:
     for more in shown[len(facts["runs"]) :]:
         parts += more
     parts += _together(facts)
+    parts += offline_confirmation.results(facts)
     return [part for part in parts if part]
 
 
@@ -185,8 +186,8 @@ def _verdict(facts: Facts, runs: list[Run]) -> str:
     good = w.promising(facts)
     if good and len(runs) == 1:
         return (
-            f"{w.names_of(good)} is labelled promising. The label is given only to contrasts that happened to be large,"
-            " and no second set of held-out points was looked at, so the size of this one is likely to be flattered."
+            f"{w.names_of(good)} is labelled promising. The label is given only to contrasts that happened to be large"
+            " on this set of held-out points, so the size of this one is likely to be flattered."
         )
     if good:
         everyone = "both variants" if len(runs) == 2 else f"all {w.count(len(runs), 'variant')}"

@@ -150,3 +150,8 @@ def by_contrast(facts: Facts) -> list[Run]:
 def seeds_of(facts: Facts) -> int:
     """Return how many seeds the baseline has; 0 when the template does not take any."""
     return len(facts["baseline"]["seeds"])
+
+
+def fewest_seeds(facts: Facts) -> int:
+    """Return how many seeds a variant has at least; the baseline's number where none was measured."""
+    return min((len(run["seeds"]) for run in measured(facts)), default=seeds_of(facts))

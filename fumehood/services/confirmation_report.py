@@ -1,0 +1,153 @@
+"""What a confirmation rests on and came to, as it is kept beside a paper: `confirmation.json`.
+
+Its first half is written down before anything of the sealed arm is measured, its second follows from that and the
+signed records alone, so that everybody can work it out again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from fumehood.domain.confirmation import ConfirmRule, Reason, not_comparable
+from fumehood.domain.experiment import ExperimentOutcome
+from fumehood.domain.idea import IdeaKind
+from fumehood.services import confirming
+from fumehood.services.confirming import Cells, Measure
+from fumehood.services.deciding import Decision, Pair
+from fumehood.services.estimates import Interval
+from fumehood.services.statistics import Scales
+
+PRODUCT = "confirmation.json"
+_RULE: TypeAdapter[ConfirmRule] = TypeAdapter(ConfirmRule)
+_MEASURE: TypeAdapter[Measure] = TypeAdapter(Measure)
+
+
+class Plan(BaseModel):
+    """What is fixed before a confirmation is looked at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    """Folder of the screened run, whose code is measured again."""
+    code: str
+    """Hash over that code's files."""
+    metric: str
+    measure: Measure
+    rule: ConfirmRule
+    kind: IdeaKind
+    expected: str = ""
+    """Where the idea expects the metric to go; the wanted side when empty."""
+    datasets: tuple[str, ...]
+    scale: Mapping[str, float]
+    """The baseline's spread over its screening seeds, by data set, as the metric is compared."""
+    left_out: Mapping[str, str]
+    """Data sets that give no scale, each with the reason."""
+    screened: int
+    """How many runs there were to choose from."""
+    screen_contrast: float
+    """Of the chosen run: selected, so biased."""
+    index: int
+    """How many confirmations of the direction had ended before, within this epoch of the rule."""
+    discoveries: int
+    """How many of those claimed a difference."""
+    baseline_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    """The run's, of both looks."""
+
+    @property
+    def alpha(self) -> float:
+        """The idea's level; each look spends half of it."""
+        return self.rule.alpha(self.discoveries)
+
+    def look_seeds(self, look: int) -> tuple[int, ...]:
+        """Return the seeds that a look adds."""
+        looks = (0, *self.rule.looks)
+        return self.seeds[looks[look - 1] : looks[look]]
+
+
+def cells_of(record: Mapping[str, Any] | None, plan: Plan, seeds: int) -> dict[str, list[float | None]]:
+    """Return what a run's record says of the metric, by data set; every seed failed where there is no record.
+
+    What is no number, or not the evaluator's, failed too. A data set that is not there is missing.
+    """
+    if record is None:
+        return {name: [None] * seeds for name in plan.datasets}
+    entry = record.get("metrics", {}).get(plan.metric, {})
+    if entry.get("source") != "evaluator":
+        return {}
+    found = {name: list(one.get("seeds") or ()) for name, one in entry.get("datasets", {}).items()}
+    return {name: [float(one) for one in values] for name, values in found.items()}
+
+
+def decide(plan: Plan, base: Cells, looks: Sequence[Cells]) -> Decision:
+    """Return what the looks made so far say.
+
+    Args:
+        plan: Fixed before.
+        base: The baseline's pool on the sealed arm.
+        looks: What each look's fresh seeds gave; one or two.
+    """
+    scale = Scales({name: plan.scale[name] for name in plan.datasets if name in plan.scale}, plan.left_out)
+    run = {name: [value for look in looks for value in look.get(name, ())] for name in plan.datasets}
+    return confirming.confirm(plan.rule, plan.measure, scale, base, run, look=len(looks), discoveries=plan.discoveries)
+
+
+def result(plan: Plan, said: Decision) -> dict[str, Any]:
+    """Return a last decision in plain words and numbers; the unit of contrasts is the baseline's spread."""
+    outcome = confirming.outcome(said.label, plan.kind, plan.expected, plan.measure.direction)
+    found = said.estimate
+    return {
+        "label": said.text,
+        "outcome": outcome.value,
+        "look": said.look,
+        "p": said.p,
+        "contrast": found.value if found else None,
+        "contrast_se": found.se if found else None,
+        "df": found.df if found else None,
+        "interval": _interval(said.interval),
+        "discovery_interval": _interval(said.discovery_interval),
+        "failed": said.failed,
+        "base_failed": said.base_failed,
+        "contradicting": sorted(said.contradicting),
+        "datasets": {name: _pair(plan, pair) for name, pair in sorted(said.pairs.items())},
+        "error_is_assured": confirming.error_is_assured(plan.measure, len(plan.scale)),
+    }
+
+
+def unconfirmed(reason: Reason) -> dict[str, Any]:
+    """Return the result of a confirmation that could not be carried out."""
+    return {"label": not_comparable(reason), "outcome": ExperimentOutcome.INCONCLUSIVE.value}
+
+
+def to_json(plan: Plan, ended: Mapping[str, Any] | None = None) -> bytes:
+    """Return `confirmation.json`; without an end it says what will be done."""
+    told = {"plan": {**plan.model_dump(mode="json"), "alpha": plan.alpha}, "result": ended}
+    return json.dumps(told, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def read(data: bytes) -> tuple[Plan, dict[str, Any] | None]:
+    """Return the plan and, once there is one, the result; `ValueError` for what is neither."""
+    told = json.loads(data)
+    fixed = {name: value for name, value in told["plan"].items() if name != "alpha"}
+    return Plan.model_validate(fixed), told["result"]
+
+
+def _interval(found: Interval | None) -> dict[str, float] | None:
+    return {"low": found.low, "high": found.high} if found else None
+
+
+def _pair(plan: Plan, pair: Pair) -> dict[str, Any]:
+    return {
+        "run": pair.run.mean,
+        "base": pair.base.mean,
+        "difference": pair.difference,
+        "margin": plan.rule.margin * pair.scale,
+        "n": pair.run.n,
+        "base_n": pair.base.n,
+        "spread_ratio": pair.spread_ratio,
+        "p": pair.p,
+    }
