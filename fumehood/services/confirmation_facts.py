@@ -73,5 +73,5 @@ def _add(table: dict[str, Number], name: str, pointer: str, told: Mapping[str, A
     except NotFoundError:
         return
     whole = name.rsplit(".", 1)[-1] in {"n", "base_n", "failed", "base_failed"}
-    digits = numbers.all_digits(value) if whole else 3
+    digits = numbers.all_digits(value) if whole else 2 if name in {"alpha", "margin"} else 3
     table[f"{STEM}.{name}"] = Number(value=value, digits=digits, source=PRODUCT, pointer=pointer)

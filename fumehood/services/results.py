@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.experiment import Arm, Experiment, ExperimentState
 from fumehood.domain.idea import Idea, Novelty
 from fumehood.ports import Artifacts, Transaction
 from fumehood.services import usage
@@ -53,7 +53,7 @@ def _line(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict
     idea: Idea = tx.ideas.get(experiment.idea_id)
     review = _product(artifacts, experiment, "review.json")
     verification = _product(artifacts, experiment, "verification.json")
-    runs = tx.runs.find(experiment_id=experiment.id)
+    runs = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
     return {
         "name": experiment.name,
         "title": idea.title,

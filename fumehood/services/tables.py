@@ -36,8 +36,8 @@ def _confirmation(facts: Facts, escape: Escape) -> str:
     caption = (
         f"Confirmation of {escape(told['title'])} on fresh seeds and sealed data: means of the {unit} over $n$ seeds of"
         " the variant and $n_b$ of the baseline, their difference, and the margin within which a difference counts as"
-        " none. The $p$ of a single data set only serves to find one that contradicts the label:"
-        f" {escape(told['label'])}."
+        " none. The $p$ of a single data set only serves to find one that contradicts the label, which is"
+        f" \\emph{{{escape(told['label'])}}}."
     )
     return _table("confirmation", "l" + "r" * (len(parts) + len(sizes)), head, rows, caption, wide=True)
 

@@ -16,8 +16,9 @@ from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, ExperimentState, Run, RunResult
 from fumehood.errors import BadInputError
-from fumehood.services import confirmation_report, confirmation_rule, templates, verification
-from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script
+from fumehood.gateway.upstreams import offline_paper
+from fumehood.services import confirmation_report, confirmation_rule, paper, prose, revision, templates, verification
+from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script, step_of
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
 
@@ -299,6 +300,28 @@ def test_a_confirmation_that_does_not_follow_from_the_records_is_found(
     report = verification.Report()
     verification.experiment(changed, opener(lab), report, "")
     assert told in " ".join(report.problems)
+
+
+@pytest.mark.parametrize("label", ["better", "worse", "no_difference", "not_comparable: undecided", "no look"])
+def test_the_offline_model_writes_of_a_confirmation_what_may_stand(
+    finished: tuple[Laboratory, Path], label: str
+) -> None:
+    lab, _ = finished
+    subject = paper.read(lab.write, step_of(lab.direction(), "write_section", lab.experiments()[0]))
+    facts = subject.facts
+    told = {**facts["confirmation"], "label": label} if facts["confirmation"] else None
+    if told and label == "no look":
+        told |= {"label": "not_comparable: missing_cells", "look": 0, "datasets": []}
+    facts = {**facts, "confirmation": told}
+    seen: list[str] = []
+    for section in (*(one for one in paper.ORDER if one != "abstract"), "abstract"):
+        text = offline_paper.compose(section, facts, {})
+        kept, problems = revision.revise(section, text, facts, paper.tools_of(lab.write), seen=seen)
+        assert problems == (), section
+        seen += prose.sentences(kept)
+        if section in {"abstract", "results"}:
+            assert "confirm" in kept
+    assert facts["outcome"] == "confirmed"
 
 
 @pytest.mark.parametrize("left_out", ["confirm_1", "confirm_0"])

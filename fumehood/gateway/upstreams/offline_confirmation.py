@@ -36,7 +36,7 @@ def finding(facts: Facts) -> str:
     found = told(facts)
     if found is None:
         return ""
-    name = rf"\emph{{{w.tex(found['title'])}}}"
+    name = _name(found)
     if not found["look"]:
         return f"{w.capital(name)} was chosen for a confirmation, which gave no label, since {_reason(found['label'])}."
     measured = (
@@ -48,12 +48,23 @@ def finding(facts: Facts) -> str:
     return f"{measured} ({_contrast()})."
 
 
+def in_short(facts: Facts) -> str:
+    """Return what a confirmation came to as an abstract says it; empty where there was none."""
+    found = told(facts)
+    if found is None:
+        return ""
+    said = f"{w.capital(_name(found))} alone was then to be confirmed, on fresh seeds and sealed data"
+    if not w.has(facts, "confirmation.contrast", "confirmation.low", "confirmation.high"):
+        return f"{said}, which gave it the label \\emph{{{w.tex(found['label'])}}}."
+    return f"{said}: there it has {_contrast()}, and the label \\emph{{{w.tex(found['label'])}}}."
+
+
 def results(facts: Facts) -> list[str]:
     """Return the paragraph and the table of the results section."""
     found = told(facts)
     if found is None:
         return []
-    name = rf"\emph{{{w.tex(found['title'])}}}"
+    name = _name(found)
     said = (
         f"\\paragraph{{Confirmation.}} Of {w.count(found['screened'], 'screened variant')}, {name} has the largest"
         " contrast"
@@ -119,6 +130,10 @@ def limitation(facts: Facts) -> str:
             " assured where the metric is skewed."
         )
     return said
+
+
+def _name(found: Mapping[str, Any]) -> str:
+    return rf"\emph{{{w.tex(found['title'])}}}"
 
 
 def _verdict(label: str) -> str:

@@ -143,7 +143,7 @@ def _gaps(facts: Facts) -> str:
 
 def _outcome(facts: Facts) -> str:
     outcome = facts["outcome"] or "inconclusive"
-    if found := offline_confirmation.finding(facts):
+    if found := offline_confirmation.in_short(facts):
         return f"{found} By the registered rule the outcome is {outcome}."
     if outcome != "inconclusive" or facts["profile"]["confirm"]:
         return f"By the registered rule the outcome is {outcome}."
