@@ -1,0 +1,349 @@
+"""What a template's profiles cost and come to: seconds, samples a second, memory, metrics beside published ones.
+
+    python bench/templates.py --template 2d_diffusion --profile cpu
+    python bench/templates.py --template 2d_diffusion --profile gpu --seeds 20 --copies 1 2 4 8
+
+Runs a template's own programs as a run, a query and an evaluation would, one after the other and without a sandbox:
+Python with what the template imports is all that it needs, so it goes where an accelerator is. `--copies` runs the
+profile's experiment so many times at once on the same device, to see what sharing it gains. `--prepare` adds arguments
+of `prepare.py`, such as `--transform=off` for a comparison with published figures.
+
+`bare` is one forward pass, one backward pass and one update of one model of the template's, with nothing else;
+`ratio` is what a model's step of the experiment costs in that unit. Memory is the largest that a process had; a
+device's is the most that all processes had on it, as nvidia-smi tells it ten times a second, less what was there
+before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DRIVER = ROOT / "fumehood/services/query_driver/driver.py"
+RESULTS = ROOT / "bench/results"
+KEY = bytes(range(32))
+PUBLISHED: Mapping[str, tuple[str, float, Mapping[str, float]]] = {
+    "2d_diffusion": ("kl_divergence", math.log(2), {"circle": 0.36, "dino": 1.1, "line": 0.17, "moons": 0.095})
+}
+"""By template: the metric, its unit in ours, and the most that three published baselines had (The AI Scientist, v1)."""
+BARE = {
+    "2d_diffusion": """
+import time, torch, experiment
+from torch.nn import functional as F
+config = experiment.Config(**CONFIG)
+device = experiment.choose_device(config)
+model = experiment.Denoiser(config).to(device)
+optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+points = torch.randn(config.train_batch_size, 2, device=device)
+t = torch.randint(config.num_timesteps, (config.train_batch_size,), device=device)
+def step():
+    optimiser.zero_grad()
+    F.mse_loss(model(points, t), points).backward()
+    optimiser.step()
+def wait():
+    if device == "cuda":
+        torch.cuda.synchronize()
+for _ in range(30):
+    step()
+wait()
+best = []
+for _ in range(10):
+    begun = time.perf_counter()
+    for _ in range(50):
+        step()
+    wait()
+    best.append((time.perf_counter() - begun) / 50)
+print(sorted(best)[len(best) // 2] * 1000)
+""",
+}
+
+
+@dataclass
+class Used:
+    """What a program took."""
+
+    seconds: float
+    peak_mib: float
+    device_mib: float = 0.0
+    output: str = ""
+
+
+@dataclass
+class Device:
+    """What all processes had on the device at most, while somebody looks."""
+
+    most: float = 0.0
+    before: float = 0.0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        """Read it once."""
+        asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if told.returncode == 0 and told.stdout.strip():
+            self.most = max(self.most, float(told.stdout.split()[0]))
+
+    def watch(self) -> None:
+        """Read it until told that it is over."""
+        while not self.over.wait(0.1):
+            self.look()
+
+
+@contextmanager
+def watched() -> Iterator[Device]:
+    """Look at the device's memory for the block, where there is one."""
+    device = Device()
+    if shutil.which("nvidia-smi") is None:
+        yield device
+        return
+    device.look()
+    device.before, device.most = device.most, 0.0
+    watching = threading.Thread(target=device.watch)
+    watching.start()
+    try:
+        yield device
+    finally:
+        device.over.set()
+        watching.join()
+
+
+def ran(*words: str, cwd: Path, env: Mapping[str, str], copies: int = 1) -> Used:
+    """Carry a program out, so many times at once, and return what the slowest and the largest took."""
+    with watched() as device:
+        begun = time.perf_counter()
+        running = []
+        for copy in range(copies):
+            own = [word.replace("{copy}", str(copy)) for word in words]
+            log = (cwd / f"log_{copy}.txt").open("wb")
+            running.append(
+                (subprocess.Popen([sys.executable, *own], cwd=cwd, env=dict(env), stdout=log, stderr=log), log)
+            )
+        peaks = []
+        for process, log in running:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            log.close()
+            peaks.append(usage.ru_maxrss / 1024)
+        seconds = time.perf_counter() - begun
+    said = (cwd / "log_0.txt").read_text(errors="replace")
+    if any(process.returncode for process, _ in running):
+        raise SystemExit(f"{' '.join(words[:2])} ended with an error: {said[-2000:]}")
+    return Used(seconds, max(peaks), max(0.0, device.most - device.before), said)
+
+
+def measure(
+    name: str, profile_name: str, count: int, copies: list[int], more: list[str], arguments: list[str]
+) -> dict[str, Any]:
+    """Return a profile's figures.
+
+    Args:
+        name: The template's.
+        profile_name: The profile's.
+        count: How many seeds; 0 takes the profile's own.
+        copies: How many experiments run at once, one measurement each; the first one's outputs are judged.
+        more: Further arguments of `prepare.py`.
+        arguments: Further arguments of `experiment.py`.
+    """
+    source = ROOT / "templates" / name
+    words = tomllib.loads((source / "template.toml").read_text())
+    profile = words["profiles"][profile_name]
+    seeds = list(range(1, count + 1)) if count else profile["seeds"]
+    told = ",".join(map(str, seeds))
+    with tempfile.TemporaryDirectory() as kept:
+        folder = Path(kept)
+        work = folder / "work"
+        shutil.copytree(source, work, ignore=shutil.ignore_patterns("__pycache__", "prepare.py", "evaluate.py"))
+        (folder / "key").write_bytes(KEY)
+        env = {**_inherited(), "MPLBACKEND": "Agg", "FUMEHOOD_SEEDS": told, "FUMEHOOD_DATA": str(folder / "train")}
+        prepare = [*words.get("prepare", {}).get("arguments", []), *profile.get("prepare_arguments", []), *more]
+        drawn = [
+            ran(
+                *(str(source / "prepare.py"), "--arm=screen", f"--part={part}", f"--key={folder / 'key'}"),
+                *(f"--seeds={told}", f"--out_dir={folder / part}", *prepare),
+                cwd=folder,
+                env=env,
+            )
+            for part in ("train", "answers")
+        ]
+        own = [*profile.get("arguments", []), *arguments]
+        runs = {
+            number: ran(
+                "experiment.py", f"--out_dir={folder}/run_{number}_{{copy}}", *own, cwd=work, env=env, copies=number
+            )
+            for number in copies
+        }
+        first = folder / f"run_{copies[0]}_0"
+        counts = json.loads((first / "parameters.json").read_text()) if (first / "parameters.json").exists() else {}
+        query = ran(
+            *(str(DRIVER), f"--kind={words['query']['kind']}", f"--count={profile['query_count']}"),
+            *(f"--datasets={','.join(words['datasets'])}", f"--seeds={told}", f"--code={work}", f"--outputs={first}"),
+            f"--answers={folder / 'answered'}",
+            *profile.get("query_arguments", []),
+            cwd=work,
+            env=env,
+        )
+        evaluated = ran(
+            *(str(source / "evaluate.py"), f"--outputs={folder / 'answered'}", f"--held_out={folder / 'answers'}"),
+            *(f"--train={folder / 'train'}", f"--out_dir={folder / 'results'}", f"--seeds={told}"),
+            *profile.get("evaluate_arguments", []),
+            cwd=folder,
+            env=env,
+        )
+        metrics = json.loads((folder / "results" / "metrics.json").read_text())
+        bare_ms = bare(name, own, work, env)
+    models = len(words["datasets"]) * len(seeds)
+    return {
+        "template": name,
+        "profile": profile_name,
+        "arguments": arguments,
+        "seeds": len(seeds),
+        "models": models,
+        "prepare_s": round(sum(one.seconds for one in drawn), 2),
+        "run": [_run(number, used, models, counts) for number, used in runs.items()],
+        "query_s": round(query.seconds, 2),
+        "query_device_mib": round(query.device_mib),
+        "evaluate_s": round(evaluated.seconds, 2),
+        "bare_ms": bare_ms,
+        "ratio": _ratio(runs[copies[0]], models, counts, bare_ms),
+        "metrics": _metrics(name, metrics, is_full=profile_name != "tiny"),
+    }
+
+
+def _inherited() -> dict[str, str]:
+    return dict(os.environ)  # noqa: TID251 - a child inherits what a command has
+
+
+def _run(copies: int, used: Used, models: int, counts: Mapping[str, float]) -> dict[str, Any]:
+    samples = counts.get("samples_seen", 0) * models * copies / used.seconds
+    return {
+        "copies": copies,
+        "seconds": round(used.seconds, 2),
+        "samples_per_s": round(samples),
+        "peak_mib": round(used.peak_mib),
+        "device_mib": round(used.device_mib),
+    }
+
+
+def _ratio(used: Used, models: int, counts: Mapping[str, float], bare_ms: float | None) -> float | None:
+    if not bare_ms or not counts.get("updates"):
+        return None
+    return round(used.seconds * 1000 / counts["updates"] / models / bare_ms, 3)
+
+
+def bare(name: str, arguments: list[str], work: Path, env: Mapping[str, str]) -> float | None:
+    """Return the milliseconds of one model's bare step; None for a template that nobody wrote one for."""
+    if name not in BARE:
+        return None
+    given = dict(one.removeprefix("--").split("=", 1) for one in arguments if "=" in one)
+    program = f"CONFIG = {_typed(given)!r}\n{BARE[name]}"
+    (work / "bare.py").write_text(program)
+    return float(ran("bare.py", cwd=work, env=env).output.split()[-1])
+
+
+def _typed(given: Mapping[str, str]) -> dict[str, Any]:
+    typed: dict[str, Any] = {}
+    for key, text in given.items():
+        try:
+            typed[key] = int(text)
+        except ValueError:
+            try:
+                typed[key] = float(text)
+            except ValueError:
+                typed[key] = text
+    return typed
+
+
+def _metrics(name: str, metrics: Mapping[str, Any], *, is_full: bool) -> list[dict[str, Any]]:
+    known, unit, published = PUBLISHED.get(name, ("", 1.0, {}))
+    rows = []
+    for dataset, entry in metrics.items():
+        for metric, values in entry["final_info_dict"].items():
+            compared = is_full and metric == known
+            scale = unit if compared else 1.0
+            seen = [value / scale for value in values]
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "metric": metric,
+                    "mean": statistics.fmean(seen),
+                    "sd": statistics.stdev(seen) if len(seen) > 1 else None,
+                    "published": published.get(dataset) if compared else None,
+                }
+            )
+    return rows
+
+
+def table(told: Mapping[str, Any]) -> Iterator[str]:
+    """Return a profile's figures as lines."""
+    yield f"{told['template']} {told['profile']}: {told['models']} models of {told['seeds']} seeds {told['arguments']}"
+    yield f"  prepare {told['prepare_s']} s, query {told['query_s']} s, evaluate {told['evaluate_s']} s"
+    for run in told["run"]:
+        yield (
+            f"  {run['copies']} at once: {run['seconds']} s, {run['samples_per_s']:,} samples/s,"
+            f" {run['peak_mib']} MiB, {run['device_mib']} MiB on the device"
+        )
+    if told["bare_ms"]:
+        yield f"  bare step {told['bare_ms']:.3f} ms; a model's step costs {told['ratio']} of it"
+    for row in told["metrics"]:
+        spread = "" if row["sd"] is None else f" ± {row['sd']:.4f}"
+        beside = "" if row["published"] is None else f", published at most {row['published']} (bits)"
+        yield f"  {row['dataset']} {row['metric']}: {row['mean']:.4f}{spread}{beside}"
+
+
+def main() -> int:
+    """Measure, print, and keep the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--template", action="append", help="a shipped template's name; all when left out")
+    parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--seeds", type=int, default=0, help="how many; the profile's own when left out")
+    parser.add_argument("--copies", type=int, nargs="+", default=[1], help="how many run at once, one after the other")
+    parser.add_argument("--prepare", action="append", default=[], help="a further argument of prepare.py")
+    parser.add_argument("--argument", action="append", default=[], help="a further argument of experiment.py")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    names = asked.template or sorted(path.parent.name for path in (ROOT / "templates").glob("*/template.toml"))
+    told: dict[str, Any] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "device": _device()},
+        "profiles": [],
+    }
+    for name in names:
+        figures = measure(name, asked.profile, asked.seeds, asked.copies, asked.prepare, asked.argument)
+        told["profiles"].append(figures)
+        print("\n".join(table(figures)), flush=True)
+    asked.results.mkdir(parents=True, exist_ok=True)
+    place = asked.results / f"templates-{asked.profile}-{told['at'][:10]}.json"
+    place.write_text(json.dumps(told, indent=2) + "\n")
+    print(f"written to {place}")
+    return 0
+
+
+def _device() -> str:
+    if shutil.which("nvidia-smi") is None:
+        return "cpu"
+    told = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return told.stdout.strip() or "cpu"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
