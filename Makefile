@@ -42,10 +42,10 @@ test-small-model: ## Ask a real model of 135 million parameters through the gate
 	@scripts/setup test && python3 -B scripts/small_model.py
 	.venv/bin/pytest -m small_model
 
-soak: ## Run 1,000 short executions on each adapter and 200 kills under directions; SOAK=60 and KILLS=20 do fewer.
+soak: ## Run 1,000 short executions on each adapter and 200 kills under directions, and kill ten ideas thrice; SOAK=60 and KILLS=20 do fewer.
 	@scripts/setup test
 	scripts/with_docker .venv/bin/python bench/soak.py $(if $(SOAK),--executions $(SOAK))
-	.venv/bin/python -m bench.chaos $(if $(KILLS),--kills $(KILLS) --directions 3)
+	.venv/bin/python -m bench.chaos $(if $(KILLS),--kills $(KILLS) --directions 3) && .venv/bin/python -m bench.ideas $(if $(KILLS),--ideas 3 --kills 1)
 
 bench: setup ## Measure what a sandbox, a submit and the gateway cost, the first beside bare `docker run`.
 	@scripts/setup test

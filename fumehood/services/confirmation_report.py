@@ -114,6 +114,7 @@ def result(plan: Plan, said: Decision) -> dict[str, Any]:
         "base_failed": said.base_failed,
         "contradicting": sorted(said.contradicting),
         "datasets": {name: _pair(plan, pair) for name, pair in sorted(said.pairs.items())},
+        "baseline_untuned": plan.screened > 1,
         "error_is_assured": confirming.error_is_assured(plan.measure, len(plan.scale)),
     }
 

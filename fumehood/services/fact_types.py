@@ -154,6 +154,8 @@ class ConfirmationFacts(TypedDict):
     contradicting: list[str]
     failed: int
     base_failed: int
+    baseline_untuned: bool
+    """The idea had several tries, and the baseline one."""
     error_is_assured: bool
 
 

@@ -124,6 +124,11 @@ def limitation(facts: Facts) -> str:
             else f"Nothing was confirmed on sealed data: {_reason(facts['label'])}."
         )
     said = "Only the variant that the screen chose was confirmed, so the label speaks of it and not of the others."
+    if found["baseline_untuned"]:
+        said += (
+            f" The idea had {w.count(found['screened'], 'try', 'tries')} and the baseline one: nobody tuned that as"
+            " far, and a gain may in part be owed to the trying."
+        )
     if not found["error_is_assured"]:
         said += (
             " With one data set, and a metric that is not compared by its logarithm, the rule's rates of error are not"
