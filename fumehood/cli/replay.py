@@ -66,7 +66,7 @@ def replay(
                 ended = tx.directions.get(direction.id)
                 errors = [one.error for one in tx.experiments.find(direction_id=direction.id)]
             signer = Ed25519Signer(own.state_dir)
-            files = export.direction_files(store, artifacts, direction.id, signer)
+            files = export.direction_files(store, artifacts, clock, direction.id, signer)
             found = _compared(whole, files, artifacts, only)
             found.different = [*_ends(recorded, ended, errors), *found.different]
             if out is not None:

@@ -18,8 +18,9 @@ from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.services import facts as gathering
-from fumehood.services import numbers, placeholders, prose, statistics, tables, templates
+from fumehood.services import log_line, numbers, placeholders, prose, statistics, tables, templates
 from fumehood.services.fact_types import Facts
+from fumehood.services.log_line import Printed
 from fumehood.services.placeholders import Tools
 from fumehood.services.world import WriteWorld
 
@@ -56,6 +57,8 @@ class Subject:
     facts: Facts
     records: Mapping[str, Mapping[str, Any]]
     """By the run's folder, in a record's shape also where there is no record."""
+    log: Printed
+    """What the installation's log has been until now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))
         baseline = [tx.runs.get(str(experiment.baseline_id))] if experiment.baseline_id else []
         runs = [*baseline, *sorted(tx.runs.find(experiment_id=experiment.id), key=lambda run: run.index)]
+        logged = log_line.now(tx)
     if experiment.outcome is None:
         label, outcome = statistics.conclude(measured=sum(bool(run.final_info) and run.index > 0 for run in runs))
         experiment = dataclasses.replace(experiment, outcome=outcome, label=experiment.label or label)
@@ -101,7 +105,13 @@ def read(world: WriteWorld, step: Step) -> Subject:
         for folder, final_info in final_infos.items()
     }
     return Subject(
-        direction=direction, experiment=experiment, idea=idea, template=template, facts=facts, records=records
+        direction=direction,
+        experiment=experiment,
+        idea=idea,
+        template=template,
+        facts=facts,
+        records=records,
+        log=logged,
     )
 
 
@@ -163,9 +173,9 @@ def manuscript(world: WriteWorld, subject: Subject) -> Manuscript:
 
 
 def disclosure(subject: Subject, tools: Tools) -> str:
-    """Return who wrote what, as LaTeX."""
+    """Return who wrote what, and where all runs are logged, as LaTeX."""
     escape = tools.typesetter.escape
-    return _authors(subject, tools) + escape(_hands(subject.experiment))
+    return _authors(subject, tools) + escape(_hands(subject.experiment)) + log_line.latex(subject.log)
 
 
 def _hands(experiment: Experiment) -> str:
