@@ -127,7 +127,9 @@ def direction_files(
         }
         for experiment in tx.experiments.find(direction_id=direction_id):
             own = experiment_files(tx, artifacts, experiment) | {PUBLIC_KEY: files[PUBLIC_KEY]}
-            own[log_file.FILE] = artifacts.put(_json(log_file.build(tx, artifacts, experiment, head)))
+            own[log_file.FILE] = artifacts.put(
+                _json(log_file.build(tx, artifacts, experiment, runs_of(tx, experiment), head))
+            )
             own[MANIFEST] = artifacts.put(manifest(own, artifacts, signer))
             files |= {f"experiments/{experiment.name}/{path}": sha for path, sha in own.items()}
     return files

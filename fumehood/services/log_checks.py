@@ -76,7 +76,7 @@ def check(
 def _parse(data: bytes, opened: Callable[[bytes, str], bytes]) -> _Log:
     told = json.loads(data)
     head = json.loads(opened(json.dumps(told["head"]).encode(), log.TREE_HEAD_TYPE))
-    scopes = [told["experiment"], *([told["baseline"]] if told["baseline"] else [])]
+    scopes = [told["experiment"], *told["baselines"]]
     counts = {scope: int(told["counts"][scope]) for scope in scopes}
     for leaf in told["leaves"]:
         # Whose an entry is, is said by the entry itself, which is what was hashed.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from fumehood.domain.experiment import Experiment
+from fumehood.domain.experiment import Experiment, Run
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.errors import ConflictError
 from fumehood.ports import Artifacts, Transaction
@@ -14,16 +15,21 @@ FILE = "log.json"
 PAPER = "latex/main.tex"
 
 
-def build(tx: Transaction, artifacts: Artifacts, experiment: Experiment, head: TreeHead) -> dict[str, object]:
-    """Return what the file says; `ConflictError` where the log has grown since it was signed."""
-    scopes = [experiment.id, *([experiment.baseline_id] if experiment.baseline_id else [])]
+def build(
+    tx: Transaction, artifacts: Artifacts, experiment: Experiment, runs: Sequence[Run], head: TreeHead
+) -> dict[str, object]:
+    """Return what the file says of an experiment whose folder holds these runs.
+
+    Raises `ConflictError` where the log has grown since it was signed.
+    """
+    scopes = list(dict.fromkeys([experiment.id, *(log.scope_of(run) for run in runs)]))
     leaves = [leaf for scope in scopes for leaf in tx.log.of(scope)]
     if any(leaf.index >= head.size for leaf in leaves):
         raise ConflictError(f"The log has grown while the folder of {experiment.name} was made: make it again.")
     return {
         "head": json.loads(head.envelope),
         "experiment": experiment.id,
-        "baseline": experiment.baseline_id,
+        "baselines": scopes[1:],
         "counts": {scope: tx.log.count(scope) for scope in scopes},
         "leaves": [_leaf(tx, leaf, head) for leaf in leaves],
         "paper": _paper(tx, artifacts, experiment, head),

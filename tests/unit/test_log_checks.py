@@ -291,7 +291,7 @@ def test_a_head_that_is_too_old_for_the_folder_is_refused(lab: Laboratory) -> No
         old = dataclasses.replace(newest, size=2, root=log.root(tx, 2))
     experiment = lab.experiments()[0]
     with lab.store.begin(write=False) as tx, pytest.raises(ConflictError, match="make it again"):
-        log_file.build(tx, lab.artifacts, experiment, old)
+        log_file.build(tx, lab.artifacts, experiment, (), old)
 
 
 def test_verify_names_the_left_out_run_and_ends_with_1(
