@@ -156,9 +156,15 @@ def test_an_attempt_that_the_log_does_not_have_is_named(written: Written, field:
     assert written.problems()[0] == f"runs.json: {named} is not in the log"
 
 
-def test_a_record_that_the_log_does_not_have_is_named(written: Written) -> None:
-    written.files["run_3/record.json"] = written.files["run_2/record.json"]
-    assert written.problems() == ["run_3/record.json is not in the log"]
+@pytest.mark.parametrize("folder", ["run_3", "confirm_1"])
+def test_a_record_that_the_log_does_not_have_is_named(written: Written, folder: str) -> None:
+    written.files[f"{folder}/record.json"] = written.files["run_2/record.json"]
+    assert written.problems() == [f"{folder}/record.json is not in the log"]
+
+
+def test_a_program_s_own_file_of_that_name_is_no_record(written: Written) -> None:
+    written.files["run_2/deep/record.json"] = b"{}"
+    assert written.problems() == []
 
 
 def test_another_record_in_the_place_of_the_logged_one_is_named(written: Written) -> None:
