@@ -19,7 +19,7 @@ from api.figures import StoreFigures
 from api.meters import Meters
 from api.rates import Rates
 from api.readiness import Check, Readiness, checks_of
-from api.routes import admin, catalogue, directions, experiments, health, moves
+from api.routes import admin, catalogue, directions, experiments, health, log, moves
 from fumehood.domain.policy import Policy
 from fumehood.gateway.models import Models
 from fumehood.ports import Artifacts, Clock, Queue, Store
@@ -77,7 +77,7 @@ def create_app(
         accept=GroupCommit(partial(submissions.accept, store, clock)),
         public_keys=public_keys,
     )
-    for room in (directions, experiments, moves, catalogue, admin):
+    for room in (directions, experiments, moves, catalogue, log, admin):
         app.include_router(room.router(context))
     readiness = Readiness(checks_of(store, artifacts, clock, needs or {}))
     app.include_router(health.router(meters, readiness))

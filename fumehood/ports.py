@@ -21,6 +21,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
 from fumehood.domain.literature import Hit, Work
+from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -205,6 +206,31 @@ class Audit(Protocol):
         """Set the seal of an entry that has none; `ConflictError` where it has."""
 
 
+class Log(Protocol):
+    """What was measured and tried, in a tree of hashes. Leaves and tree heads are added, never changed."""
+
+    def append(self, leaf: Leaf) -> None:
+        """Add a leaf; `ConflictError` where its index is not the log's size."""
+
+    def size(self) -> int:
+        """Return how many leaves there are."""
+
+    def at(self, index: int) -> Leaf:
+        """Return the leaf at an index, from 0; `NotFoundError` where there is none."""
+
+    def of(self, scope: str) -> tuple[Leaf, ...]:
+        """Return the leaves of an experiment, or of a run that belongs to none, oldest first."""
+
+    def count(self, scope: str) -> int:
+        """Return how many leaves `of` would return."""
+
+    def add_head(self, head: TreeHead) -> None:
+        """Keep a signed tree head; `ConflictError` where there is one of its size."""
+
+    def newest_head(self) -> TreeHead | None:
+        """Return the tree head of the largest size, or None."""
+
+
 class Ledger(Protocol):
     """What was spent. Entries are added, never changed."""
 
@@ -294,6 +320,7 @@ class Transaction(Protocol):
     events: Events
     ledger: Ledger
     audit: Audit
+    log: Log
     workers: Workers
 
     def figures(self, now: float) -> Figures:

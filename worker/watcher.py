@@ -14,7 +14,7 @@ from fumehood.domain.worker import Part
 from fumehood.errors import FumehoodError
 from fumehood.observe import metrics
 from fumehood.ports import Store
-from fumehood.services import audit, executions, outputs, quotas, tenants
+from fumehood.services import audit, executions, log, outputs, quotas, tenants
 from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
@@ -26,7 +26,7 @@ REAP_EVERY_S = 30.0
 PUBLISH_EVERY_S = 1.0
 """How often what programs print is copied to where it can be read."""
 KEEP_EVERY_S = 2.0
-"""How often leases are renewed and what the audit holds is sealed."""
+"""How often leases are renewed, what the audit holds is sealed and the log signed."""
 SPARED_S = 60.0
 """What is younger may belong to a launch that is just being written down."""
 _ON_MACHINE = (ExecutionState.WANTED, ExecutionState.LAUNCHED, ExecutionState.ENDED, ExecutionState.COLLECTED)
@@ -82,6 +82,7 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None],
             quotas.beat(world.store, world.clock)
             outputs.forget(world.store, world.clock)
             audit.seal(world.store)
+            log.sign(world.store, world.clock, world.signer)
             kept, today = looked_at, ledger.day_of(world.clock.now())
             if day != today:
                 tenants.begin_day(world.store, world.clock)

@@ -151,15 +151,23 @@ def smoke(
 def verify(
     folder: Annotated[Path, typer.Argument(help="A direction's or an experiment's finished folder.")],
     key: Annotated[str | None, typer.Option(help="Also trust this key: a file, or a fingerprint.")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Also measure its runs again, and compare.")] = False,
+    run: Annotated[int | None, typer.Option(min=0, help="With --rerun: only this run; 0 is the baseline.")] = None,
+    template_name: Annotated[
+        str, typer.Option("--template", help="With --rerun: a folder with the template as it was.")
+    ] = "",
+    sandbox: SandboxOption = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Check every signature, hash and number of a finished folder."""
+    """Check every signature, hash and number of a finished folder, and whether a run was left out."""
     from fumehood.artifacts.signing import load_key, open_envelope, trusted_keys
     from fumehood.errors import BadInputError
     from fumehood.services import export, verification
 
     if not folder.is_dir():
         raise BadInputError(f"There is no folder {folder}.")
+    if run is not None and not rerun:
+        raise BadInputError("--run says which run is measured again, so give --rerun too.")
     known = trusted_keys(Settings().state_dir)
     enclosed = folder / export.PUBLIC_KEY
     candidates = [*known.values(), *(load_key(str(enclosed)).values() if enclosed.is_file() else ())]
@@ -167,11 +175,28 @@ def verify(
     report = verification.verify_folder(
         verification.open_folder(folder), lambda envelope, kind: open_envelope(envelope, trusted, kind)
     )
-    if as_json:
-        output.print_json({"holds": report.holds, "checks": report.checks, "problems": report.problems})
-    else:
+    told: dict[str, Any] = {"holds": report.holds, "checks": report.checks, "problems": report.problems}
+    if not as_json:
         output.print_lines(verification.describe(report))
-    raise typer.Exit(0 if report.holds else 1)
+    # What was changed is not worth running.
+    if rerun and report.holds:
+        progress = output.Progress(as_json=as_json)
+        asked = {"run": run, "template": template_name, "sandbox": sandbox}
+        told |= _measure_again(folder, progress, as_json=as_json, **asked)
+    if as_json:
+        output.print_json(told)
+    raise typer.Exit(0 if told["holds"] else 1)
+
+
+def _measure_again(folder: Path, progress: output.Progress, *, as_json: bool, **asked: Any) -> dict[str, Any]:
+    """Run a folder's records again, print what came of it, and return it for a program."""
+    from fumehood.cli import rerun
+
+    found = rerun.rerun(Settings(), folder, progress=progress, **asked)
+    if not as_json:
+        output.print_table(rerun.table_of(found))
+        output.print_lines(rerun.lines_of(found))
+    return {"holds": all(one.holds for one in found), "rerun": rerun.as_json(found)}
 
 
 def replay(

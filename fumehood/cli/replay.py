@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fumehood.artifacts.signing import SECRET_FILE, Ed25519Signer, load_key, open_envelope, trusted_keys
-from fumehood.cli import checks
+from fumehood.artifacts.signing import Ed25519Signer, load_key, open_envelope, trusted_keys
+from fumehood.cli import checks, recorded
+from fumehood.cli.apart import apart
 from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow
-from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
+from fumehood.domain.direction import Direction
 from fumehood.errors import BadInputError, TamperedError
 from fumehood.gateway.record import FILE, Record
 from fumehood.llm.search_replace import FORMAT
 from fumehood.ports import Artifacts
-from fumehood.services import export, repeating, screening, submissions, templates, verification
+from fumehood.services import export, repeating, screening, submissions, verification
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
-from fumehood.store.plain import DIRECTION
 from worker import worlds
 
 
@@ -44,20 +39,24 @@ def replay(
 
     Everything that can be known beforehand is refused before any work starts, in one sentence.
     """
-    whole, only = _of_direction(folder)
+    whole, only = recorded.of_direction(folder)
     _check_unchanged(settings, whole)
     record = Record.read(whole)
-    recorded = _direction(whole)
+    asked = recorded.direction_of(whole)
+    if asked.parent:
+        raise BadInputError(
+            "This direction started from another one's experiment, whose code its folder does not hold."
+        )
     if out is not None:
         checks.writable(out)
         if not checks.is_new(out):
             raise BadInputError(f"--out {out} is not empty: give another folder.")
     policy = screening.load(settings.policy)
-    with _own_state(settings, record) as own:
+    with apart(settings, "replays", **_coder(settings, record)) as own:
         worlds.prepare_state(own)
         store, artifacts, clock = worlds.store_of(own), worlds.artifacts_of(own), SystemClock()
         try:
-            direction = _again(recorded, template or recorded.template, artifacts)
+            direction = recorded.as_submitted(asked, template or asked.template, artifacts)
             progress.start("checking the sandbox and LaTeX")
             told = check_machine(own, sandbox, progress.say)
             submissions.submit_again(store, clock, direction, policy)
@@ -66,28 +65,15 @@ def replay(
                 ended = tx.directions.get(direction.id)
                 errors = [one.error for one in tx.experiments.find(direction_id=direction.id)]
             signer = Ed25519Signer(own.state_dir)
-            files = export.direction_files(store, artifacts, direction.id, signer)
+            files = export.direction_files(store, artifacts, clock, direction.id, signer)
             found = _compared(whole, files, artifacts, only)
-            found.different = [*_ends(recorded, ended, errors), *found.different]
+            found.different = [*_ends(asked, ended, errors), *found.different]
             if out is not None:
                 export.write(files, artifacts, signer, out)
         finally:
             progress.stop()
             store.close()
     return Replayed(out=out, found=found)
-
-
-def _of_direction(folder: Path) -> tuple[Path, str]:
-    """Return the folder of the direction, and the name of the only experiment that is asked for, if one is."""
-    if not folder.is_dir():
-        raise BadInputError(f"There is no folder {folder}.")
-    if (folder / "direction.json").is_file():
-        return folder, ""
-    folder = folder.resolve()
-    above = folder.parent.parent
-    if (folder / "idea.json").is_file() and (above / "direction.json").is_file():
-        return above, folder.name
-    raise BadInputError(f"{folder} is neither a direction's folder nor an experiment's within one.")
 
 
 def _check_unchanged(settings: Settings, folder: Path) -> None:
@@ -103,65 +89,14 @@ def _check_unchanged(settings: Settings, folder: Path) -> None:
         raise TamperedError(f"{folder} cannot be repeated: {report.problems[0]}.")
 
 
-def _direction(folder: Path) -> Direction:
-    try:
-        recorded = DIRECTION.value(json.loads((folder / "direction.json").read_bytes()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{folder / 'direction.json'} does not say what was asked for.") from error
-    if recorded.parent:
-        raise BadInputError(
-            "This direction started from another one's experiment, whose code its folder does not hold."
-        )
-    return recorded
-
-
-def _again(recorded: Direction, template: str, artifacts: Artifacts) -> Direction:
-    """Return the direction as it was when it was submitted, without budgets; its template must be the same still."""
-    files = templates.snapshot(templates.find(template, worlds.SHIPPED), artifacts)
-    for path in sorted(files.keys() | recorded.template_files.keys()):
-        if files.get(path) != recorded.template_files.get(path):
-            raise BadInputError(
-                f"The template's {path} is not what it was: name a folder with the old files by --template."
-            )
-    return dataclasses.replace(
-        recorded,
-        state=DirectionState.QUEUED,
-        hold=Hold.NONE,
-        approve=Approve.AUTO,
-        budget_usd=None,
-        budget_gpu_s=None,
-        budget_wall_s=None,
-        ended_at=None,
-        error="",
-    )
-
-
-@contextmanager
-def _own_state(settings: Settings, record: Record) -> Iterator[Settings]:
-    """Make a state folder for the replay alone; data are drawn from the installation's secret, as they were here."""
-    folder = settings.state_dir / "replays" / secrets.token_hex(6)
-    place = folder / SECRET_FILE
-    folder.mkdir(parents=True, mode=0o700)
-    place.parent.mkdir(mode=0o700)
-    if (settings.state_dir / SECRET_FILE).is_file():
-        shutil.copy2(settings.state_dir / SECRET_FILE, place)
-    told: dict[str, Any] = {
-        "state_dir": folder,
-        "lab_dir": worlds.lab_folder(settings).resolve(),
-        "database_url": "",
-        "s3_endpoint": "",
-        "metrics_port": 0,
-    }
+def _coder(settings: Settings, record: Record) -> dict[str, Any]:
+    """Return what settings make the coder that made the recorded edits make them again."""
     if all(FORMAT in system for system in record.coders):
         # No interpreter lies there, so that the platform's own coder applies the edits again.
-        told["coder_python"] = folder / "no-coder"
-    elif worlds.coder_python(settings) is None:
-        shutil.rmtree(folder)
+        return {"coder_python": settings.state_dir / "no-coder"}
+    if worlds.coder_python(settings) is None:
         raise BadInputError("The edits were made by Aider, whose environment is not there: make it with `make setup`.")
-    try:
-        yield settings.model_copy(update=told)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return {}
 
 
 def _compared(whole: Path, files: dict[str, str], artifacts: Artifacts, only: str) -> repeating.Repeated:

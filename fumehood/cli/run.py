@@ -105,7 +105,7 @@ def run(
         raise_for(direction, store, artifacts)
         progress.say(f"writing {out}")
         signer = Ed25519Signer(settings.state_dir)
-        export.write(export.direction_files(store, artifacts, direction.id, signer), artifacts, signer, out)
+        export.write(export.direction_files(store, artifacts, clock, direction.id, signer), artifacts, signer, out)
     finally:
         progress.stop()
     return finished(settings, out)

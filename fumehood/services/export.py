@@ -13,8 +13,8 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExperimentId
-from fumehood.ports import Artifacts, Signer, Store, Transaction
-from fumehood.services import confirmation_report, results
+from fumehood.ports import Artifacts, Clock, Signer, Store, Transaction
+from fumehood.services import confirmation_report, log, log_file, results
 
 MANIFEST = "manifest.json"
 PUBLIC_KEY = "signing_key.pem"
@@ -76,6 +76,7 @@ def _run(run: Run) -> dict[str, object]:
     return {
         "index": run.index,
         "arm": run.arm,
+        "folder": run.folder,
         "title": run.title,
         "description": run.description,
         "result": run.result,
@@ -116,8 +117,11 @@ def _body(artifacts: Artifacts, sha: str) -> object:
         return data.decode(errors="replace")
 
 
-def direction_files(store: Store, artifacts: Artifacts, direction_id: DirectionId, signer: Signer) -> dict[str, str]:
+def direction_files(
+    store: Store, artifacts: Artifacts, clock: Clock, direction_id: DirectionId, signer: Signer
+) -> dict[str, str]:
     """Return every file of a direction's folder but the manifest, path to SHA-256."""
+    head = log.sign(store, clock, signer)
     with store.begin(write=False) as tx:
         direction = tx.directions.get(direction_id)
         ideas = tx.ideas.find(direction_id=direction_id)
@@ -132,6 +136,9 @@ def direction_files(store: Store, artifacts: Artifacts, direction_id: DirectionI
         }
         for experiment in tx.experiments.find(direction_id=direction_id):
             own = experiment_files(tx, artifacts, experiment) | {PUBLIC_KEY: files[PUBLIC_KEY]}
+            own[log_file.FILE] = artifacts.put(
+                _json(log_file.build(tx, artifacts, experiment, runs_of(tx, experiment), head))
+            )
             own[MANIFEST] = artifacts.put(manifest(own, artifacts, signer))
             files |= {f"experiments/{experiment.name}/{path}": sha for path, sha in own.items()}
     return files

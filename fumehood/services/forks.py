@@ -25,6 +25,7 @@ from fumehood.services import (
     directions,
     experiments,
     ideas,
+    log,
     measuring,
     plots,
     screening,
@@ -123,7 +124,7 @@ def fork(
             raise ConflictError(f"This direction has {len(known_ones)} experiments, and no more are taken.")
         made = _made(tx, clock, source, known_ones, stage, edits, files)
         tx.experiments.save(made)
-        tx.runs.save(*_shared(clock, source, made, stage, seeds))
+        log.keep(tx, clock, _shared(clock, source, made, stage, seeds), shared=True)
         if all(one.is_final for one in known_ones):
             # Nothing else would look for it; where one is under way, its end does.
             key = f"next_experiment:{direction.id}:fork:{made.id}"

@@ -17,9 +17,20 @@ from fumehood.domain.ids import ExperimentId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError, NotFoundError
-from fumehood.services import confirmation_report, export, numbers, placeholders, prose, statistics, tables, templates
+from fumehood.services import (
+    confirmation_report,
+    export,
+    log_line,
+    numbers,
+    placeholders,
+    prose,
+    statistics,
+    tables,
+    templates,
+)
 from fumehood.services import facts as gathering
 from fumehood.services.fact_types import Facts
+from fumehood.services.log_line import Printed
 from fumehood.services.placeholders import Tools
 from fumehood.services.world import WriteWorld
 
@@ -56,6 +67,8 @@ class Subject:
     facts: Facts
     records: Mapping[str, Mapping[str, Any]]
     """By the run's folder, in a record's shape also where there is no record; and `confirmation.json`."""
+    log: Printed
+    """What the installation's log has been until now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +89,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
         direction = tx.directions.get(experiment.direction_id)
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))
         runs = [run for run in export.runs_of(tx, experiment) if run.arm is Arm.SCREEN]
+        logged = log_line.now(tx)
     if experiment.outcome is None:
         label, outcome = statistics.conclude(measured=sum(bool(run.final_info) and run.index > 0 for run in runs))
         experiment = dataclasses.replace(experiment, outcome=outcome, label=experiment.label or label)
@@ -104,7 +118,13 @@ def read(world: WriteWorld, step: Step) -> Subject:
     if confirmed is not None:
         records[confirmation_report.PRODUCT] = confirmed
     return Subject(
-        direction=direction, experiment=experiment, idea=idea, template=template, facts=facts, records=records
+        direction=direction,
+        experiment=experiment,
+        idea=idea,
+        template=template,
+        facts=facts,
+        records=records,
+        log=logged,
     )
 
 
@@ -171,9 +191,9 @@ def manuscript(world: WriteWorld, subject: Subject) -> Manuscript:
 
 
 def disclosure(subject: Subject, tools: Tools) -> str:
-    """Return who wrote what, as LaTeX."""
+    """Return who wrote what, and where all runs are logged, as LaTeX."""
     escape = tools.typesetter.escape
-    return _authors(subject, tools) + escape(_hands(subject.experiment))
+    return _authors(subject, tools) + escape(_hands(subject.experiment)) + log_line.latex(subject.log)
 
 
 def _hands(experiment: Experiment) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fumehood.errors import BadInputError
-from fumehood.services import numbers
+from fumehood.services import log_line, numbers
 from fumehood.services.verification import Folder
 
 CODE = re.compile(r"(?:experiment|plot|run_\d+)\.py")
@@ -58,13 +58,16 @@ def _sha(folder: Folder, path: str) -> str:
 
 
 def _papers(recorded: Folder, repeated: Folder, name: str, found: Repeated) -> None:
-    sources = [folder.read(PAPER).decode() if PAPER in folder.paths else "" for folder in (recorded, repeated)]
+    sources = [
+        log_line.without(folder.read(PAPER).decode()) if PAPER in folder.paths else ""
+        for folder in (recorded, repeated)
+    ]
     if not all(sources):
         if any(sources):
             found.different.append(f"{name}/{PAPER}: only one of the two has a paper")
         return
     if sources[0] == sources[1]:
-        found.same.append(f"{name}/{PAPER}, to the byte")
+        found.same.append(f"{name}/{PAPER}, but for the log's root to the byte")
         return
     was, now = (_NUMBER.split(source) for source in sources)
     at = next((at for at, (old, new) in enumerate(zip(was, now, strict=False)) if old != new), None)

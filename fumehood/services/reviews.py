@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fumehood.domain.claim import Claim
 from fumehood.domain.experiment import ExperimentState
 from fumehood.domain.step import Step
-from fumehood.services import paper, prose
+from fumehood.services import log_line, paper, prose
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.paper import Subject
@@ -207,7 +207,8 @@ def _judged(world: WriteWorld, subject: Subject, checks: list[Check]) -> dict[st
     source = world.artifacts.get(subject.experiment.products["latex/main.tex"]).decode()
     prompt = world.prompts.render(
         "review",
-        paper=source.split(r"\begin{document}", 1)[-1],
+        # A reviewer has no use for the log's root, which would be another one when the call is repeated elsewhere.
+        paper=log_line.without(source.split(r"\begin{document}", 1)[-1]),
         examples="",
         facts=json.dumps(
             {

@@ -39,6 +39,7 @@ from fumehood.services import (
     experiments,
     forks,
     ideas,
+    log,
     measuring,
     novelty,
     plots,
@@ -355,7 +356,7 @@ def save(tx: Transaction, clock: Clock, change: Change) -> None:
                 hold = _approval(tx, experiment)
             tx.experiments.save(dataclasses.replace(experiment, hold=hold))
     tx.ideas.save(*(_as_decided(tx, idea) for idea in change.ideas))
-    tx.runs.save(*change.runs)
+    log.keep(tx, clock, change.runs)
     # Before the launches that follow from executions alone: of two with one key the first stays.
     enqueue(tx, clock, change.steps)
     for execution in change.executions:

@@ -23,6 +23,7 @@ from fumehood.services import (
     directions,
     export,
     final_info,
+    log_checks,
     numbers,
     records,
 )
@@ -96,11 +97,20 @@ def verify_folder(folder: Folder, opened: Open) -> Report:
     )
     if "idea.json" in folder.paths:
         experiment(folder, opened, report, "")
+        _log(folder, opened, report, "")
     for name in names:
         inside = folder.below(f"experiments/{name}/")
         _manifest(inside, opened, report, f"experiments/{name}/")
         experiment(inside, opened, report, f"experiments/{name}/")
+        _log(inside, opened, report, f"experiments/{name}/")
     return report
+
+
+def _log(folder: Folder, opened: Open, report: Report, where: str) -> None:
+    checked = log_checks.check(folder.paths, folder.read, lambda path: _sha(folder, path), opened)
+    report.count("log entries", checked.entries)
+    for problem in checked.problems:
+        report.add(f"{where}{problem}")
 
 
 def _manifest(folder: Folder, opened: Open, report: Report, where: str = "") -> None:

@@ -23,6 +23,7 @@ from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
+from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -31,8 +32,9 @@ from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Revocations, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Log, Outputs, Replies, Revocations, Steps, Workers
 from fumehood.store import memory_figures, plain
+from fumehood.store.memory_log import MemoryLog
 from fumehood.store.plain import Shape
 
 T = TypeVar("T")
@@ -61,6 +63,8 @@ class _Tables:
     events: list[Event] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
+    tree_heads: list[TreeHead] = field(default_factory=list)
     workers: Rows = field(default_factory=dict)
 
     def copy(self) -> _Tables:
@@ -117,6 +121,7 @@ class MemoryTransaction:
         self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
         self.outputs: Outputs = MemoryOutputs(work)
         self.audit: Audit = MemoryAudit(work.audit)
+        self.log: Log = MemoryLog(work.leaves, work.tree_heads)
         self.steps: Steps = (steps := MemorySteps(work))
         self.events: Events = MemoryEvents(work.events)
         self.ledger: Ledger = MemoryLedger(work, self)

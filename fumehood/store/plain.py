@@ -20,6 +20,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import TenantId
 from fumehood.domain.ledger import LedgerEntry, ModelCall, day_account
+from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -111,6 +112,8 @@ FEEDBACK: Final = Shape(Feedback, "comment")
 AUDIT: Final = Shape(AuditEntry, "audit entry")
 OUTPUT: Final = Shape(Output, "piece of output", end=lambda one: one.end)
 WORKER: Final = Shape(Worker, "worker")
+LEAF: Final = Shape(Leaf, "leaf")
+TREE_HEAD: Final = Shape(TreeHead, "tree head")
 
 
 _ADMISSION: Final = TypeAdapter(Admission)

@@ -45,12 +45,13 @@ from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Outputs, Replies, Revocations, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Ledger, Log, Outputs, Replies, Revocations, Steps, Workers
 from fumehood.store import plain, sql_figures, statements, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
 from fumehood.store.migrate import upgrade
 from fumehood.store.plain import Shape
+from fumehood.store.sql_log import SqlLog
 
 T = TypeVar("T")
 
@@ -113,6 +114,7 @@ class SqlTransaction:
         self.events: Events = SqlEvents(connection)
         self.ledger: Ledger = SqlLedger(connection, tables.LEDGER, plain.ENTRY)
         self.audit: Audit = SqlAudit(connection)
+        self.log: Log = SqlLog(connection)
         self.workers: Workers = SqlWorkers(connection, tables.WORKERS, plain.WORKER)
         self._connection = connection
 

@@ -440,6 +440,30 @@ class AuditRow(Base):
     seal: Mapped[str] = mapped_column(index=True)
 
 
+class LeafRow(Base):
+    """One entry of the log."""
+
+    __tablename__ = "leaves"
+
+    index: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=False)
+    """Given by whoever appends, so that two can never have the same."""
+    scope: Mapped[str] = mapped_column(index=True)
+    direction_id: Mapped[str]
+    entry: Mapped[str]
+    hashes: Mapped[list[Any]]
+
+
+class TreeHeadRow(Base):
+    """What was signed of the whole log."""
+
+    __tablename__ = "tree_heads"
+
+    size: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=False)
+    root: Mapped[str]
+    at: Mapped[float]
+    envelope: Mapped[str]
+
+
 class OutputRow(Base):
     """One piece of what a program printed that is not yet collected."""
 
@@ -498,5 +522,7 @@ REVOCATIONS: Final = _table(RevocationRow)
 REPLIES: Final = _table(ReplyRow)
 FEEDBACK: Final = _table(FeedbackRow)
 AUDIT: Final = _table(AuditRow)
+LEAVES: Final = _table(LeafRow)
+TREE_HEADS: Final = _table(TreeHeadRow)
 OUTPUTS: Final = _table(OutputRow)
 WORKERS: Final = _table(WorkerRow)

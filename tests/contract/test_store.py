@@ -48,6 +48,7 @@ from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCou
 from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -1045,6 +1046,80 @@ class TestAudit:
             with pytest.raises(ConflictError):
                 transaction.audit.seal(first.seq, "other")
             assert transaction.audit.since()[0] == dataclasses.replace(first, seal="one")
+
+
+LEAF = Leaf(index=0, scope=EXP, direction_id=DIR, entry='{"kind":"record"}', hashes=("ab" * 32,))
+HEAD = TreeHead(size=1, root="ab" * 32, at=1.5, envelope="{}")
+
+
+class TestLog:
+    def test_leaves_are_added_one_after_another_and_found_again(self, store: AnyStore) -> None:
+        leaves = [
+            dataclasses.replace(LEAF, index=index, scope=scope, hashes=("ab" * 32,) * (1 + index % 2))
+            for index, scope in enumerate([EXP, "run_0", EXP])
+        ]
+        with store.begin() as transaction:
+            assert transaction.log.size() == 0
+            for leaf in leaves:
+                transaction.log.append(leaf)
+        with store.begin(write=False) as transaction:
+            assert transaction.log.size() == 3
+            assert [transaction.log.at(index) for index in range(3)] == leaves
+            assert transaction.log.of(EXP) == (leaves[0], leaves[2])
+            assert transaction.log.count(EXP) == 2
+            assert transaction.log.of("exp_2") == ()
+            assert transaction.log.count("exp_2") == 0
+            for index in (3, -1):
+                with pytest.raises(NotFoundError):
+                    transaction.log.at(index)
+
+    @pytest.mark.parametrize("index", [0, 2, -1])
+    def test_a_leaf_has_no_other_place_than_the_next(self, store: AnyStore, index: int) -> None:
+        with store.begin() as transaction:
+            transaction.log.append(LEAF)
+            with pytest.raises(ConflictError):
+                transaction.log.append(dataclasses.replace(LEAF, index=index, entry="{}"))
+        with store.begin(write=False) as transaction:
+            assert transaction.log.size() == 1
+            assert transaction.log.at(0) == LEAF
+
+    def test_a_leaf_of_a_transaction_that_fails_leaves_no_gap(self, store: AnyStore) -> None:
+        def append_and_fail() -> None:
+            with store.begin() as transaction:
+                transaction.log.append(LEAF)
+                transaction.directions.get("dir_0")
+
+        with pytest.raises(NotFoundError):
+            append_and_fail()
+        with store.begin() as transaction:
+            assert transaction.log.size() == 0
+            transaction.log.append(LEAF)
+
+    def test_writers_at_once_never_give_two_leaves_one_index(self, store: AnyStore) -> None:
+        def append(number: int) -> None:
+            for _ in range(10):
+                with store.begin() as transaction:
+                    leaf = dataclasses.replace(LEAF, index=transaction.log.size(), scope=f"exp_{number}")
+                    transaction.log.append(leaf)
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(append, range(4)))
+        with store.begin(write=False) as transaction:
+            assert transaction.log.size() == 40
+            assert [transaction.log.at(index).index for index in range(40)] == list(range(40))
+            assert [transaction.log.count(f"exp_{number}") for number in range(4)] == [10] * 4
+
+    def test_the_tree_head_of_the_largest_size_is_the_newest(self, store: AnyStore) -> None:
+        with store.begin() as transaction:
+            assert transaction.log.newest_head() is None
+            transaction.log.add_head(dataclasses.replace(HEAD, size=0))
+            assert transaction.log.newest_head() == dataclasses.replace(HEAD, size=0)
+            transaction.log.add_head(HEAD)
+        with store.begin() as transaction:
+            assert transaction.log.newest_head() == HEAD
+            with pytest.raises(ConflictError):
+                transaction.log.add_head(dataclasses.replace(HEAD, root="cd" * 32))
+            assert transaction.log.newest_head() == HEAD
 
 
 def claimed(store: AnyStore, side: Side) -> list[str]:

@@ -178,6 +178,8 @@ def goes_on(house: House, tmp_path: Path, key: str, posted: str) -> None:
         assert (told["direction"]["state"], told["summary"]["papers"]) == ("done", 1)
         assert "verified" in err
         papers(asking, tmp_path, told["direction"]["id"])
+        # The baseline, and the one run.
+        until(lambda: json.loads(server.curl("/v1/log", key))["size"] >= 2, GOES_ON_WITHIN_S, "the log is signed")
         assert server.end(signal.SIGTERM) == 0
         assert house.left() == []
         assert "Traceback" not in "".join(log.read_text() for log in (house.state / "logs").iterdir())

@@ -353,7 +353,7 @@ class Laboratory:
         return "\n".join(f"{event.kind}: {event.text}" for event in self.events())
 
     def export(self, out: Path) -> Path:
-        files = export.direction_files(self.store, self.artifacts, self.direction().id, self.signer)
+        files = export.direction_files(self.store, self.artifacts, self.clock, self.direction().id, self.signer)
         export.write(files, self.artifacts, self.signer, out)
         return out
 

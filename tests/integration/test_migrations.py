@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Verdict
 from fumehood.domain.ids import DirectionId, TenantId
+from fumehood.domain.log import Leaf, TreeHead
 from fumehood.errors import MachineUnfitError, TamperedError
 from fumehood.services import audit
 from fumehood.store import plain, tables
@@ -180,7 +181,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0009_confirmation"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0010_log"]
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
@@ -336,6 +337,30 @@ def test_the_audit_cannot_be_emptied_at_once(postgres: PostgresServer) -> None:
             connection.exec_driver_sql("TRUNCATE audit")
     engine.dispose()
     downgrade(url, "0003")
+    upgrade(url)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    "change", ["DELETE FROM leaves", "UPDATE leaves SET entry = 'other'", "DELETE FROM tree_heads", "TRUNCATE leaves"]
+)
+def test_the_database_itself_keeps_the_log(url: str, database: str, change: str, postgres: PostgresServer) -> None:
+    if database == "sqlite" and change.startswith("TRUNCATE"):
+        # SQLite has no such word: it deletes row by row, and asks the trigger.
+        change = "DELETE FROM leaves WHERE 1"
+    url = url if database == "sqlite" else postgres.empty()
+    store = open_store(url)
+    with store.begin() as tx:
+        tx.log.append(Leaf(index=0, scope="exp_1", direction_id=DIRECTION.id, entry="{}", hashes=("ab" * 32,)))
+        tx.log.add_head(TreeHead(size=1, root="ab" * 32, at=1.0, envelope="{}"))
+    store.close()
+    engine = connect(url)
+    with engine.connect() as connection:
+        connection.execution_options(fumehood_write=True)
+        with pytest.raises(DBAPIError, match="never changed"):
+            connection.exec_driver_sql(change)
+    engine.dispose()
+    downgrade(url, "0008_llm")
     upgrade(url)
 
 
