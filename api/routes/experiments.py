@@ -17,6 +17,7 @@ from api.views import (
     ChangeRead,
     DiffRead,
     ExperimentRead,
+    FidelityRead,
     Page,
     ReviewRead,
     ReviewsRead,
@@ -71,6 +72,7 @@ def _experiments(routes: APIRouter, context: Context) -> None:
         return DiffRead(
             files=[ChangeRead.model_validate(one) for one in changes],
             audit=[AuditedRead.model_validate(one) for one in shelf.findings(context.artifacts, experiment_id)],
+            fidelity=[FidelityRead.model_validate(one) for one in shelf.readings(context.artifacts, experiment_id)],
         )
 
 

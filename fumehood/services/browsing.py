@@ -16,13 +16,14 @@ from fumehood.domain.ids import ULID, DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event
 from fumehood.errors import NotFoundError
 from fumehood.ports import Artifacts, Collection, Store, Transaction
-from fumehood.services import auditing, export, results, templates
+from fumehood.services import auditing, export, fidelity, results, templates
 
 T = TypeVar("T")
 PAPER = "paper.pdf"
 REVIEWS = ("review.json", "review_revised.json")
 JSON_PRODUCTS = frozenset(
-    {*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json", auditing.FINDINGS}
+    {*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json"}
+    | {auditing.FINDINGS, fidelity.FIDELITY}
 )
 """Files of an experiment that the platform wrote itself."""
 MAX_DIFF_BYTES = 512 * 1024
@@ -157,6 +158,10 @@ class Shelf:
     def findings(self, artifacts: Artifacts, key: str) -> list[dict[str, Any]]:
         """Return what the audit found in an experiment's edits, those that were refused included."""
         return auditing.entries(artifacts, self.experiment(key))
+
+    def readings(self, artifacts: Artifacts, key: str) -> list[dict[str, Any]]:
+        """Return what was found of an experiment's edits and results beside their plans, in order."""
+        return fidelity.entries(artifacts, self.experiment(key))
 
     def summaries(
         self, artifacts: Artifacts, after: str | None, limit: int, only: str | None = None

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.experiment import Arm, Attempt, Experiment, ExperimentState, Run, RunResult
+from fumehood.domain.fidelity import Point
 from fumehood.domain.finding import Finding
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
 from fumehood.ports import Edit
-from fumehood.services import auditing, directions, feedback, final_info, measuring, screening, templates
+from fumehood.services import auditing, directions, feedback, fidelity, final_info, measuring, screening, templates
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import screen_seeds
@@ -319,6 +320,8 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     said = world.model.text(question(world, claims, prompt, system="You keep a laboratory notebook.", max_tokens=1000))
     said = said.strip()[:LONGEST_NOTE]
     flagged = "".join(f"Flagged: {one['sentence']}\n" for one in auditing.flags(world.artifacts, experiment, run.files))
+    experiment, left_open = _results_read(world, experiment, run)
+    flagged += fidelity.noted(left_open)
     notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{flagged}{said}\n"
     experiment = dataclasses.replace(experiment, notes=notes)
     if run.index >= direction.runs:
@@ -326,6 +329,15 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     if experiment.state is ExperimentState.RUNNING:
         experiment = experiment.to(ExperimentState.CODING)
     return Change(experiments=(experiment,), steps=(code_next(experiment, run.index + 1, 1),))
+
+
+def _results_read(world: WriteWorld, experiment: Experiment, run: Run) -> tuple[Experiment, tuple[Point, ...]]:
+    """Return the experiment with what a run's results say of its edit, and all that is open of the run."""
+    runs = [one for one in measured_runs(world, experiment) if one.index < run.index]
+    found = fidelity.of_results(world.artifacts, run, baseline(world, experiment), runs)
+    attempt, stage = len(run.attempts) + 1, fidelity.Stage.RESULTS
+    experiment = fidelity.kept(world.artifacts, experiment, run.folder, attempt, stage, run.files, found)
+    return experiment, fidelity.open_points(world.artifacts, experiment, run)
 
 
 def _note_facts(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run) -> dict[str, object]:

@@ -24,6 +24,7 @@ from fumehood.services import (
     confirmation_report,
     directions,
     experiments,
+    fidelity,
     ideas,
     measuring,
     plots,
@@ -234,7 +235,12 @@ def _made(
 def _products(old: Experiment, stage: str) -> dict[str, str]:
     if stage == REVIEWING:
         return {path: sha for path, sha in old.products.items() if path not in _REVIEWS}
-    shared = {_REGISTRATION, auditing.FINDINGS, *(() if _RUN.match(stage) else (confirmation_report.PRODUCT,))}
+    shared = {
+        _REGISTRATION,
+        auditing.FINDINGS,
+        fidelity.FIDELITY,
+        *(() if _RUN.match(stage) else (confirmation_report.PRODUCT,)),
+    }
     figures = stage == WRITING
     return {path: sha for path, sha in old.products.items() if path in shared or (figures and path.endswith(".png"))}
 
