@@ -23,6 +23,7 @@ MOST_TOLD = 8
 """Open points that a coder is told at once."""
 MOST_SAID = 6
 """Open points of one run that its paper tells one by one."""
+_RUN = re.compile(r"\brun[ _~]\d+\b", re.IGNORECASE)
 _SAYS: Mapping[PointKind, str] = {
     PointKind.MISSING: "A part of the plan is missing in the code",
     PointKind.WITHOUT_EFFECT: "A part of the change has no effect",
@@ -38,6 +39,10 @@ class Stage(StrEnum):
     """Before it ran, after open points had gone back to the coder."""
     RESULTS = "results"
     """When its numbers were there."""
+
+
+BEFORE = (Stage.EDIT, Stage.MENDED)
+"""The stages at which nothing has run yet."""
 
 
 def kept(
@@ -122,7 +127,7 @@ def _parameters(artifacts: Artifacts, run: Run) -> bytes:
 
 def open_points(artifacts: Artifacts, experiment: Experiment, run: Run) -> tuple[Point, ...]:
     """Return what is still open of a run: of the version that was measured, before it ran and by its results."""
-    before = last(artifacts, experiment, run.folder, run.files, Stage.EDIT, Stage.MENDED)
+    before = last(artifacts, experiment, run.folder, run.files, *BEFORE)
     after = last(artifacts, experiment, run.folder, run.files, Stage.RESULTS)
     return (*before.open, *after.open)
 
@@ -148,16 +153,17 @@ def _title(run: Run) -> str:
 
 
 def _quoted(point: Point, run: Run) -> str:
-    text = point.sentence.removeprefix(f"{run.folder} ")
-    words = quotable(re.sub(r"\brun_(\d+)\b", "another variant", text))
+    text = re.sub(r"^Line \d+: ", "", point.sentence).removeprefix(f"{run.folder} ")
+    words = quotable(text)
     return f": {words[0].lower() + words[1:]}" if words else ""
 
 
 def quotable(text: str) -> str:
     """Return words as a paper may print them, without a full stop; empty where they hold what only a record may say.
 
-    A model wrote most of them: decimals would pass for measured numbers, praise for a result, marks for placeholders.
+    Runs have names in papers, and no numbers. A model wrote most of the words: decimals would pass for measured
+    numbers, praise for a result, marks for placeholders.
     """
-    words = " ".join(text.split()).rstrip(".")
+    words = _RUN.sub("another variant", " ".join(text.split()).rstrip("."))
     claims = DECIMAL.search(words) or OVERCLAIMS.search(words) or "%" in words or "per cent" in words
     return "" if claims or any(mark in words for mark in ("[[", "]]", "\\", "{", "}")) else words[:300]

@@ -12,7 +12,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.services import auditing, experiments, fidelity, screening, templates, trials
+from fumehood.services import auditing, experiments, fidelity, registering, screening, templates, trials
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
@@ -158,6 +158,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
     limitations = (
         *experiment.limitations,
         *auditing.limitations(world.artifacts, experiment, versions),
+        *registering.limitations(world.artifacts, experiment),
         *fidelity.limitations(world.artifacts, experiment, runs),
     )
     if not figures:

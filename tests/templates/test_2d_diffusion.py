@@ -357,7 +357,8 @@ def test_every_offline_edit_applies_exactly_once_in_order() -> None:
         assert set(idea["changes"]) <= allowed
         assert r"\begin{equation}" in idea["method"]
         files = {name: (TEMPLATE / name).read_text() for name in editable}
-        replies = [attempt["reply"] for run in idea["runs"] for attempt in run["attempts"]]
+        attempts = [attempt for run in idea["runs"] for attempt in run["attempts"]]
+        replies = [each for one in attempts for each in (one["reply"], one.get("mended")) if each]
         for reply in [*replies, idea["plot"]["reply"]]:
             for edit in edits_of(reply):
                 name, old = edit["file"], edit["old"]

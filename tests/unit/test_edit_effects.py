@@ -232,7 +232,14 @@ def test_no_edit_of_the_shipped_playbook_is_told_of_but_the_one_that_is_mended()
     assert told == TOLD_OF_THE_PLAYBOOK
 
 
-TOLD_OF_THE_PLAYBOOK: list[tuple[str, str, str]] = []
+TOLD_OF_THE_PLAYBOOK = [
+    (
+        "cosine_noise_schedule",
+        "Cosine schedule",
+        "Line 136: the branch under `config.beta_schedule == 'cosine'` is never gone into with the run's arguments.",
+    )
+]
+"""The playbook's own slip, which goes back to its coder once."""
 
 
 @pytest.mark.parametrize("text", ["def (", "", "x" * 300_000, "(" * 3000, "\x00", "if" * 9])
