@@ -112,7 +112,7 @@ def of_results(artifacts: Artifacts, run: Run, baseline: Run, others: Iterable[R
     points = compared(_measured(artifacts, run), [_measured(artifacts, one) for one in rivals])
     names = untrained(_parameters(artifacts, run), _parameters(artifacts, baseline))
     if names:
-        told = f"{run.folder} says that these parameters never got a gradient: {', '.join(names)}."
+        told = f"{run.folder} reports parameters that never got a gradient: {', '.join(names)}."
         points = (*points, Point(kind=PointKind.WITHOUT_EFFECT, path=run.folder, sentence=told))
     return Reading(points=points)
 

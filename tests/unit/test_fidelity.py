@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from api.views import FidelityRead
-from fumehood.domain.execution import Kind
+from fumehood.domain.execution import Kind, Spec
 from fumehood.domain.experiment import RunResult
 from fumehood.domain.fidelity import Axis, Finder, Point, PointKind
 from fumehood.domain.policy import Policy, PolicyVerdict, Rule, Subject
@@ -20,8 +21,9 @@ from fumehood.ports import Call
 from fumehood.services import browsing, fidelity, forks, paper, reading, registering
 from fumehood.services.facts import predicate
 from fumehood.store.memory import MemoryTransaction
-from tests.fakes.laboratory import TINY, Laboratory, script, step_of
+from tests.fakes.laboratory import TINY, Laboratory, act, script, step_of
 from tests.fakes.model import ScriptedCoder
+from tests.fakes.sandbox import Did, InstantSandbox
 from tests.fakes.store import Moment, MortalStore
 from tests.unit.test_pipeline import survive
 
@@ -80,6 +82,24 @@ class TestResults:
         assert lab.experiments()[0].limitations == (
             "A part of the change has no effect (Again): left the same bytes in every file as another variant at the"
             " same seeds.",
+        )
+
+    def test_parameters_that_a_run_says_got_no_gradient_are_told(self, make_lab: Callable[..., Laboratory]) -> None:
+        def idle(spec: Spec) -> Did:
+            did = act(spec)
+            if spec.kind is Kind.RUN:
+                names = ["head.weight"] if "--out_dir=run_0" in spec.command else ["head.weight", "gate.weight"]
+                folder = next(iter(did.files)).partition("/")[0]
+                counts = json.dumps({"without_gradient": names}).encode()
+                return dataclasses.replace(did, files={**did.files, f"{folder}/parameters.json": counts})
+            return did
+
+        lab = carried(make_lab, {}, sandbox=InstantSandbox(idle))
+        (entry,) = entries(lab, "results")
+        told = "run_1 reports parameters that never got a gradient: gate.weight."
+        assert [one["sentence"] for one in entry["points"]] == [told]
+        assert lab.experiments()[0].limitations == (
+            "A part of the change has no effect (Scale 1): reports parameters that never got a gradient: gate.weight.",
         )
 
     def test_runs_that_differ_say_nothing(self, make_lab: Callable[..., Laboratory]) -> None:
