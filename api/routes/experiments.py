@@ -155,7 +155,7 @@ def _artifacts(routes: APIRouter, context: Context) -> None:
         kind = files.BYTES
         if found.is_product and found.path == browsing.PAPER:
             kind = files.PDF
-        elif found.is_product and found.path in browsing.JSON_PRODUCTS:
+        elif found.is_product and browsing.is_json(found.path):
             kind = files.JSON
         return files.stored(request, context.artifacts, found.sha256, found.path, kind)
 

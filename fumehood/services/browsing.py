@@ -16,7 +16,7 @@ from fumehood.domain.ids import ULID, DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event
 from fumehood.errors import NotFoundError
 from fumehood.ports import Artifacts, Collection, Store, Transaction
-from fumehood.services import auditing, export, fidelity, results, templates
+from fumehood.services import auditing, export, fidelity, registering, results, templates
 
 T = TypeVar("T")
 PAPER = "paper.pdf"
@@ -187,6 +187,11 @@ class Shelf:
     def _owned(self, tx: Transaction, noun: str, direction: DirectionId) -> None:
         if not tx.directions.count(id=direction, tenant=self.tenant):
             raise NotFoundError(f"There is no {noun} with this id.")
+
+
+def is_json(product: str) -> bool:
+    """Whether the platform wrote a product, named by its path, as JSON."""
+    return product in JSON_PRODUCTS or registering.is_version(product)
 
 
 def changes(artifacts: Artifacts, direction: Direction, experiment: Experiment) -> list[Change]:

@@ -164,6 +164,6 @@ def quotable(text: str) -> str:
     Runs have names in papers, and no numbers. A model wrote most of the words: decimals would pass for measured
     numbers, praise for a result, marks for placeholders.
     """
-    words = _RUN.sub("another variant", " ".join(text.split()).rstrip("."))
+    words = _RUN.sub("another variant", " ".join(text.replace("`", "").split()).rstrip("."))
     claims = DECIMAL.search(words) or OVERCLAIMS.search(words) or "%" in words or "per cent" in words
     return "" if claims or any(mark in words for mark in ("[[", "]]", "\\", "{", "}")) else words[:300]

@@ -250,5 +250,10 @@ def _completed(drafts: dict[str, str], facts: Facts, tools: Tools) -> dict[str, 
 def _stated(text: str, facts: Facts, tools: Tools) -> str:
     """Add those limitations of the facts that the section does not tell in their own words."""
     said = prose.normalised(text)
-    silent = [one for one in map(tools.typesetter.escape, facts["limitations"]) if prose.normalised(one) not in said]
+    escape = tools.typesetter.escape
+    silent = [
+        escape(one)
+        for one in facts["limitations"]
+        if prose.normalised(escape(one)) not in said and prose.normalised(one) not in said
+    ]
     return "\n\n".join(part for part in (text, " ".join(silent)) if part)

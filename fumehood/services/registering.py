@@ -107,6 +107,11 @@ def amended(world: WriteWorld, experiment: Experiment, run: Run, attempt: int, f
     return dataclasses.replace(experiment, products=products)
 
 
+def is_version(product: str) -> bool:
+    """Whether a product is an earlier version of the registration."""
+    return _VERSION.fullmatch(product) is not None
+
+
 def shared(products: Mapping[str, str], number: int | None) -> dict[str, str]:
     """Return the versions of a registration that a fork shares: from run `number` on, nothing was amended yet."""
     versions = {tuple(map(int, found.groups())): path for path in products if (found := _VERSION.fullmatch(path))}
