@@ -289,6 +289,19 @@ class TestResults:
         assert len(self.told(same, base)) == 1
         assert self.told(other, base) == []
 
+    def test_a_baseline_with_more_seeds_is_compared_at_those_of_the_run(self) -> None:
+        def told(name: str, seeds: tuple[int, ...], values: list[float]) -> Measured:
+            own = {"kl": {"source": "evaluator", "datasets": {"circle": {"seeds": values}}}}
+            return Measured(run=run(0 if name == "base" else 1, {"a": name}, seeds), metrics=own)
+
+        base = told("base", (1, 2, 3), [1.0, 2.0, 3.0])
+        assert self.told(told("same", (2, 1), [2.0, 1.0]), base) == [
+            "run_1 measured exactly the numbers of the baseline at every seed and data set."
+        ]
+        assert self.told(told("other", (1, 2), [1.0, 2.5]), base) == []
+        assert self.told(told("fresh", (7, 8), [1.0, 2.0]), base) == []
+        assert self.told(told("fewer", (1, 2), [1.0]), base) == []
+
     def test_other_seeds_and_nothing_at_all_are_no_same_result(self) -> None:
         base = Measured(run=run(0, {"a": "1"}), metrics=metrics(kl=1.0))
         assert self.told(Measured(run=run(1, {"a": "1"}, (7, 8)), metrics=metrics(kl=1.0)), base) == []

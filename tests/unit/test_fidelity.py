@@ -109,7 +109,7 @@ class TestResults:
 
 
 HALF = CODE.replace("SCALE = 1.0", "SCALE = 1.5\n\n\ndef robust(value):\n    return abs(value)")
-WHOLE = HALF.replace("[SCALE + seed / 4", "[robust(SCALE) + seed / 4")
+WHOLE = HALF.replace("[SCALE + seed", "[robust(SCALE) + seed")
 NEW_LOSS = "RUN: New loss | the loss becomes robust"
 UNUSED = "without effect (experiment.py): Line 10: the function robust is defined and nothing uses it."
 

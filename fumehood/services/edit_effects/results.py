@@ -36,15 +36,16 @@ def is_same_output(run: Run, other: Run) -> bool:
 def compared(ours: Measured, others: Sequence[Measured]) -> tuple[Point, ...]:
     """Return how a run's results are another's, one point for each such run; the baseline's come first if given first.
 
-    Outputs are compared by SHA-256, all files together. Numbers are compared one by one, exactly: those of the
-    evaluator where it gave any, else the run's own but for times. Other seeds are another measurement.
+    Outputs are compared by SHA-256, all files together. Numbers are compared one by one, exactly, at the seeds that
+    both have: those of the evaluator where it gave any, else the run's own but for times. Runs without a seed in common
+    are two measurements.
     """
     found = []
     for other in others:
         name = "the baseline" if other.run.index == 0 else other.run.folder
         if is_same_output(ours.run, other.run):
             told = f"{ours.run.folder} left the same bytes in every file as {name} at the same seeds."
-        elif ours.run.seeds == other.run.seeds and _values(ours.metrics) == _values(other.metrics) != {}:
+        elif has_same_numbers(ours, other):
             told = f"{ours.run.folder} measured exactly the numbers of {name} at every seed and data set."
         else:
             continue
@@ -52,14 +53,28 @@ def compared(ours: Measured, others: Sequence[Measured]) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def _values(metrics: Mapping[str, Any]) -> dict[tuple[str, str], list[float]]:
-    judged = {name: one for name, one in metrics.items() if one.get("source") == "evaluator"}
-    chosen = judged or {name: one for name, one in metrics.items() if not _TIME.search(name)}
-    return {
-        (name, dataset): [float(value) for value in entry["seeds"]]
-        for name, one in chosen.items()
-        for dataset, entry in one["datasets"].items()
-    }
+def has_same_numbers(ours: Measured, other: Measured) -> bool:
+    """Whether two runs measured the same, at each seed that both have."""
+    if ours.run.seeds == other.run.seeds:
+        return _values(ours) == _values(other) != {}
+    common = [seed for seed in ours.run.seeds if seed in other.run.seeds]
+    return bool(common) and _values(ours, common) == _values(other, common) != {}
+
+
+def _values(of: Measured, seeds: Sequence[int] | None = None) -> dict[tuple[str, str], list[float]]:
+    """Return the numbers that count, by metric and data set: all, or those of some seeds where there is one a seed."""
+    judged = {name: one for name, one in of.metrics.items() if one.get("source") == "evaluator"}
+    chosen = judged or {name: one for name, one in of.metrics.items() if not _TIME.search(name)}
+    found = {}
+    for name, one in chosen.items():
+        for dataset, entry in one["datasets"].items():
+            values = [float(value) for value in entry.get("seeds") or ()]
+            if seeds is None and values:
+                found[name, dataset] = values
+            elif seeds is not None and len(values) == len(of.run.seeds):
+                by_seed = dict(zip(of.run.seeds, values, strict=True))
+                found[name, dataset] = [by_seed[seed] for seed in seeds]
+    return found
 
 
 def untrained(parameters: bytes, baseline: bytes = b"") -> tuple[str, ...]:
