@@ -246,13 +246,49 @@ class AuditedRead(BaseModel):
     findings: list[FindingRead]
 
 
+class PointRead(BaseModel):
+    """One thing that a reading of an edit beside its plan found."""
+
+    model_config = _example(
+        kind="without_effect",
+        path="experiment.py",
+        sentence="Line 40: self.gate is made and nothing uses it.",
+        found_by="program",
+        open=True,
+    )
+    kind: str
+    """`implemented`, `missing`, `extra` or `without_effect`."""
+    path: str
+    """The file, or the run's folder."""
+    sentence: str
+    found_by: str
+    """`call`: a model that was asked outside the coder's conversation; `program`: the platform itself."""
+    open: bool
+
+
+class FidelityRead(BaseModel):
+    """One version of a run's code, read beside its plan or after it was measured."""
+
+    model_config = _example(subject="run_1", attempt=1, stage="edit", went_back=True, points=[])
+    subject: str
+    """The run's folder."""
+    attempt: int
+    stage: str
+    """`edit`: before it ran; `mended`: after open points had gone back; `results`: when its numbers were there."""
+    went_back: bool
+    """Whether its open points went back to the coder in the place of a run."""
+    points: list[PointRead]
+
+
 class DiffRead(BaseModel):
     """What an experiment changed in the code of its template."""
 
-    model_config = _example(files=[{"path": "experiment.py", "kind": "changed", "diff": ""}], audit=[])
+    model_config = _example(files=[{"path": "experiment.py", "kind": "changed", "diff": ""}], audit=[], fidelity=[])
     files: list[ChangeRead]
     audit: list[AuditedRead]
     """Edits that were refused or flagged, in order."""
+    fidelity: list[FidelityRead]
+    """What edits and results showed beside their plans, in order."""
 
 
 class ReviewRead(BaseModel):

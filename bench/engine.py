@@ -7,8 +7,8 @@ sleeps for so long. Read from what the database keeps:
 
 - `overhead`: from the moment a run's code was edited until its notes are asked for, less the wall time of its
   executions;
-- `edit`: from the answered notes of one run until the code of the next is edited, less the time of the coder's calls of
-  the model. The first run's edit starts the coder's process and is left out.
+- `edit`: from the answered notes of one run until the code of the next is edited and read, less the time of the model's
+  calls for both. The first run's edit starts the coder's process and is left out.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _row(
         "edit_s": None,
     }
     if run.index + 1 in edited:
-        coder = [c for c in calls if c.role == "coder" and json.loads(c.claims)["run"] == run.index + 1]
-        spent = sum(call.duration_s for call in coder)
+        asked = [c for c in calls if c.role in {"coder", "fidelity"} and json.loads(c.claims)["run"] == run.index + 1]
+        spent = sum(call.duration_s for call in asked)
         row["edit_s"] = round(edited[run.index + 1] - notes.at - notes.duration_s - spent, 3)
     return row
 

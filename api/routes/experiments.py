@@ -17,6 +17,7 @@ from api.views import (
     ChangeRead,
     DiffRead,
     ExperimentRead,
+    FidelityRead,
     Page,
     ReviewRead,
     ReviewsRead,
@@ -71,6 +72,7 @@ def _experiments(routes: APIRouter, context: Context) -> None:
         return DiffRead(
             files=[ChangeRead.model_validate(one) for one in changes],
             audit=[AuditedRead.model_validate(one) for one in shelf.findings(context.artifacts, experiment_id)],
+            fidelity=[FidelityRead.model_validate(one) for one in shelf.readings(context.artifacts, experiment_id)],
         )
 
 
@@ -153,7 +155,7 @@ def _artifacts(routes: APIRouter, context: Context) -> None:
         kind = files.BYTES
         if found.is_product and found.path == browsing.PAPER:
             kind = files.PDF
-        elif found.is_product and found.path in browsing.JSON_PRODUCTS:
+        elif found.is_product and browsing.is_json(found.path):
             kind = files.JSON
         return files.stored(request, context.artifacts, found.sha256, found.path, kind)
 

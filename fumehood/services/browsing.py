@@ -16,13 +16,14 @@ from fumehood.domain.ids import ULID, DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event
 from fumehood.errors import NotFoundError
 from fumehood.ports import Artifacts, Collection, Store, Transaction
-from fumehood.services import auditing, export, results, templates
+from fumehood.services import auditing, export, fidelity, registering, results, templates
 
 T = TypeVar("T")
 PAPER = "paper.pdf"
 REVIEWS = ("review.json", "review_revised.json")
 JSON_PRODUCTS = frozenset(
-    {*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json", auditing.FINDINGS}
+    {*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json"}
+    | {auditing.FINDINGS, fidelity.FIDELITY}
 )
 """Files of an experiment that the platform wrote itself."""
 MAX_DIFF_BYTES = 512 * 1024
@@ -158,6 +159,10 @@ class Shelf:
         """Return what the audit found in an experiment's edits, those that were refused included."""
         return auditing.entries(artifacts, self.experiment(key))
 
+    def readings(self, artifacts: Artifacts, key: str) -> list[dict[str, Any]]:
+        """Return what was found of an experiment's edits and results beside their plans, in order."""
+        return fidelity.entries(artifacts, self.experiment(key))
+
     def summaries(
         self, artifacts: Artifacts, after: str | None, limit: int, only: str | None = None
     ) -> list[tuple[str, Mapping[str, object]]]:
@@ -182,6 +187,11 @@ class Shelf:
     def _owned(self, tx: Transaction, noun: str, direction: DirectionId) -> None:
         if not tx.directions.count(id=direction, tenant=self.tenant):
             raise NotFoundError(f"There is no {noun} with this id.")
+
+
+def is_json(product: str) -> bool:
+    """Whether the platform wrote a product, named by its path, as JSON."""
+    return product in JSON_PRODUCTS or registering.is_version(product)
 
 
 def changes(artifacts: Artifacts, direction: Direction, experiment: Experiment) -> list[Change]:

@@ -31,6 +31,7 @@ from fumehood.services import (
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_report import PRODUCT, Plan
 from fumehood.services.confirmation_rule import fresh_seeds, measure_of
+from fumehood.services.edit_effects import Measured, compared
 from fumehood.services.world import WriteWorld
 
 
@@ -97,6 +98,7 @@ def _planned(
     ]
     if not equal:
         return None, Reason.BUDGET_MISMATCH
+    equal = [run for run in equal if not _is_idle(world, experiment, run, records[run.folder], base)]
     contrasts = [confirming.screen(measure, pool, _cells(records[run.folder], name)) for run in equal]
     place = statistics.select(contrasts, rule.gate)
     if place is None:
@@ -124,6 +126,15 @@ def _planned(
         seeds=fresh_seeds(direction.id, chosen.files, rule.looks[-1]),
     )
     return plan, Reason.SCREEN_ONLY
+
+
+def _is_idle(
+    world: WriteWorld, experiment: Experiment, run: Run, record: Mapping[str, Any], base: Mapping[str, Any]
+) -> bool:
+    """Whether a run did what the baseline did: on fresh seeds it would differ by chance alone."""
+    baseline = experiments.baseline(world, experiment)
+    measured = Measured(run=baseline, metrics=base["metrics"])
+    return bool(compared(Measured(run=run, metrics=record["metrics"]), [measured]))
 
 
 def _undrawn(tx: Transaction, direction: Direction, plan: Plan) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from fumehood.domain.template import Metric, Profile, Template
 from fumehood.errors import NotFoundError
 from fumehood.services import numbers, statistics
 from fumehood.services.confirmation_facts import confirmation_facts
+from fumehood.services.edit_effects import Measured, compared
 from fumehood.services.fact_types import (
     ContrastFacts,
     DatasetFacts,
@@ -63,6 +64,9 @@ def gather(
     table: dict[str, Number] = {}
     ordered = sorted(runs, key=lambda run: run.index)
     told = [_run(run, measured.get(run.folder), base, template, sources.get(run.folder, ""), table) for run in ordered]
+    for run, one in zip(ordered, told, strict=True):
+        if one["label"] and _is_idle(run, ordered[0], measured):
+            one["label"] = statistics.NOT_SHOWN  # whatever it says of itself, its edit did nothing
     profile = _profile(template, direction.profile)
     offline = direction.model.split(":")[0].startswith(OFFLINE)
     baseline = next((run for run in told if run["index"] == 0), _nothing())
@@ -98,6 +102,11 @@ def gather(
         constants=constants(direction, template, profile, idea, ordered, code),
         numbers=table,
     )
+
+
+def _is_idle(run: Run, baseline: Run, measured: Mapping[str, Mapping[str, Any]]) -> bool:
+    ours, theirs = (Measured(run=one, metrics=measured[one.folder]["metrics"]) for one in (run, baseline))
+    return bool(compared(ours, [theirs]))
 
 
 def predicate(envelope: bytes) -> dict[str, Any]:

@@ -24,10 +24,12 @@ from fumehood.services import (
     confirmation_report,
     directions,
     experiments,
+    fidelity,
     ideas,
     log,
     measuring,
     plots,
+    registering,
     screening,
     templates,
     tenants,
@@ -46,7 +48,6 @@ MOST_FILE_BYTES = 512 * 1024
 PLOTTING, WRITING, REVIEWING = "plotting", "writing", "reviewing"
 _RUN = re.compile(r"run_([1-9]\d?)\Z")
 _REVIEWS = ("review.json", "review_revised.json", "rebuttal.json", "paper_revised.pdf", "verification.json")
-_REGISTRATION = "registration.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,7 @@ def _source(tx: Transaction, key: ExperimentId) -> _Source:
     experiment = tx.experiments.get(key)
     if not experiment.is_final:
         raise ConflictError(f"The experiment is {experiment.state}; it can be forked when it has ended.")
-    if experiment.baseline_id is None or _REGISTRATION not in experiment.products:
+    if experiment.baseline_id is None or registering.REGISTRATION not in experiment.products:
         raise ConflictError("The experiment ended before its first step, so there is nothing to share.")
     direction = tx.directions.get(experiment.direction_id)
     settled = [run for run in tx.runs.find(experiment_id=key, arm=Arm.SCREEN) if run.result is not RunResult.PENDING]
@@ -235,9 +236,11 @@ def _made(
 def _products(old: Experiment, stage: str) -> dict[str, str]:
     if stage == REVIEWING:
         return {path: sha for path, sha in old.products.items() if path not in _REVIEWS}
-    shared = {_REGISTRATION, auditing.FINDINGS, *(() if _RUN.match(stage) else (confirmation_report.PRODUCT,))}
-    figures = stage == WRITING
-    return {path: sha for path, sha in old.products.items() if path in shared or (figures and path.endswith(".png"))}
+    figures, run = stage == WRITING, _RUN.match(stage)
+    shared = {auditing.FINDINGS, fidelity.FIDELITY, *(() if run else (confirmation_report.PRODUCT,))}
+    return registering.shared(old.products, int(run[1]) if run else None) | {
+        path: sha for path, sha in old.products.items() if path in shared or (figures and path.endswith(".png"))
+    }
 
 
 def _notes_before(source: _Source, number: int) -> str:

@@ -254,6 +254,7 @@ def _completed(drafts: dict[str, str], facts: Facts, tools: Tools) -> dict[str, 
     for name, home in HOME_OF_TABLES.items():
         if f"table:{name}" not in placed and tables.has(name, facts):
             drafts[home] += f"\n\n[[table: {name}]]"
+    drafts["limitations"] = _stated(drafts["limitations"], facts, tools)
     everything = "\n\n".join(drafts.values())
     labels = set(_LABEL.findall(everything))
     for mark in placeholders.floats_of(everything):
@@ -264,3 +265,15 @@ def _completed(drafts: dict[str, str], facts: Facts, tools: Tools) -> dict[str, 
         kept, _ = prose.without_repeats(text, seen)
         drafts[name] = prose.rebuilt(kept, lambda one: one if set(_REF.findall(one)) <= labels else "")
     return drafts
+
+
+def _stated(text: str, facts: Facts, tools: Tools) -> str:
+    """Add those limitations of the facts that the section does not tell in their own words."""
+    said = prose.normalised(text)
+    escape = tools.typesetter.escape
+    silent = [
+        escape(one)
+        for one in facts["limitations"]
+        if prose.normalised(escape(one)) not in said and prose.normalised(one) not in said
+    ]
+    return "\n\n".join(part for part in (text, " ".join(silent)) if part)

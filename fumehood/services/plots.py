@@ -12,7 +12,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.services import auditing, experiments, screening, templates, trials
+from fumehood.services import auditing, experiments, fidelity, registering, screening, templates, trials
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
@@ -155,7 +155,12 @@ def plotted(world: WriteWorld, step: Step) -> Change:
         error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
         return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))
     versions = (*(run.files for run in runs), experiment.files)
-    limitations = (*experiment.limitations, *auditing.limitations(world.artifacts, experiment, versions))
+    limitations = (
+        *experiment.limitations,
+        *auditing.limitations(world.artifacts, experiment, versions),
+        *registering.limitations(world.artifacts, experiment),
+        *fidelity.limitations(world.artifacts, experiment, runs),
+    )
     if not figures:
         limitations = (*limitations, "No figure could be drawn: plot.py failed on every attempt.")
     experiment = experiment.to(

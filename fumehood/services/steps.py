@@ -33,6 +33,7 @@ from fumehood.errors import (
 from fumehood.observe import context, metrics, traces
 from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import (
+    coding,
     confirmations,
     directions,
     executions,
@@ -71,7 +72,7 @@ WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
     "next_experiment": directions.next_experiment,
     "begin_experiment": experiments.begin_experiment,
     "begin_fork": forks.begin,
-    "code": experiments.code,
+    "code": coding.code,
     "attempt_failed": experiments.attempt_failed,
     "run_done": experiments.run_done,
     **confirmations.STEPS,

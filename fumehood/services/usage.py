@@ -11,6 +11,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "ideas": ("idea", "reflection"),
     "novelty": ("novelty", "novelty_query", "novelty_decision"),
     "coder": ("coder",),
+    "fidelity": ("fidelity",),
     "runs": ("execution",),
     "plots": ("plot",),
     "notes": ("notes",),

@@ -202,8 +202,8 @@ def draw_batches(points: list[Tensor], generators: list, config: Config, device:
     return tuple(torch.stack(parts, dim=1).to(device) for parts in (batches, noises, timesteps))
 
 
-def train(config: Config, members: list[Member], data: dict[str, Tensor], device: str) -> tuple[Stack, Tensor]:
-    """Train all members together; returns their state with averaged weights, and their losses (steps, E)."""
+def train(config: Config, members: list[Member], data: dict[str, Tensor], device: str) -> tuple[Stack, Tensor, list]:
+    """Train all members; returns averaged weights, losses (steps, E), and parameters never seen with a gradient."""
     schedule = NoiseSchedule(config, device)
     models = []
     for member in members:
@@ -225,6 +225,7 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
     points = [data[member.dataset] for member in members]
     generators = [torch.Generator().manual_seed(member.random_seed("batches")) for member in members]
     history = torch.empty(config.num_train_steps, len(members), device=device)  # (steps, E)
+    idle = set(weights)
     for step in range(config.num_train_steps):
         if step % STEPS_PER_DRAW == 0:
             drawn = draw_batches(points, generators, config, device)
@@ -239,12 +240,13 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
         if (step + 1) % config.ema_update_every == 0:
             update_average(average, weights, step + 1, config)
         if (step + 1) % max(1, config.num_train_steps // 10) == 0:
+            idle -= {name for name in idle if weights[name].grad.any()}
             print(f"step {step + 1}/{config.num_train_steps}: mean loss {losses.mean().item():.4f}", flush=True)
             for member, loss in zip(members, losses.tolist(), strict=True):
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"the loss of {member.name} is not finite at step {step + 1}")
     constants = {name: value for name, value in buffers.items() if name in model.state_dict()}
-    return average | constants, history.cpu()
+    return average | constants, history.cpu(), sorted(idle)
 
 
 def choose_device(config: Config) -> str:
@@ -283,7 +285,7 @@ def load_points(dataset: str) -> Tensor:
 
 
 def write_results(
-    out_dir: Path, config: Config, members: list[Member], state: Stack, losses: Tensor, seconds: float
+    out_dir: Path, config: Config, members: list[Member], state: Stack, losses: Tensor, idle: list, seconds: float
 ) -> None:
     """Write the models, the loss curves, the counts and, last, final_info.json."""
     steps, smooth = config.num_train_steps, max(1, config.num_train_steps // 10)
@@ -306,6 +308,7 @@ def write_results(
         "parameters": sum(weight.numel() for weight in Denoiser(config).parameters()),
         "updates": steps,
         "samples_seen": steps * config.train_batch_size,
+        "without_gradient": idle,
     }
     (out_dir / "parameters.json").write_text(json.dumps(counts, indent=2) + "\n")
     unfinished = out_dir / "final_info.json.part"
@@ -339,9 +342,9 @@ def main() -> None:
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     members = [Member(dataset, seed) for dataset in args.datasets for seed in seeds]
     print(f"training {len(members)} models on {device}: {config}", flush=True)
-    state, losses = train(config, members, {dataset: load_points(dataset) for dataset in args.datasets}, device)
+    state, losses, idle = train(config, members, {dataset: load_points(dataset) for dataset in args.datasets}, device)
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    write_results(args.out_dir, config, members, state, losses, time.perf_counter() - started)
+    write_results(args.out_dir, config, members, state, losses, idle, time.perf_counter() - started)
     print(f"finished in {time.perf_counter() - started:.1f} s")
 
 

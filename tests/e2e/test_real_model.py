@@ -158,7 +158,9 @@ def test_the_paper_has_its_parts_and_names_the_model(written: Written) -> None:
 def test_every_kind_of_question_was_asked(written: Written) -> None:
     script = written.provider.script
     assert isinstance(script, Researcher)
-    assert {"idea", "reflection", "novelty_query", "coder", "plot", "notes", "title", "review"} <= set(script.roles)
+    assert {"idea", "reflection", "novelty_query", "coder", "fidelity", "plot", "notes", "title", "review"} <= set(
+        script.roles
+    )
     assert {"section abstract", "refine results", "refine related_work"} <= set(script.roles)
     assert script.roles.count("coder") == 2  # the first edit broke
 

@@ -205,6 +205,7 @@ def script(**changes: Any) -> dict[str, Any]:
         "idea": idea,
         "reflection": {"done": True},
         "novelty_query": {"query": None},
+        "fidelity": {"points": []},
         "notes": "The run was measured.",
         "section": section,
         "title": section,

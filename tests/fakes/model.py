@@ -37,12 +37,15 @@ class ScriptedModel:
 
 
 class ScriptedCoder:
-    """Edits as told for a run and its attempt, or raises; untold, each edit gives `experiment.py` another scale."""
+    """Edits as told for a run and its attempt, or raises; untold, each edit gives `experiment.py` another scale.
+
+    What goes back to it is told by a third part of the key, `mended`; untold, it changes nothing.
+    """
 
     name = "scripted"
 
-    def __init__(self, script: Mapping[tuple[int, int], Any] | None = None) -> None:
-        self.script = dict(script or {})
+    def __init__(self, script: Mapping[Any, Any] | None = None) -> None:
+        self.script: dict[Any, Any] = dict(script or {})
         self.calls: list[Call] = []
         self.given: list[dict[str, bytes]] = []
 
@@ -56,7 +59,8 @@ class ScriptedCoder:
         self.calls.append(call)
         self.given.append(dict(files))
         run, attempt = call.claims.run, call.claims.attempt
-        told = self.script.get((run, attempt))
+        mended = call.claims.subject
+        told = self.script.get((run, attempt, mended), ({}, "")) if mended else self.script.get((run, attempt))
         if isinstance(told, Exception):
             raise told
         if call.claims.role == "plot":

@@ -176,6 +176,13 @@ def _filled_in(fields: set[str], prompt: str) -> tuple[str, dict[str, Any]]:
     if "query" in fields:
         first = "This is search 1 " in prompt
         return "novelty_query", {"query": "cosine noise schedule denoising diffusion"} if first else {}
+    if "points" in fields:
+        point = {
+            "kind": "implemented",
+            "file": "experiment.py",
+            "sentence": "The schedule is replaced in NoiseSchedule.",
+        }
+        return "fidelity", {"points": [point], "changes": ["architecture"]}
     if "work" in fields:
         return "novelty_decision", {"decision": "novel", "reason": "Near works study images.", "work": ""}
     raise AssertionError(f"nobody knows this form: {sorted(fields)}")

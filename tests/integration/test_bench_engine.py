@@ -39,7 +39,10 @@ def test_a_runs_overhead_is_what_is_neither_execution_nor_model() -> None:
         Event(direction_id=DIR, experiment_id=EXP, kind="code.edited", text=f"it run_{number}: aider changed x", at=at)
         for number, at in ((1, 100.0), (2, 120.0))
     ]
-    calls = (call("notes", 1, 112.5, 2.0), call("coder", 2, 115.0, 4.0), call("coder", 3, 121.0, 9.0))
+    calls = (
+        call("notes", 1, 112.5, 2.0), call("coder", 2, 115.0, 3.5), call("fidelity", 2, 119.0, 0.5),
+        call("coder", 3, 121.0, 9.0),
+    )  # fmt: skip
     edited = engine._times(events, "code.edited")
     row = engine._row(run, edited, (execution(10.0), execution(1.0)), calls)
     assert row == {"run": 1, "executions_s": 11.0, "overhead_s": 1.5, "edit_s": 1.5}

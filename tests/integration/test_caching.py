@@ -114,7 +114,7 @@ def test_a_direction_pays_less_than_half_of_what_it_would_without_a_cache(
     assert told["papers"] == 1
     assert told["ratios"]["uncached_to_paid"] > 2
     stages = {line["stage"]: line for line in told["stages"]}
-    assert set(stages) == {"ideas", "novelty", "coder", "plots", "notes", "writing", "review"}
+    assert set(stages) == {"ideas", "novelty", "coder", "fidelity", "plots", "notes", "writing", "review"}
     assert stages["writing"]["cached_tokens"] > 3 * stages["writing"]["input_tokens"]
     summary = json.loads((out / "summary.json").read_bytes())
     bare = [{name: value for name, value in line.items() if name != "uncached_usd"} for line in told["stages"]]

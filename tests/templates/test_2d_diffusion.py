@@ -357,7 +357,8 @@ def test_every_offline_edit_applies_exactly_once_in_order() -> None:
         assert set(idea["changes"]) <= allowed
         assert r"\begin{equation}" in idea["method"]
         files = {name: (TEMPLATE / name).read_text() for name in editable}
-        replies = [attempt["reply"] for run in idea["runs"] for attempt in run["attempts"]]
+        attempts = [attempt for run in idea["runs"] for attempt in run["attempts"]]
+        replies = [each for one in attempts for each in (one["reply"], one.get("mended")) if each]
         for reply in [*replies, idea["plot"]["reply"]]:
             for edit in edits_of(reply):
                 name, old = edit["file"], edit["old"]
@@ -424,10 +425,26 @@ def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
     assert counts["updates"] == 12
     assert counts["samples_seen"] == 12 * 16
     assert counts["parameters"] == (24 * 16 + 16) + 3 * (16 * 16 + 16) + (16 * 2 + 2)
+    assert counts["without_gradient"] == []
     with np.load(run / "train_loss.npz", allow_pickle=False) as curves:
         assert set(curves.files) == {"steps", *(f"{dataset}_{seed}" for dataset in DATASETS for seed in (1, 2))}
         assert all(len(curves[name]) == 12 for name in curves.files)
     assert {path.suffix for path in run.iterdir()} == {".pt", ".npz", ".npy", ".json"}
+
+
+@pytest.mark.slow
+def test_a_parameter_that_nothing_depends_on_is_named(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    last = "        self.last = nn.Linear(config.hidden_size, 2)\n"
+    used = "return self.last(F.relu(hidden))"
+    text = (TEMPLATE / "experiment.py").read_text()
+    assert text.count(last) == text.count(used) == 1
+    text = text.replace(last, f"{last}        self.gate = nn.Parameter(torch.ones(2))\n")
+    (tmp_path / "experiment.py").write_text(text.replace(used, f"{used} + 0 * self.gate"))
+    command = [str(lab_python), "-B", str(tmp_path / "experiment.py"), f"--out_dir={tmp_path / 'run_1'}", *SMALL]
+    environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run_1/parameters.json").read_text())["without_gradient"] == ["gate"]
 
 
 @pytest.mark.slow

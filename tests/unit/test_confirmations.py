@@ -372,3 +372,21 @@ def test_a_baseline_without_a_spread_says_that_nothing_can_be_confirmed(tmp_path
     experiment = carried_out(lab)
     assert "direction.blind" in [event.kind for event in lab.events()]
     assert experiment.label in {"not_comparable: screen_only", "not_comparable: no_scale"}
+
+
+def test_a_run_that_did_what_the_baseline_did_is_not_confirmed(tmp_path: Path) -> None:
+    idle = {"experiment.py": f"{CONFIRMING['experiment.py']}# a new loss\n".encode()}, "RUN: New loss | robust"
+    alone = laboratory(tmp_path / "alone")
+    alone.coder.script[1, 1] = idle
+    experiment = carried_out(alone)
+    assert experiment.label == "not_comparable: screen_only"
+    assert confirming_runs(alone) == []
+    assert experiment.limitations[0] == (
+        "A part of the change has no effect (New loss): measured exactly the numbers of the baseline at every seed and"
+        " data set."
+    )
+    both = laboratory(tmp_path / "both", 1.0, 4.0, rule={**SHORT, "gate": None})
+    both.coder.script[1, 1] = idle
+    experiment = carried_out(both, runs=2)
+    plan, _ = confirmation_report.read(both.artifacts.get(experiment.products["confirmation.json"]))
+    assert plan.run == "run_2", "though it is worse than a run that did nothing"

@@ -15,6 +15,7 @@ from fumehood.domain.ledger import Claims
 from fumehood.gateway.upstream import UpstreamError
 from fumehood.gateway.upstreams.offline import OfflineModel, decide, facts_in, notes_from
 from fumehood.llm.prompts import render
+from fumehood.services import reading
 
 PLAYBOOK = b"""
 [[ideas]]
@@ -36,6 +37,11 @@ title = "A run"
 description = "It does this."
 [[ideas.runs.attempts]]
 reply = "attempt one"
+mended = "attempt one, whole"
+[[ideas.runs.attempts.open]]
+kind = "missing"
+file = "experiment.py"
+sentence = "A half of it."
 [[ideas.runs.attempts]]
 reply = "attempt two"
 [ideas.plot]
@@ -188,3 +194,38 @@ def test_a_verdict_has_always_a_reason(evidence: list[dict[str, Any]]) -> None:
     assert (verdict["decision"] == "unknown") == all(item["overlap"] < 0.95 for item in evidence)
     near = any(item["overlap"] >= 0.5 for item in evidence)
     assert ("a word count cannot judge" in verdict["reason"]) == (near and verdict["decision"] == "unknown")
+
+
+class TestFidelity:
+    """The playbook knows which of its edits are whole, and says so of nothing else."""
+
+    FILES = '<facts>\n{"files": ["experiment.py", "serve.py"]}\n</facts>'
+
+    def told(self, artifacts: MemoryArtifacts, prompt: str = FILES, **claims: Any) -> Any:
+        return ask(artifacts, "fidelity", prompt, tool=True, idea="first_idea", run=1, **claims)
+
+    def test_an_edit_that_is_not_whole_is_told_until_it_is_mended(self, artifacts: MemoryArtifacts) -> None:
+        point = {"kind": "missing", "file": "experiment.py", "sentence": "A half of it."}
+        assert self.told(artifacts, attempt=1, subject="edit")["points"] == [point]
+        whole = self.told(artifacts, attempt=1, subject="mended")
+        assert [one["kind"] for one in whole["points"]] == ["implemented"]
+        assert whole["points"][0]["sentence"] == "As the playbook has it: It does this."
+        assert (whole["changes"], whole["departs"]) == (["architecture"], [])
+        assert self.told(artifacts, attempt=2, subject="edit") == whole
+
+    def test_it_speaks_of_the_files_that_it_is_shown(self, artifacts: MemoryArtifacts) -> None:
+        other = self.told(artifacts, '<facts>\n{"files": ["serve.py"]}\n</facts>', attempt=1, subject="edit")
+        assert [(one["kind"], one["file"]) for one in other["points"]] == [("implemented", "serve.py")]
+        with pytest.raises(UpstreamError, match="shown no file"):
+            self.told(artifacts, "?", attempt=1)
+
+    def test_every_answer_has_the_form_that_is_asked_for(self, artifacts: MemoryArtifacts) -> None:
+        for claims in ({"attempt": 1, "subject": "edit"}, {"attempt": 9, "subject": "mended"}):
+            reading.form_for(["experiment.py", "serve.py"]).model_validate(self.told(artifacts, **claims))
+
+    def test_the_coder_mends_what_went_back_and_has_no_more(self, artifacts: MemoryArtifacts) -> None:
+        heading = "RUN: A run | It does this.\n\n"
+        given = {"idea": "first_idea", "run": 1}
+        assert ask(artifacts, "coder", attempt=1, **given) == f"{heading}attempt one"
+        assert ask(artifacts, "coder", attempt=1, subject="mended", **given) == f"{heading}attempt one, whole"
+        assert ask(artifacts, "coder", attempt=2, subject="mended", **given) == "No further edit."

@@ -24,6 +24,9 @@ Answer = str | dict[str, Any]
 _NEAR, _SAME = 0.5, 0.95
 """Overlap below which a work says nothing about an idea, and from which on it is the same idea."""
 
+_MENDED = "mended"
+"""The subject of calls about an edit whose open points went back."""
+
 
 class OfflineModel:
     """The upstream of the model `offline`."""
@@ -39,6 +42,7 @@ class OfflineModel:
             "novelty_query": self._novelty_query,
             "novelty_decision": self._novelty_decision,
             "coder": self._coder,
+            "fidelity": self._fidelity,
             "plot": self._plot,
             "notes": self._notes,
             "section": self._section,
@@ -92,7 +96,14 @@ class OfflineModel:
         return decide(facts_in(asked).get("evidence") or [])
 
     def _coder(self, claims: Claims, _: str) -> Answer:
-        return self._playbook(claims).edit(claims.idea, claims.run, claims.attempt)
+        return self._playbook(claims).edit(claims.idea, claims.run, claims.attempt, mending=claims.subject == _MENDED)
+
+    def _fidelity(self, claims: Claims, asked: str) -> Answer:
+        files = [str(one) for one in facts_in(asked).get("files") or ()]
+        if not files:
+            raise refuse("The offline model was asked to read an edit and shown no file of it.")
+        is_mended = claims.subject == _MENDED
+        return self._playbook(claims).reading(claims.idea, claims.run, claims.attempt, files, mended=is_mended)
 
     def _plot(self, claims: Claims, _: str) -> Answer:
         return self._playbook(claims).plot(claims.idea, claims.attempt)

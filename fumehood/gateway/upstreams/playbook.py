@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fumehood.domain.ids import idea_name
@@ -57,18 +57,47 @@ class Playbook:
             return {"exhausted": True}
         return proposal_of(self.ideas[index])
 
-    def edit(self, idea: str, run: int, attempt: int) -> str:
-        """Return the reply for an attempt at a run; runs and attempts count from 1."""
+    def edit(self, idea: str, run: int, attempt: int, *, mending: bool = False) -> str:
+        """Return the reply for an attempt at a run, or the one that closes its edit's open points; both from 1."""
         runs = self.idea(idea).get("runs", [])
         if run > len(runs):
             return ALL_COMPLETED
-        planned = runs[max(run, 1) - 1]
-        attempts = planned.get("attempts", [])
-        number = max(attempt, 1)
-        if number > len(attempts):
+        planned, written = self._attempt(idea, run, attempt)
+        reply = written.get("mended" if mending else "reply", "")
+        if not written or (mending and not reply):
             return NO_FURTHER_EDIT
         heading = f"RUN: {planned.get('title', '')} | {planned.get('description', '')}".replace("\n", " ")
-        return f"{heading}\n\n{attempts[number - 1].get('reply', '')}"
+        return f"{heading}\n\n{reply}"
+
+    def reading(
+        self, idea: str, run: int, attempt: int, files: Sequence[str], *, mended: bool = False
+    ) -> dict[str, Any]:
+        """Return what the playbook says of its own edit beside its plan: what it left open, or that it carries it out.
+
+        What it changes is `axes`, and else the architecture. Files that did not change are nobody's to speak of.
+        """
+        planned, written = self._attempt(idea, run, attempt)
+        left = written.get("left_open" if mended else "open", [])
+        points = [
+            {name: str(one.get(name, "")) for name in ("kind", "file", "sentence")}
+            for one in left
+            if isinstance(one, dict) and one.get("file") in files
+        ]
+        told = " ".join(str(planned.get("description") or "Nothing is planned for this run.").split())
+        done = {"kind": "implemented", "file": files[0], "sentence": f"As the playbook has it: {told}"[:400]}
+        rest = {"departs": written.get("departs", []), "reason": str(written.get("reason", ""))}
+        return {
+            "points": [*([] if points else [done]), *points],
+            "changes": written.get("axes", ["architecture"]),
+            **rest,
+        }
+
+    def _attempt(self, idea: str, run: int, attempt: int) -> tuple[Table, Table]:
+        """Return a run and its attempt; both are empty where the playbook has none."""
+        runs = self.idea(idea).get("runs", [])
+        planned = runs[max(run, 1) - 1] if run <= len(runs) else {}
+        attempts, number = planned.get("attempts", []), max(attempt, 1)
+        return planned, attempts[number - 1] if number <= len(attempts) else {}
 
     def plot(self, idea: str, attempt: int) -> str:
         """Return the reply that draws an idea's figures; a second attempt has nothing to add."""

@@ -11,6 +11,7 @@ marked with a star may also be a tuple of texts that grows at its end from call 
 | `novelty_query` | `idea`, `task`, `found`*, `round`, `rounds` |
 | `novelty_decision` | `idea`, `task`, `found`, `facts` |
 | `coder` | `title`, `experiment`, `task`, `may_change`, `run`, `runs`, `editable`, `history`*, `failure`, `guidance` |
+| `fidelity` | `title`, `experiment`, `registered`, `code`, `run`, `plan`, `diff`, `facts` |
 | `plot` | `title`, `experiment`, `runs`, `failure` |
 | `notes` | `run`, `output`, `facts` |
 | `title` | `idea`, `abstract`, `notes`, `facts` |
