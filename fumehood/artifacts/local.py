@@ -14,6 +14,8 @@ from fumehood.errors import ArtifactsUnavailableError, BadInputError, NotFoundEr
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1024 * 1024
+MOST_SYNCED = 10_000
+"""Files known to lie durably in their folder, that need not be seen to again by this process."""
 
 
 class LocalArtifacts:
@@ -21,6 +23,7 @@ class LocalArtifacts:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._synced: dict[str, tuple[int, int]] = {}
 
     def put(self, data: bytes) -> str:
         """Keep the bytes and return their SHA-256 in hex; durable when this returns."""
@@ -80,8 +83,13 @@ class LocalArtifacts:
             return False
         if not stat.S_ISREG(kept.st_mode) or kept.st_size != size:
             return False
-        # Whoever put it may not have come to this yet, and our caller will rely on it.
-        sync_folder(path.parent)
+        mark = kept.st_ino, kept.st_mtime_ns
+        if self._synced.get(sha256) != mark:
+            # Whoever put it may not have come to this yet, and our caller will rely on it.
+            sync_folder(path.parent)
+            if len(self._synced) >= MOST_SYNCED:
+                self._synced.clear()
+            self._synced[sha256] = mark
         return True
 
     def _keep(self, chunks: Iterable[bytes]) -> str:

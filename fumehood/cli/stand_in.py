@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -40,7 +41,13 @@ async def messages(request: Request) -> Response:
 
 
 def _head(model: str) -> dict[str, object]:
-    return {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "stop_sequence": None}
+    return {
+        "id": f"msg_{secrets.token_hex(8)}",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "stop_sequence": None,
+    }
 
 
 async def _events(model: str) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ from fumehood.ports import Artifacts, Clock, Store
 _OK, _DISCONNECTED, _BROKEN, _TIMED_OUT = 200, 499, 502, 504
 TRIES = 3
 """How often a call is sent of which no answer came that the provider may yet take money for."""
+KEEPING = 8
+"""Requests that are written to the artifacts at once; others wait for them, as their answers do."""
 _LOG = logging.getLogger("fumehood.gateway")
 
 Encode = Callable[[Event], bytes]
@@ -54,10 +57,13 @@ class Desk:
     """The providers' keys, which no record may hold."""
     accounts: Accounts = field(init=False)
     late: Late = field(init=False)
+    keeping: ThreadPoolExecutor = field(init=False)
+    """Keeps what is asked while the provider is waited for: a disk takes as long as the ledger."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.store, self.clock))
         object.__setattr__(self, "late", Late())
+        object.__setattr__(self, "keeping", ThreadPoolExecutor(KEEPING, "keeping"))
 
     def claims(self, token: str) -> Claims:
         """Return what a token says; `TokenError` when it is none of ours, or has ended."""
@@ -128,6 +134,7 @@ class Exchange:
         self._tries = 1
         self._closing = threading.Lock()
         self._is_closed = False
+        self._kept_request = desk.keeping.submit(self._keep, asked, tuple(desk.keys()))
 
     @property
     def wants_stream(self) -> bool:
@@ -266,6 +273,13 @@ class Exchange:
         text = without_keys(json.dumps(without_secrets(said), ensure_ascii=False, sort_keys=True), keys)
         return self._desk.artifacts.put(text.encode("utf-8", "surrogatepass"))
 
+    def _request(self, keys: Iterable[str]) -> str:
+        try:
+            return self._kept_request.result()
+        except AWAY:
+            # The artifacts may be back by now.
+            return self._keep(self._asked, keys)
+
     def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float) -> ModelCall:
         claims, keys = self._reservation.claims, tuple(self._desk.keys())
         kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
@@ -277,7 +291,7 @@ class Exchange:
             model=claims.model,
             upstream=self._upstream.name,
             claims=json.dumps(kept, sort_keys=True),
-            request=self._keep(self._asked, keys),
+            request=self._request(keys),
             reply=self._keep(reply, keys) if reply else "",
             status=status,
             usage=usage,
