@@ -108,6 +108,8 @@ class Settings(FileSettings):
     """Where the workers of both sides find the gateway; `fumehood run` starts its own."""
     confirm: ConfirmSettings = Field(default_factory=ConfirmSettings)
     """How results are confirmed; fixed for a direction when it begins."""
+    replicate: bool = False
+    """Whether a confirmed study is repeated from its method section by another conversation with the coder."""
     policy: str = ""
     """The file of the admin's policy, which screens directions, ideas and diffs; empty allows everything."""
     templates_dir: Path | None = None

@@ -113,6 +113,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         typesetter=Latex(),
         policy=screening.load(settings.policy),
         confirm=settings.confirm.given(),
+        replicate=settings.replicate,
         packages=lab_packages(settings) or IMAGE_PACKAGES,
         model_tries=settings.model_tries,
         presence=Presence(Part.WRITE, clock),

@@ -169,6 +169,8 @@ class Experiment:
     limitations: tuple[str, ...] = ()
     plan: str = ""
     """What a person wrote in the place of the idea's own plan; empty where that holds."""
+    replicates: ExperimentId | None = None
+    """The confirmed experiment whose method it repeats."""
     forked_from: ExperimentId | None = None
     from_step: str = ""
     """The first step that a fork does itself; what came before is shared by hash."""

@@ -23,6 +23,7 @@ from fumehood.services import (
     measuring,
     reading,
     registering,
+    replication,
     screening,
     templates,
 )
@@ -199,16 +200,16 @@ def _edit(world: WriteWorld, asked: Asked) -> Edit:
     added = [path for path in sources if path not in direction.template_files]
     editable = [*(path for path in template.editable if path in sources), *added]
     with world.store.begin(write=False) as tx:
-        guidance = feedback.said(tx, direction.id, experiment.id)
+        guidance = "" if experiment.replicates else feedback.said(tx, direction.id, experiment.id)
     prompt = world.prompts.render(
         "coder",
         task=task,
         guidance=guidance,
-        title=idea.title,
+        title=replication.TITLE if experiment.replicates else idea.title,
         experiment=idea.experiment,
         may_change=", ".join(idea.changes or template.comparison.may_change) or "what the plan needs",
         run=str(asked.index),
-        runs=str(direction.runs),
+        runs=str(replication.runs_of(direction, experiment)),
         editable=", ".join(editable),
         history=_chapters(experiment.notes),
         failure=_failure(world, asked),

@@ -24,6 +24,7 @@ from fumehood.services import (
     facts,
     measuring,
     preparing,
+    replication,
     statistics,
     templates,
     trials,
@@ -221,8 +222,11 @@ def _ended(world: WriteWorld, experiment: Experiment, result: Mapping[str, Any],
     )
     change = experiments.to_plots(world, labelled, f"{labelled.label}, {labelled.outcome}")
     text = f"{experiment.name}: {labelled.label}; the outcome is {labelled.outcome}"
-    event = happened(world.clock, experiment, "confirmation.ended", text)
-    return dataclasses.replace(change, events=(event, *change.events))
+    events = [happened(world.clock, experiment, "confirmation.ended", text)]
+    if experiment.replicates:
+        told = replication.RESULTS[ExperimentOutcome(str(result["outcome"]))]
+        events.append(happened(world.clock, experiment, "replication.ended", f"{experiment.name}: {told}"))
+    return dataclasses.replace(change, events=(*events, *change.events))
 
 
 def _with_product(world: WriteWorld, experiment: Experiment, data: bytes) -> Experiment:

@@ -12,7 +12,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.step import Step
 from fumehood.ports import Edit
-from fumehood.services import auditing, directions, fidelity, final_info, registering, templates
+from fumehood.services import auditing, directions, fidelity, final_info, registering, replication, templates
 from fumehood.services.calls import claims_for, question
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import screen_seeds
@@ -29,7 +29,8 @@ def begin_experiment(world: WriteWorld, step: Step) -> Change:
     direction, experiment, idea = subject(world, step)
     registration = registering.registered(world, direction, idea)
     first = results_line(world, baseline(world, experiment))
-    notes = f"# {idea.title}\n\n{idea.experiment}\n\n## Run 0: Baseline\n{first}\n"
+    title = replication.TITLE if experiment.replicates else idea.title
+    notes = f"# {title}\n\n{idea.experiment}\n\n## Run 0: Baseline\n{first}\n"
     experiment = experiment.to(
         ExperimentState.CODING,
         notes=notes,
@@ -175,7 +176,7 @@ def run_done(world: WriteWorld, step: Step) -> Change:
     flagged += fidelity.noted(left_open)
     notes = f"{experiment.notes}\n## Run {run.index}: {run.title}\n{run.description}\n{line}\n{flagged}{said}\n"
     experiment = dataclasses.replace(experiment, notes=notes)
-    if run.index >= direction.runs:
+    if run.index >= replication.runs_of(direction, experiment):
         return _screened(world, direction, experiment, "all runs are done")
     if experiment.state is ExperimentState.RUNNING:
         experiment = experiment.to(ExperimentState.CODING)

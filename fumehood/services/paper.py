@@ -197,7 +197,12 @@ def disclosure(subject: Subject, tools: Tools) -> str:
 
 
 def _hands(experiment: Experiment) -> str:
-    """Return what a person did to a study that is a fork."""
+    """Return whose method a replication repeats, and what a person did to a study that is a fork."""
+    if experiment.replicates:
+        return (
+            " This study repeats a confirmed one of the same direction: its coder was shown the method section of that"
+            " study's paper and the template's code, and nothing else of it."
+        )
     if not experiment.forked_from:
         return ""
     told = f" This study shares the steps before {experiment.from_step} with an earlier one of the same direction."

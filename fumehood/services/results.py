@@ -8,7 +8,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Experiment, ExperimentState
 from fumehood.domain.idea import Idea, Novelty
 from fumehood.ports import Artifacts, Transaction
-from fumehood.services import usage
+from fumehood.services import replication, usage
 
 
 def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict[str, object]:
@@ -68,6 +68,7 @@ def _line(tx: Transaction, artifacts: Artifacts, experiment: Experiment) -> dict
         "decision": review.get("Decision"),
         "reviewed": _names(review.get("checks")),
         "checks": verification.get("checks", []),
+        "replication": replication.of(experiment, tx.experiments.find(direction_id=experiment.direction_id)),
         "error": experiment.error,
     }
 

@@ -6,6 +6,7 @@ The same checks run over a folder on disk (`fumehood verify`) and over an experi
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fumehood.domain.experiment import ExperimentState
+from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.step import Step
 from fumehood.domain.template import Metric
 from fumehood.errors import FumehoodError, NotFoundError, TamperedError
@@ -26,6 +27,7 @@ from fumehood.services import (
     log_checks,
     numbers,
     records,
+    replication,
 )
 from fumehood.services.change import Change, happened
 from fumehood.services.world import WriteWorld
@@ -294,7 +296,19 @@ def verify(world: WriteWorld, step: Step) -> Change:
         ended = subject.to(ExperimentState.FAILED, products=products, ended_at=now, error=report.problems[0])
         text = f"{subject.name}: does not hold: {report.problems[0]}"
     event = happened(world.clock, ended, "experiment.verified" if report.holds else "experiment.failed", text)
-    return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
+    more = _replicated(world, ended) if report.holds else Change()
+    return dataclasses.replace(
+        more,
+        experiments=(ended, *more.experiments),
+        steps=(directions.close_experiment(ended),),
+        events=(event, *more.events),
+    )
+
+
+def _replicated(world: WriteWorld, ended: Experiment) -> Change:
+    with world.store.begin(write=False) as tx:
+        direction = tx.directions.get(ended.direction_id)
+    return replication.begun(world, direction, ended) if replication.is_wanted(world, direction, ended) else Change()
 
 
 def _content(envelope: bytes, kind: str) -> bytes:

@@ -52,6 +52,8 @@ class WriteWorld:
     """What every direction, idea and diff is screened by."""
     confirm: Mapping[str, Any] = field(default_factory=dict)
     """The settings' values in the place of the confirmation rule's own."""
+    replicate: bool = False
+    """Whether what is confirmed is replicated by another conversation that sees the method section alone."""
     packages: frozenset[str] = frozenset()
     """What an experiment can import beside the standard library; empty where that is not known."""
     model_tries: int = MODEL_TRIES

@@ -154,6 +154,7 @@ class ExperimentRow(Base):
     draft: Mapped[dict[str, Any]]
     limitations: Mapped[list[Any]]
     plan: Mapped[str]
+    replicates: Mapped[str | None]
     forked_from: Mapped[str | None]
     from_step: Mapped[str]
     edited: Mapped[list[Any]]

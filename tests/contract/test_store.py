@@ -141,6 +141,7 @@ EXPERIMENT = Experiment(
     draft={"abstract": "We widen."},
     limitations=("one seed",),
     plan="Only double the width.",
+    replicates=ExperimentId("exp_0"),
     forked_from=ExperimentId("exp_0"),
     from_step="writing",
     edited=("notes", "plan"),

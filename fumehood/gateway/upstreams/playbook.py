@@ -15,6 +15,8 @@ Table = Mapping[str, Any]
 
 NO_FURTHER_EDIT = "No further edit."
 ALL_COMPLETED = "ALL_COMPLETED"
+REPLICATION = "replicate_"
+"""What the name of an idea begins with that repeats another; the rest is that one's name."""
 
 
 def refuse(message: str) -> UpstreamError:
@@ -46,6 +48,7 @@ class Playbook:
 
     def idea(self, name: str) -> Table:
         """Return the idea of this name."""
+        name = name.removeprefix(REPLICATION)
         for idea in self.ideas:
             if name in {idea["name"], idea_name(str(idea["name"]))}:
                 return idea
@@ -60,6 +63,8 @@ class Playbook:
     def edit(self, idea: str, run: int, attempt: int, *, mending: bool = False) -> str:
         """Return the reply for an attempt at a run, or the one that closes its edit's open points; both from 1."""
         runs = self.idea(idea).get("runs", [])
+        if idea.startswith(REPLICATION):
+            return NO_FURTHER_EDIT if mending else _all_at_once(runs)
         if run > len(runs):
             return ALL_COMPLETED
         planned, written = self._attempt(idea, run, attempt)
@@ -103,6 +108,13 @@ class Playbook:
         """Return the reply that draws an idea's figures; a second attempt has nothing to add."""
         reply = self.idea(idea).get("plot", {}).get("reply", "")
         return str(reply) if reply and attempt <= 1 else NO_FURTHER_EDIT
+
+
+def _all_at_once(runs: Sequence[Table]) -> str:
+    """Return the last edit of each run, one after the other: what a whole method comes to for who starts afresh."""
+    ended = [run["attempts"][-1] for run in runs if run.get("attempts")]
+    edits = [str(one.get("mended") or one.get("reply", "")) for one in ended]
+    return "\n\n".join(["RUN: As described | The whole of what the method section describes.", *edits])
 
 
 def proposal_of(idea: Table) -> dict[str, Any]:

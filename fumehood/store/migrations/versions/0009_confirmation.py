@@ -1,4 +1,4 @@
-"""Confirmations: a direction's rule, and the arm that a run is measured on."""
+"""Confirmations: a direction's rule, the arm that a run is measured on, and what an experiment replicates."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 JSON = sa.JSON(none_as_null=True)
 ADDED: dict[str, dict[str, tuple[Any, str | None]]] = {
     "directions": {"rule": (JSON, None)},
+    "experiments": {"replicates": (TEXT, None)},
     "runs": {"arm": (TEXT, "screen"), "confirms": (TEXT, None)},
 }
 """By table, each new column's type, and what it holds in rows that are there; it may be empty where that is nothing."""
