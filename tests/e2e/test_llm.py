@@ -13,7 +13,7 @@ from fumehood.domain.token import id_for_execution
 from fumehood.settings import Settings
 from tests.e2e.conftest import House
 from tests.fakes.laboratory import PLAIN, write_template
-from tests.fakes.quick import PLAYBOOK
+from tests.fakes.quick import playbook
 from worker import worlds
 
 pytestmark = [pytest.mark.kill, pytest.mark.local, pytest.mark.latex]
@@ -57,7 +57,7 @@ FILES = {
     "experiment.py": ASKING,
     "plot.py": PLOT,
     "template.toml": 'title = "Asking"\n[metrics.words]\ntitle = "Words"\n[llm]\nusd_per_run = 0.10\n',
-    "offline.toml": PLAYBOOK,
+    "offline.toml": playbook(),
 }
 
 
