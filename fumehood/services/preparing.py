@@ -5,14 +5,19 @@ from __future__ import annotations
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
 from fumehood.domain.step import Step
-from fumehood.domain.template import Profile
+from fumehood.domain.template import Profile, Template
 from fumehood.ports import Transaction
 from fumehood.services import templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.wanting import frozen, wanted
 from fumehood.services.world import WriteWorld
 
-PARTS = ("train", "answers")
+PARTS = ("train", "answers", "inputs")
+
+
+def parts_of(template: Template) -> tuple[str, ...]:
+    """Return what is drawn; inputs without labels only where a model is asked to predict from them."""
+    return PARTS if template.query and template.query.kind == "predict" else PARTS[:2]
 
 
 def seeds_of(direction: Direction, profile: Profile) -> tuple[int, ...]:
@@ -43,7 +48,7 @@ def prepare(world: WriteWorld, step: Step) -> Change:
             key_context=f"{templates.template_hash(direction.template_files)}:screen",
             collect=("**",),
         )
-        for part in PARTS
+        for part in parts_of(template)
     )
     following = Next(
         name="prepared",
