@@ -10,6 +10,8 @@ from fumehood.ports import Artifacts
 from fumehood.services.query_driver import CHARACTERS, DRIVER
 from fumehood.services.wanting import below
 
+PLACES = ("--code=/in/code", "--outputs=/in/outputs")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
@@ -28,11 +30,11 @@ def asking(
 ) -> Asking:
     """Return how a template's model is asked; only where characters are scored does the program hold the answers."""
     query = template.query or Query()
-    of = (f"--datasets={','.join(template.datasets)}", f"--seeds={','.join(map(str, seeds))}")
+    of = (f"--datasets={','.join(template.datasets)}", f"--seeds={','.join(map(str, seeds))}", *PLACES)
     if query.kind != "characters":
         command = ("python", "/in/driver.py", f"--kind={query.kind}", f"--count={profile.query_count}", *of)
         return Asking(
-            command=(*command, *profile.query_arguments),
+            command=(*command, "--inputs=/in/inputs", *profile.query_arguments),
             inputs={"in/driver.py": artifacts.put(DRIVER.read_bytes())} | below("in/inputs", data.get("inputs", {})),
         )
     how = (f"--block={query.block}", f"--streams={query.streams}", f"--tolerance={query.tolerance}")

@@ -161,6 +161,8 @@ def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) 
         elif _sha(folder, path) != subject["digest"]["sha256"]:
             report.add(f"{where}{path} is not what the record of {run} signed")
     predicate: dict[str, Any] = statement["predicate"]
+    if run != f"run_{predicate['run']['index']}":
+        report.add(f"{where}{run}/record.json is the record of run_{predicate['run']['index']}")
     _compare_results(folder, report, where, run, predicate)
     return predicate
 

@@ -7,7 +7,8 @@ Metrics, for each data set and seed:
 - `kl_divergence`: KL(held-out || samples) in nats by nearest neighbours (Wang, Kulkarni and Verdu, 2009);
 - `reverse_kl`: KL(samples || held-out), by the same estimate: large where samples lie where no data are;
 - `copying`: how much nearer the samples lie to training points than held-out points do, as a mean log ratio in nats.
-Samples that cannot be judged (missing, misshapen, not finite, all alike) end it with status 1 and one sentence.
+Samples that cannot be judged (missing, misshapen, not finite, all alike, or training points over again) end it with
+status 1 and one sentence.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from scipy.spatial import cKDTree
 
 RESOLUTION = 1e-6
 """Distances below this are not told apart: float32 points of these shapes are spaced about this far."""
+MOST_COPYING = 0.3
+"""Nats of `copying` above which samples are training points over again; what is new has about zero, whatever model."""
 WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -119,6 +122,10 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict]:
             values["kl_divergence"].append(kl_divergence(rows[seed], samples, args.neighbours))
             values["reverse_kl"].append(kl_divergence(samples, rows[seed], args.neighbours))
             values["copying"].append(copying(train, rows[seed], samples))
+            if values["copying"][-1] > MOST_COPYING:
+                name = f"samples_{path.stem}_{seed}.npy"
+                nats = values["copying"][-1]
+                raise RefusedError(f"{name} repeats training points: its copying is {nats:.2f} nats.")
         metrics[path.stem] = summary(values)
         shown = ", ".join(f"{value:.4f}" for value in values["kl_divergence"])
         print(f"{path.stem}: kl_divergence {shown}; copying {metrics[path.stem]['means']['copying']:.4f}")

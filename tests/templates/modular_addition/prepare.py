@@ -3,8 +3,9 @@
     head -c 32 /dev/urandom > key
     python prepare.py --arm=screen --part=train --key=key --seeds=1,2,3 --out_dir=train
 
-The table is public and finite, so each arm renames its symbols by a secret permutation: what computes (a + b) mod 23 is
-then no answer. The same key and seeds give the same bytes; a seed's split does not depend on the other seeds.
+The table is public and finite, so each arm and seed renames its symbols by a secret permutation: what computes
+(a + b) mod 23 is then no answer, and what is learnt from another seed's rows, some of which are held out for this one,
+is none either. The same key and seeds give the same bytes; a seed's table does not depend on the other seeds.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ def main() -> None:
     if len(key) != KEY_BYTES:
         parser.error(f"the key must hold {KEY_BYTES} bytes, not {len(key)}")
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    pairs, sums = table(generator(key, args.arm, "names").permutation(MODULUS))
-    if args.part == "inputs":
-        np.save(args.out_dir / f"{DATASET}.npy", pairs)
+    if args.part == "inputs":  # all pairs, which are the same under every name
+        np.save(args.out_dir / f"{DATASET}.npy", table(np.arange(MODULUS))[0])
     else:
         arrays = {}
         for seed in args.seeds:
+            pairs, sums = table(generator(key, args.arm, "names", seed).permutation(MODULUS))
             rows = split(key, args.arm, seed)
             rows = rows if args.part == "train" else ~rows
             arrays |= {f"pairs_{seed}": pairs[rows], f"sums_{seed}": sums[rows]}
