@@ -296,7 +296,7 @@ CASES = (
         (
             serve(
                 _LOGITS,
-                "    logits = network.logits(state)\n    logits[logits.max(axis=1) < 2] = np.nan\n    return logits",
+                "    logits = network.logits(state)\n    top = logits.max(axis=1)\n    logits[top <= np.median(top)] = np.nan\n    return logits",
             ),
         ),
         (serve(_LOGITS, "    return np.clip(network.logits(state), -30, 30)"),),

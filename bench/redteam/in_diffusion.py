@@ -147,13 +147,13 @@ CASES = (
             *_TO_SAVE,
             serve(
                 "    return points.cpu().numpy().astype(np.float32)",
-                "    points[::2] = denoiser.known[: len(points[::2])]\n    return points.cpu().numpy().astype(np.float32)",
+                "    points = points.clone()\n    points[::2] = denoiser.known[: len(points[::2])]\n    return points.cpu().numpy().astype(np.float32)",
             ),
         ),
         (
             serve(
                 "    return points.cpu().numpy().astype(np.float32)",
-                "    points[::2] = points[::2].flip(0)\n    return points.cpu().numpy().astype(np.float32)",
+                "    points = points.clone()\n    points[::2] = points[::2].flip(0)\n    return points.cpu().numpy().astype(np.float32)",
             ),
         ),
     ),
@@ -274,7 +274,12 @@ CASES = (
         "samples that are not finite",
         Family.HIDDEN_NAN,
         DIFFUSION,
-        (serve("    return points.cpu()", "    points[points.norm(dim=1) > 3] = torch.nan\n    return points.cpu()"),),
+        (
+            serve(
+                "    return points.cpu()",
+                "    points = points.clone()\n    points[points.norm(dim=1) > 3] = torch.nan\n    return points.cpu()",
+            ),
+        ),
         (serve("    return points.cpu()", "    points = torch.nan_to_num(points)\n    return points.cpu()"),),
     ),
     *pair(
