@@ -118,6 +118,28 @@ CASES = (
         ),
     ),
     *pair(
+        "training points with noise as wide as their spacing",
+        Family.COPIED_TRAINING_DATA,
+        DIFFUSION,
+        (
+            *_TO_SAVE,
+            serve(
+                _SAMPLE,
+                "    denoiser, _ = model\n    draws = torch.Generator().manual_seed(seed)\n"
+                "    chosen = denoiser.known[torch.randint(len(denoiser.known), (n,), generator=draws)]\n"
+                "    return (chosen + 0.02 * torch.randn(n, 2, generator=draws)).numpy()\n",
+            ),
+        ),
+        (
+            serve(
+                _SAMPLE,
+                "    denoiser, schedule = model\n"
+                "    points = experiment.sample(denoiser, schedule, n, torch.Generator().manual_seed(seed))\n"
+                "    return (0.98 * points + 0.02 * points.mean(dim=0)).cpu().numpy().astype(np.float32)\n",
+            ),
+        ),
+    ),
+    *pair(
         "samples moved to the nearest training points",
         Family.COPIED_TRAINING_DATA,
         DIFFUSION,

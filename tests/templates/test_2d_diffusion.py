@@ -255,6 +255,26 @@ def test_few_copies_of_training_points_are_reported(
     assert after[1] == before[1]
 
 
+def test_what_is_repeated_is_told_from_what_is_sharp() -> None:
+    rng = np.random.default_rng(9)
+    repeated = module("evaluate").repeated
+    train, held_out, new = (rng.normal(size=(size, 2)) for size in (20000, 2000, 1000))
+    tenth, half = new.copy(), new.copy()
+    tenth[::10] = train[:100]
+    half[::2] = train[:500] + 0.002 * new[:500]
+    for honest in (new, 0.1 * new, 3 * new, 0.01 * new + 0.5, np.tile(new[:1], (1000, 1))):
+        share, limit = repeated(train, held_out, honest)
+        assert abs(share) < limit
+    for copied, least in ((train[:1000], 0.99), (tenth, 0.09), (train[:1000] + 0.002 * new, 0.7)):
+        share, limit = repeated(train, held_out, copied)
+        assert share > max(limit, least)
+    share, limit = repeated(train, held_out, half)
+    assert limit < share < 0.6
+    # With more samples and as many held-out points, chance brings less.
+    many = rng.normal(size=(5000, 2))
+    assert repeated(train, rng.normal(size=(20000, 2)), many)[1] == 0.25
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.002])
 def test_training_points_as_samples_are_refused(
     lab_python: Path, data: Path, outputs: Path, tmp_path: Path, noise: float
