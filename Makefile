@@ -1,7 +1,7 @@
 # `make demo` and `make test` each work as the only command ever typed in a fresh clone; `make` alone lists all there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smoke test test-rest escape test-all test-small-model soak bench images up down pin-images check fix lock clean
+.PHONY: help setup demo smoke test test-rest escape test-all test-small-model soak bench redteam images up down pin-images check fix lock clean
 
 DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 2 --out out/demo --resume
 REST := kill or docker or escape
@@ -9,7 +9,7 @@ REST := kill or docker or escape
 BESIDE := --numprocesses=3 --dist=worksteal
 
 # Tests begin many processes, and each would compile what it imports anew where nothing may be written down.
-test test-rest escape test-small-model soak bench: export PYTHONDONTWRITEBYTECODE :=
+test test-rest escape test-small-model soak bench redteam: export PYTHONDONTWRITEBYTECODE :=
 
 help: ## List the targets.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,10 @@ bench: setup ## Measure what a sandbox, a submit and the gateway cost, the first
 	@scripts/setup test
 	scripts/with_docker .venv/bin/fumehood bench overhead
 	.venv/bin/fumehood bench queue && .venv/bin/fumehood bench gateway && .venv/bin/fumehood bench gateway --database postgresql
+
+redteam: ## Let the platform judge planted cheats and honest edits that look like them.
+	@scripts/setup test
+	.venv/bin/fumehood bench redteam
 
 images: setup ## Build the Docker images of executions, from debootstrap or from BASE=image; needs root and Docker.
 	.venv/bin/python -m sandbox.image $(if $(BASE),--base $(BASE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -106,6 +107,39 @@ def statistics(
         directions=directions, pairs=pairs, quiet=quiet, planted=planted, seed=seed, say=_say
     )
     _keep(told, results, "statistics", statistics_figures.table(told), as_json=as_json)
+
+
+@app.command("redteam")
+def redteam(
+    adapter: Annotated[str, typer.Option(help="The sandbox: local or docker.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many cases at once.")] = 2,
+    family: Annotated[str, typer.Option(help="Only the family whose name holds this.")] = "",
+    results: Annotated[
+        Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
+    ] = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Let the platform judge planted cheats and honest edits that look like them."""
+    try:
+        # They lie in the repository and in no installed package.
+        planted = importlib.import_module("bench.redteam")
+    except ModuleNotFoundError as error:
+        raise MachineUnfitError(
+            f"The planted cheats are not here ({error}).", remedy="Run this in a checkout of the repository."
+        ) from error
+    settings = Settings()
+    lab = worlds.lab_folder(settings).resolve()
+    told = planted.measure(
+        sandbox=lambda state: choose(adapter, settings.model_copy(update={"state_dir": state, "lab_dir": lab})),
+        say=_say,
+        workers=workers,
+        chosen=lambda case: family in case.family,
+    )
+    if family:
+        output.print_lines([json.dumps(told, indent=2)] if as_json else planted.table(told))
+    else:
+        _keep(told, results, "redteam", planted.table(told), as_json=as_json)
+    raise typer.Exit(0 if told["detected"] == told["planted"] else 1)
 
 
 def _keep(told: dict[str, Any], results: Path, name: str, lines: Iterable[str], *, as_json: bool) -> None:

@@ -94,6 +94,11 @@ class RunResult(StrEnum):
     REJECTED = "rejected"
 
 
+def folder_of(arm: Arm, index: int) -> str:
+    """Return the folder's name of a run in a finished experiment: `run_2`, `confirm_1`."""
+    return f"{'run' if arm is Arm.SCREEN else 'confirm'}_{index}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """A run tried once."""
@@ -141,7 +146,7 @@ class Run:
     @property
     def folder(self) -> str:
         """The folder's name in a finished experiment."""
-        return f"{'run' if self.arm is Arm.SCREEN else 'confirm'}_{self.index}"
+        return folder_of(self.arm, self.index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,7 +104,13 @@ class Prepare(_Table):
 class Query(_Table):
     """How the model that a run leaves is asked."""
 
-    kind: Literal["sample", "predict", "dialogue"] = "sample"
+    kind: Literal["sample", "predict", "characters"] = "sample"
+    block: int = Field(default=256, ge=1, le=65536)
+    """Of `characters`: how many a stream has, after which nothing of it is known any more."""
+    streams: int = Field(default=32, ge=1, le=4096)
+    """Of `characters`: how many are read beside each other, by one process."""
+    tolerance: float = Field(default=0.001, ge=0, le=1, allow_inf_nan=False)
+    """Of `characters`: how far a stream that is asked again alone may be answered otherwise, in nats."""
 
 
 class ModelUse(_Table):

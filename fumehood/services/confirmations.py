@@ -45,9 +45,11 @@ def confirm(world: WriteWorld, step: Step) -> Change:
         return _ended(world, experiment, confirmation_report.unconfirmed(reason))
     planned = _with_product(world, experiment, confirmation_report.to_json(plan))
     with world.store.begin(write=False) as tx:
-        parts = _undrawn(tx, direction, plan)
+        is_first = not preparing.data_of(tx, direction, Arm.CONFIRM, plan.baseline_seeds)
+    seeds = (*(plan.baseline_seeds if is_first else ()), *plan.seeds)
     drawing = tuple(
-        preparing.drawn(world, direction, Arm.CONFIRM, part, seeds, experiment.id) for part, seeds in parts.items()
+        preparing.drawn(world, direction, Arm.CONFIRM, part, seeds, experiment.id)
+        for part in preparing.parts_of(template)
     )
     following = Next(
         name="confirm_drawn",
@@ -136,13 +138,6 @@ def _is_idle(
     baseline = experiments.baseline(world, experiment)
     measured = Measured(run=baseline, metrics=base["metrics"])
     return bool(compared(Measured(run=run, metrics=record["metrics"]), [measured]))
-
-
-def _undrawn(tx: Transaction, direction: Direction, plan: Plan) -> dict[str, tuple[int, ...]]:
-    """Return the parts of the sealed arm that are still to be drawn, each with its seeds."""
-    known = preparing.data_of(tx, direction, Arm.CONFIRM, plan.baseline_seeds)
-    pool = () if "answers" in known else plan.baseline_seeds
-    return {"answers": (*pool, *plan.seeds)} | ({} if "train" in known else {"train": plan.seeds})
 
 
 def _before(tx: Transaction, direction: Direction, experiment: Experiment) -> tuple[int, int]:

@@ -17,10 +17,9 @@ from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
 from fumehood.errors import BadInputError
-from fumehood.services import preparing, templates, trials
+from fumehood.services import preparing, querying, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
-from fumehood.services.query_driver import DRIVER
 from fumehood.services.trials import Trial
 from fumehood.services.wanting import below, frozen, wanted
 from fumehood.services.world import WriteWorld
@@ -124,8 +123,9 @@ def ran(world: WriteWorld, step: Step) -> Change:
 
 def _query(world: WriteWorld, trial: Trial) -> Change:
     template, profile = templates.read(trial.direction, world.artifacts)
-    assert template.query is not None, "asked only where there is one"  # noqa: S101 - narrows the type
-    seeds = ",".join(map(str, trial.run.seeds))
+    with world.store.begin(write=False) as tx:
+        data = preparing.data_of(tx, trial.direction, trial.run.arm, trial.run.seeds)
+    asking = querying.asking(world.artifacts, template, profile, trial.run.seeds, data)
     execution = wanted(
         world.clock,
         trial.direction,
@@ -133,13 +133,8 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         Kind.QUERY,
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=trial.run.id,
-        command=(
-            *("python", "/in/driver.py", f"--kind={template.query.kind}", f"--count={profile.query_count}"),
-            *(f"--datasets={','.join(template.datasets)}", f"--seeds={seeds}", *profile.query_arguments),
-        ),
-        inputs=below("in/code", trial.run.files)
-        | below("in/outputs", trial.run.outputs)
-        | {"in/driver.py": world.artifacts.put(DRIVER.read_bytes())},
+        command=asking.command,
+        inputs=below("in/code", trial.run.files) | below("in/outputs", trial.run.outputs) | asking.inputs,
         collect=("answers/*",),
         environment=_threads(profile.limits_of(Kind.QUERY)),
     )

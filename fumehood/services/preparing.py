@@ -9,6 +9,7 @@ from fumehood.domain.execution import Kind
 from fumehood.domain.experiment import Arm, Execution
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.step import Step
+from fumehood.domain.template import Template
 from fumehood.ports import Transaction
 from fumehood.services import templates, trials
 from fumehood.services.change import Change, Next, happened
@@ -16,7 +17,12 @@ from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.wanting import frozen, wanted
 from fumehood.services.world import WriteWorld
 
-PARTS = ("train", "answers")
+PARTS = ("train", "answers", "inputs")
+
+
+def parts_of(template: Template) -> tuple[str, ...]:
+    """Return what is drawn; inputs without labels only where a model is asked to predict from them."""
+    return PARTS if template.query and template.query.kind == "predict" else PARTS[:2]
 
 
 def prepare(world: WriteWorld, step: Step) -> Change:
@@ -25,9 +31,9 @@ def prepare(world: WriteWorld, step: Step) -> Change:
         direction = tx.directions.get(step.direction_id)
     if "prepare.py" not in direction.template_files:
         return Change(steps=(_baseline_next(direction),))
-    _, profile = templates.read(direction, world.artifacts)
+    template, profile = templates.read(direction, world.artifacts)
     seeds = baseline_seeds(direction, profile) or (0,)
-    drawing = tuple(drawn(world, direction, Arm.SCREEN, part, seeds) for part in PARTS)
+    drawing = tuple(drawn(world, direction, Arm.SCREEN, part, seeds) for part in parts_of(template))
     following = Next(
         name="prepared",
         key=f"prepared:{direction.id}",
@@ -79,16 +85,13 @@ def prepared(world: WriteWorld, step: Step) -> Change:
 def data_of(
     tx: Transaction, direction: Direction, arm: Arm = Arm.SCREEN, seeds: Sequence[int] = ()
 ) -> dict[str, dict[str, str]]:
-    """Return an arm's prepared data: part to path to SHA-256; empty for a template that prepares nothing.
-
-    What runs train on is one for the arm; answers are those that were drawn for all these seeds.
-    """
+    """Return an arm's data that was drawn for all these seeds: part to path to SHA-256; empty where none was."""
     found: dict[str, dict[str, str]] = {}
     for one in tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE):
         if f"--arm={arm}" not in one.command or not one.succeeded:
             continue
         for part in PARTS:
-            if f"--part={part}" in one.command and (part == "train" or set(seeds) <= _seeds(one)):
+            if f"--part={part}" in one.command and set(seeds) <= _seeds(one):
                 found[part] = {path: item.sha256 for path, item in one.artifacts.items()}
     return found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fumehood.domain.experiment import Experiment, ExperimentState
+from fumehood.domain.experiment import Arm, Experiment, ExperimentState, folder_of
 from fumehood.domain.step import Step
 from fumehood.domain.template import Metric
 from fumehood.errors import FumehoodError, NotFoundError, TamperedError
@@ -199,6 +199,10 @@ def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) 
         elif _sha(folder, path) != subject["digest"]["sha256"]:
             report.add(f"{where}{path} is not what the record of {run} signed")
     predicate: dict[str, Any] = statement["predicate"]
+    named = predicate["run"]
+    whose = folder_of(Arm(named.get("arm", Arm.SCREEN)), int(named["index"]))
+    if run != whose:
+        report.add(f"{where}{run}/record.json is the record of {whose}")
     _compare_results(folder, report, where, run, predicate)
     return predicate
 

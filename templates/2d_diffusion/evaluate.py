@@ -7,7 +7,8 @@ Metrics, for each data set and seed:
 - `kl_divergence`: KL(held-out || samples) in nats by nearest neighbours (Wang, Kulkarni and Verdu, 2009);
 - `reverse_kl`: KL(samples || held-out), by the same estimate: large where samples lie where no data are;
 - `copying`: how much nearer the samples lie to training points than held-out points do, as a mean log ratio in nats.
-Samples that cannot be judged (missing, misshapen, not finite, all alike) end it with status 1 and one sentence.
+Samples that cannot be judged (missing, misshapen, not finite, all alike, or training points over again) end it with
+status 1 and one sentence.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ from scipy.spatial import cKDTree
 
 RESOLUTION = 1e-6
 """Distances below this are not told apart: float32 points of these shapes are spaced about this far."""
+MOST_REPEATED = 0.25
+"""Share of samples that belong to a training point above which there is no result, where chance does not reach it."""
+CHANCE_SDS = 4.0
+"""Standard deviations of that share which chance alone is given."""
+MOST_COPIES, COPY = 0.05, 10 * RESOLUTION
+"""Share of samples that may lie this near to a training point, which no new one does but by a rare chance."""
 WORKERS = min(4, os.cpu_count() or 1)
 
 
@@ -91,6 +98,24 @@ def copying(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) -> flo
     return float(new - drawn)
 
 
+def repeated(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) -> tuple[float, float]:
+    """Share of the samples that belong to a training point, and the most that is let through.
+
+    Training and held-out points are draws of one distribution. So the nearest point to a new sample is a training point
+    as often as points are, wherever the sample lies and however sharp or blurred the model is; what is more than that
+    was repeated. Each nearest point counts once, since samples on one heap have the same.
+    """
+    chance = len(train) / (len(train) + len(held_out))
+    away, nearest = cKDTree(np.concatenate([train, held_out])).query(samples, workers=WORKERS)  # (m,) each
+    copies = float(np.mean((away < COPY) & (nearest < len(train))))
+    if copies > MOST_COPIES:
+        return copies, MOST_COPIES
+    distinct = np.unique(nearest)
+    share = float((np.mean(distinct < len(train)) - chance) / (1 - chance))
+    sd = math.sqrt(chance / ((1 - chance) * len(distinct)))
+    return share, max(MOST_REPEATED, CHANCE_SDS * sd)
+
+
 def summary(values: dict[str, list[float]]) -> dict[str, dict]:
     """Mean, standard error over seeds (of one seed there is none), and the values themselves."""
     several = {name: per_seed for name, per_seed in values.items() if len(per_seed) > 1}
@@ -119,6 +144,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict]:
             values["kl_divergence"].append(kl_divergence(rows[seed], samples, args.neighbours))
             values["reverse_kl"].append(kl_divergence(samples, rows[seed], args.neighbours))
             values["copying"].append(copying(train, rows[seed], samples))
+            share, limit = repeated(train, rows[seed], samples)
+            if share > limit:
+                raise RefusedError(f"samples_{path.stem}_{seed}.npy repeats training points: about {share:.0%} of it.")
         metrics[path.stem] = summary(values)
         shown = ", ".join(f"{value:.4f}" for value in values["kl_divergence"])
         print(f"{path.stem}: kl_divergence {shown}; copying {metrics[path.stem]['means']['copying']:.4f}")

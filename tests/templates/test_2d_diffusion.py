@@ -82,15 +82,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) 
 
 @pytest.fixture
 def outputs(tmp_path: Path, data: Path) -> Path:
-    """Samples as good as can be: the training points themselves, with a little noise."""
+    """Samples as good as can be: new draws of the shapes themselves, turned as the data are."""
     folder = tmp_path / "outputs"
     folder.mkdir()
-    rng = np.random.default_rng(0)
+    rng, drawn, key = np.random.default_rng(0), module("prepare"), (data / "key").read_bytes()
     for dataset in DATASETS:
-        points = np.load(data / "train" / f"{dataset}.npz")["points"]
+        turn = drawn.transform(key, "screen", dataset)
         for seed in (1, 2):
-            chosen = points[rng.integers(len(points), size=300)]
-            np.save(folder / f"samples_{dataset}_{seed}.npy", chosen + rng.normal(0, 1e-3, (300, 2)).astype(np.float32))
+            np.save(folder / f"samples_{dataset}_{seed}.npy", drawn.turned(drawn.draw(dataset, 300, rng), turn))
     return folder
 
 
@@ -237,20 +236,55 @@ def test_good_samples_are_measured_for_every_seed(lab_python: Path, data: Path, 
             assert len(values) == 2
             assert entry["means"][metric] == pytest.approx(np.mean(values))
             assert entry["stderrs"][metric] == pytest.approx(np.std(values, ddof=1) / math.sqrt(2))
-        # They are training points but for a little noise, and that is seen.
-        assert entry["means"]["copying"] > 0.3
+        assert abs(entry["means"]["copying"]) < 0.2
         assert entry["means"]["kl_divergence"] < 1
 
 
-def test_copies_of_training_points_are_reported(lab_python: Path, data: Path, outputs: Path, tmp_path: Path) -> None:
+def test_few_copies_of_training_points_are_reported(
+    lab_python: Path, data: Path, outputs: Path, tmp_path: Path
+) -> None:
     path = outputs / "samples_moons_1.npy"
+    evaluate(lab_python, data, outputs, tmp_path)
+    before = json.loads((tmp_path / "metrics.json").read_text())["moons"]["final_info_dict"]["copying"]
     samples = np.load(path)
-    samples[:75] = np.load(data / "train" / "moons.npz")["points"][:75]
+    samples[:4] = np.load(data / "train" / "moons.npz")["points"][:4]
     np.save(path, samples)
     evaluate(lab_python, data, outputs, tmp_path)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    repeated, noisy = metrics["moons"]["final_info_dict"]["copying"]
-    assert repeated > noisy + 1
+    after = json.loads((tmp_path / "metrics.json").read_text())["moons"]["final_info_dict"]["copying"]
+    assert 0.05 < after[0] - before[0] < 0.25
+    assert after[1] == before[1]
+
+
+def test_what_is_repeated_is_told_from_what_is_sharp() -> None:
+    rng = np.random.default_rng(9)
+    repeated = module("evaluate").repeated
+    train, held_out, new = (rng.normal(size=(size, 2)) for size in (20000, 2000, 1000))
+    tenth, half = new.copy(), new.copy()
+    tenth[::10] = train[:100]
+    half[::2] = train[:500] + 0.002 * new[:500]
+    for honest in (new, 0.1 * new, 3 * new, 0.01 * new + 0.5, np.tile(new[:1], (1000, 1))):
+        share, limit = repeated(train, held_out, honest)
+        assert abs(share) < limit
+    for copied, least in ((train[:1000], 0.99), (tenth, 0.09), (train[:1000] + 0.002 * new, 0.7)):
+        share, limit = repeated(train, held_out, copied)
+        assert share > max(limit, least)
+    share, limit = repeated(train, held_out, half)
+    assert limit < share < 0.6
+    # With more samples and as many held-out points, chance brings less.
+    many = rng.normal(size=(5000, 2))
+    assert repeated(train, rng.normal(size=(20000, 2)), many)[1] == 0.25
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.002])
+def test_training_points_as_samples_are_refused(
+    lab_python: Path, data: Path, outputs: Path, tmp_path: Path, noise: float
+) -> None:
+    points = np.load(data / "train" / "line.npz")["points"][:300]
+    moved = points + np.random.default_rng(8).normal(0, noise, points.shape).astype(np.float32)
+    np.save(outputs / "samples_line_2.npy", moved)
+    done = evaluate(lab_python, data, outputs, tmp_path)
+    assert_refused(done, tmp_path)
+    assert "repeats training points" in done.stderr
 
 
 def bad_samples() -> dict[str, np.ndarray]:

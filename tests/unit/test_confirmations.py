@@ -150,8 +150,10 @@ def test_the_next_idea_is_judged_against_the_same_pool_at_a_level_raised_by_what
     assert [plan.alpha for plan in plans] == [pytest.approx(0.1), pytest.approx(0.2)]
     pools = [run for run in confirming_runs(lab) if run.index == 0]
     assert len(pools) == 1
-    trained = [one for one in lab.executions(kind=Kind.PREPARE) if "--part=train" in one.command]
-    assert [one.key_context.rpartition(":")[2] for one in trained] == ["screen", "confirm"]
+    drawn = [one for one in lab.executions(kind=Kind.PREPARE) if "--part=train" in one.command]
+    assert [one.key_context.rpartition(":")[2] for one in drawn] == ["screen", "confirm", "confirm"]
+    asked = [next(word for word in one.command if word.startswith("--seeds=")) for one in drawn[1:]]
+    assert [len(word.split(",")) for word in asked] == [6 + 8, 8]
 
 
 def test_seeds_that_fail_count_as_the_worst_and_are_told(tmp_path: Path) -> None:

@@ -123,6 +123,35 @@ class TestQuery:
         assert outputs == ["in/outputs/samples.json"]
         assert asked.get(asked.runs()[0].final_info)["circle"]["means"]["error"] == 8.0
 
+    def test_a_model_that_predicts_gets_inputs_and_no_labels(self, make_lab: Callable[..., Laboratory]) -> None:
+        query = self.queried(make_lab, 'kind = "predict"')
+        given = [path for path in query.inputs if path.startswith("in/inputs/")]
+        assert given == ["in/inputs/data.txt"]
+        assert "--kind=predict" in query.command
+
+    def test_characters_are_asked_for_by_a_program_that_holds_the_text(
+        self, make_lab: Callable[..., Laboratory]
+    ) -> None:
+        query = self.queried(make_lab, 'kind = "characters"\nblock = 16\nstreams = 4\ntolerance = 0.01')
+        assert query.command[:5] == (
+            *("python", "/in/driver/characters.py", "--block=16", "--streams=4", "--tolerance=0.01"),
+        )
+        # Where it may be removed, which it is before anything of the experiment starts.
+        assert "work/held_out/data.txt" in query.inputs
+        programs = {path for path in query.inputs if path.startswith("in/driver/")}
+        assert programs == {f"in/driver/{name}.py" for name in ("characters", "answerer", "confinement")}
+
+    @staticmethod
+    def queried(make_lab: Callable[..., Laboratory], query: str) -> Any:
+        toml = f"{TINY['template.toml']}\n[query]\n{query}\n"
+        lab = make_lab(
+            files={**TINY, "serve.py": "x = 1\n", "template.toml": toml},
+            sandbox=acting(query=lambda _: Did(files={"answers/samples.json": b"[7.0, 9.0]"})),
+        )
+        lab.submit()
+        lab.go_on_to("propose")
+        return one(lab, Kind.QUERY)
+
 
 class TestWhatARunLeaves:
     def test_names_that_are_the_platforms_are_not_kept(self, make_lab: Callable[..., Laboratory]) -> None:

@@ -1,5 +1,8 @@
-"""The frozen program that asks an experiment's model, inside a `query` execution."""
+"""The frozen programs that ask an experiment's model, inside a `query` execution."""
 
 from pathlib import Path
 
-DRIVER = Path(__file__).with_name("driver.py")
+_HERE = Path(__file__).parent
+DRIVER = _HERE / "driver.py"
+CHARACTERS = tuple(_HERE / name for name in ("characters.py", "answerer.py", "confinement.py"))
+"""What asks a language model, the first of them being the program."""
