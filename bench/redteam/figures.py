@@ -106,11 +106,15 @@ def _edits(
     cases = [case for case in CASES if chosen(case)]
     state = folder / "state"
     state.mkdir(mode=0o700)
-    local = threading.local()
+    local, all_made = threading.local(), list[Sandbox]()
 
     def own() -> Sandbox:
+        # With a state folder of its own: who watches over one database takes what others started for a remainder.
         if not hasattr(local, "sandbox"):
-            local.sandbox = sandbox(state)
+            place = folder / f"state_{threading.get_ident()}"
+            place.mkdir(mode=0o700)
+            local.sandbox = sandbox(place)
+            all_made.append(local.sandbox)
         made: Sandbox = local.sandbox
         return made
 
@@ -137,7 +141,8 @@ def _edits(
             benches = {one.template.name: one for one in pool.map(bench, used)}
             return list(pool.map(row, cases))
     finally:
-        own().reap()
+        for made in all_made:
+            made.reap()
         with suppress(OSError):
             (Settings().run_dir / (state / "installation").read_text(encoding="ascii").strip()).rmdir()
 
