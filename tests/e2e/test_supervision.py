@@ -6,6 +6,7 @@ watcher, a database, and executions that differ in how they truly end. Each poin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -182,7 +183,8 @@ def strike(site: Site, kept: RunSide, point: Point, draw: random.Random) -> list
     killed = []
     for victim in point.victims:
         alive = site.supervisors() if victim == "shim" else [pid for pid in [kept.pid(victim)] if pid]
-        if alive:
+        # One that was seen may have ended by itself since.
+        with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(draw.choice(alive), signal.SIGKILL)
             killed.append(victim)
     return killed
