@@ -19,7 +19,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
+from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.literature import Hit, Work
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
@@ -308,6 +308,7 @@ class Transaction(Protocol):
     runs: Collection[Run]
     executions: Collection[Execution]
     calls: Collection[ModelCall]
+    call_texts: Collection[CallText]
     tenants: Collection[Tenant]
     keys: Collection[Key]
     switches: Collection[Switch]
@@ -333,10 +334,12 @@ class Transaction(Protocol):
 class Store(Protocol):
     """The database."""
 
-    def begin(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
+    def begin(self, *, write: bool = True, durable: bool = True) -> AbstractContextManager[Transaction]:
         """Open a transaction: committed when the block ends well, rolled back when it raises.
 
-        With `write=False` it reads a snapshot and waits for nobody; a write in it raises `ConflictError`.
+        With `write=False` it reads a snapshot and waits for nobody; a write in it raises `ConflictError`. One that is
+        not `durable` does not wait for the disk: a power cut may take it back, but never without all that was committed
+        after it.
         """
 
     def version(self) -> int:

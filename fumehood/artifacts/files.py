@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, 0700, of its parent's owner; one that is there stays as it is."""
+def make_folder(path: Path, *, durably: bool = True) -> None:
+    """Make a folder, 0700, of its parent's owner; one that is there stays as it is.
+
+    Where not `durably`, its name is the caller's to sync.
+    """
     if path.is_dir():
         return
     if not path.parent.is_dir():
@@ -29,7 +32,8 @@ def make_folder(path: Path) -> None:
             except OSError:
                 new.rmdir()
                 raise
-            os.fsync(parent)
+            if durably:
+                os.fsync(parent)
 
 
 @contextlib.contextmanager

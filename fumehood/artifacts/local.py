@@ -86,7 +86,11 @@ class LocalArtifacts:
         mark = kept.st_ino, kept.st_mtime_ns
         if self._synced.get(sha256) != mark:
             # Whoever put it may not have come to this yet, and our caller will rely on it.
-            sync_folder(path.parent)
+            handle = open_regular(path)
+            try:
+                self._sync(handle, path)
+            finally:
+                os.close(handle)
             if len(self._synced) >= MOST_SYNCED:
                 self._synced.clear()
             self._synced[sha256] = mark
@@ -99,12 +103,23 @@ class LocalArtifacts:
             for chunk in chunks:
                 digest.update(chunk)
                 write_all(handle, chunk)
-            os.fsync(handle)
             path = self._path(digest.hexdigest())
-            make_folder(path.parent)
+            make_folder(path.parent, durably=False)
+            # Named first: a file system with a journal then writes file and names at once, and the folders' syncs find
+            # nothing left to do. What a power cut leaves short has not the size of what is asked for.
             new.rename(path)
-        sync_folder(path.parent)
+            self._sync(handle, path)
         return digest.hexdigest()
+
+    def _sync(self, handle: int, path: Path) -> None:
+        try:
+            os.fsync(handle)
+        except OSError:
+            # Asked again, the kernel would call durable what it could not write.
+            path.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+        sync_folder(self._root)
 
 
 def open_regular(path: Path) -> int:

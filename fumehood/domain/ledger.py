@@ -147,3 +147,13 @@ class ModelCall:
     usage: ModelUsage = ModelUsage()
     at: float = 0.0
     duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallText:
+    """The bodies of a call that lie beside its record; one that is empty here lies with the artifacts, if anywhere."""
+
+    id: str
+    """The call's."""
+    request: bytes = b""
+    reply: bytes = b""

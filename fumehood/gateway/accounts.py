@@ -11,7 +11,7 @@ from fumehood.domain.admission import Admission
 from fumehood.domain.caps import Cap
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage, day_of
+from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall, ModelUsage, day_of
 from fumehood.domain.quota import Balance
 from fumehood.domain.step import StepState
 from fumehood.domain.token import EXECUTION_ROLE, id_for_execution
@@ -83,17 +83,20 @@ class Accounts:
             if len(booked) == 1:
                 tx.ledger.add(self._closing(booked[0], "settled", 0.0, 0))
 
-    def settle(self, reservation: Reservation, usage: ModelUsage, call: ModelCall) -> None:
+    def settle(self, reservation: Reservation, call: ModelCall, text: CallText) -> None:
         """Book what the call really cost, and keep its record; asked again, it changes nothing."""
-        self._close(reservation, "settled", usage, call)
+        self._close(reservation, "settled", call, text)
 
-    def release(self, reservation: Reservation, call: ModelCall) -> None:
+    def release(self, reservation: Reservation, call: ModelCall, text: CallText) -> None:
         """Give the money back for a call that cost nothing, and keep its record; asked again, it changes nothing."""
-        self._close(reservation, "released", ModelUsage(), call)
+        self._close(reservation, "released", call, text)
 
-    def _close(self, reservation: Reservation, kind: str, usage: ModelUsage, call: ModelCall) -> None:
+    def _close(self, reservation: Reservation, kind: str, call: ModelCall, text: CallText) -> None:
+        usage = call.usage
         used = usage.input_tokens + usage.cached_tokens + usage.output_tokens
-        with self._store.begin() as tx:
+        # What a power cut takes back, it leaves reserved, as a call whose gateway died; what whoever asked makes of the
+        # answer is committed later, and so not kept without it.
+        with self._store.begin(durable=False) as tx:
             booked = tx.ledger.of_call(reservation.call_id)
             if len(booked) > 1 and tx.calls.find(id=call.id):
                 return
@@ -101,6 +104,8 @@ class Accounts:
             usd, tokens = usage.usd - sum(one.usd for one in booked), used - sum(one.tokens for one in booked)
             tx.ledger.add(self._entry(reservation, kind, usd, tokens, usage))
             tx.calls.save(call)
+            if text.request or text.reply:
+                tx.call_texts.save(text)
 
     def close_abandoned(self) -> int:
         """Close what gateways before this one reserved and did not live to settle; return how many calls that were.

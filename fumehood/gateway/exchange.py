@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import threading
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from fumehood.domain.ledger import Claims, ModelCall, ModelUsage
+from fumehood.domain.ledger import CallText, Claims, ModelCall, ModelUsage
 from fumehood.errors import FumehoodError, StoreUnavailableError
 from fumehood.gateway import request, sse, tokens
 from fumehood.gateway.accounts import Accounts, Reservation
@@ -31,7 +32,10 @@ _OK, _DISCONNECTED, _BROKEN, _TIMED_OUT = 200, 499, 502, 504
 TRIES = 3
 """How often a call is sent of which no answer came that the provider may yet take money for."""
 KEEPING = 8
-"""Requests that are written to the artifacts at once; others wait for them, as their answers do."""
+"""Requests that are made ready to be kept at once; others wait for them, as their answers do."""
+MOST_BESIDE = 256 * 1024
+"""Bytes of a text that is kept beside the record of its call; a longer one lies with the artifacts."""
+SHORT_TOKENS = 4096
 _LOG = logging.getLogger("fumehood.gateway")
 
 Encode = Callable[[Event], bytes]
@@ -55,10 +59,11 @@ class Desk:
     models: Models
     keys: Callable[[], Iterable[str]] = tuple
     """The providers' keys, which no record may hold."""
+    most_beside: int = MOST_BESIDE
     accounts: Accounts = field(init=False)
     late: Late = field(init=False)
     keeping: ThreadPoolExecutor = field(init=False)
-    """Keeps what is asked while the provider is waited for: a disk takes as long as the ledger."""
+    """Makes what is asked ready to be kept while the provider is waited for."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accounts", Accounts(self.store, self.clock))
@@ -134,7 +139,9 @@ class Exchange:
         self._tries = 1
         self._closing = threading.Lock()
         self._is_closed = False
-        self._kept_request = desk.keeping.submit(self._keep, asked, tuple(desk.keys()))
+        # A short one is ready in less time than a thread takes to begin.
+        is_long = request.most_input_tokens(body) > SHORT_TOKENS
+        self._kept_request = desk.keeping.submit(self._keep, asked, tuple(desk.keys())) if is_long else None
 
     @property
     def wants_stream(self) -> bool:
@@ -232,11 +239,11 @@ class Exchange:
     def _book(self, status: int, reply: Mapping[str, Any], usage: object, ended: float) -> None:
         spent = usage if isinstance(usage, Tokens) else self._counted(usage)
         if spent == Tokens():
-            call = self._record(status, reply, ModelUsage(), ended)
-            self._desk.accounts.release(self._reservation, call)
+            call, text = self._record(status, reply, ModelUsage(), ended)
+            self._desk.accounts.release(self._reservation, call, text)
         else:
-            call = self._record(status, reply, spent.usage(self._facts.cost(spent)), ended)
-            self._desk.accounts.settle(self._reservation, call.usage, call)
+            call, text = self._record(status, reply, spent.usage(self._facts.cost(spent)), ended)
+            self._desk.accounts.settle(self._reservation, call, text)
         self._tell(call)
 
     def _counted(self, usage: object) -> Tokens:
@@ -269,21 +276,31 @@ class Exchange:
             first = tx.steps.find(direction_id=self._reservation.claims.direction_id, name="begin")
         return "".join(traces.carried_by(step.payload) for step in first)
 
-    def _keep(self, said: Mapping[str, Any], keys: Iterable[str]) -> str:
+    def _keep(self, said: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, bytes]:
+        """Return a text's SHA-256, and the text itself where it is to lie beside the record; a longer one is kept."""
         text = without_keys(json.dumps(without_secrets(said), ensure_ascii=False, sort_keys=True), keys)
-        return self._desk.artifacts.put(text.encode("utf-8", "surrogatepass"))
+        data = text.encode("utf-8", "surrogatepass")
+        if len(data) > self._desk.most_beside:
+            return self._desk.artifacts.put(data), b""
+        return hashlib.sha256(data).hexdigest(), data
 
-    def _request(self, keys: Iterable[str]) -> str:
+    def _request(self, keys: Iterable[str]) -> tuple[str, bytes]:
+        if self._kept_request is None:
+            return self._keep(self._asked, keys)
         try:
             return self._kept_request.result()
         except AWAY:
             # The artifacts may be back by now.
             return self._keep(self._asked, keys)
 
-    def _record(self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float) -> ModelCall:
+    def _record(
+        self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float
+    ) -> tuple[ModelCall, CallText]:
         claims, keys = self._reservation.claims, tuple(self._desk.keys())
         kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
-        return ModelCall(
+        request_sha256, request = self._request(keys)
+        reply_sha256, replied = self._keep(reply, keys) if reply else ("", b"")
+        call = ModelCall(
             id=self._reservation.call_id,
             direction_id=claims.direction_id,
             experiment_id=claims.experiment_id,
@@ -291,13 +308,14 @@ class Exchange:
             model=claims.model,
             upstream=self._upstream.name,
             claims=json.dumps(kept, sort_keys=True),
-            request=self._request(keys),
-            reply=self._keep(reply, keys) if reply else "",
+            request=request_sha256,
+            reply=reply_sha256,
             status=status,
             usage=usage,
             at=self._started,
             duration_s=ended - self._started,
         )
+        return call, CallText(id=call.id, request=request, reply=replied)
 
 
 class Relay:

@@ -14,7 +14,7 @@ from fumehood.domain.experiment import Arm, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExperimentId
 from fumehood.ports import Artifacts, Clock, Signer, Store, Transaction
-from fumehood.services import confirmation_report, log, log_file, results
+from fumehood.services import call_texts, confirmation_report, log, log_file, results
 
 MANIFEST = "manifest.json"
 PUBLIC_KEY = "signing_key.pem"
@@ -101,16 +101,15 @@ def _calls(
             continue
         told = dataclasses.asdict(call)
         told["claims"] = json.loads(call.claims)
-        told["request"] = _body(artifacts, call.request)
-        told["reply"] = _body(artifacts, call.reply)
+        said = call_texts.said_in(tx, artifacts, call)
+        told["request"], told["reply"] = _body(said.request), _body(said.reply)
         lines.append(json.dumps(told, default=str))
     return ("\n".join(lines) + "\n").encode() if lines else b""
 
 
-def _body(artifacts: Artifacts, sha: str) -> object:
-    if not sha:
+def _body(data: bytes) -> object:
+    if not data:
         return None
-    data = artifacts.get(sha)
     try:
         return json.loads(data)
     except ValueError:

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 
 from fumehood.errors import BadInputError, MachineUnfitError
+from fumehood.store.statements import said_to_sqlite
 
 BUSY_TIMEOUT_S = 30.0
 DIALECTS = ("sqlite", "postgresql")
@@ -89,7 +90,8 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
             # One writer at a time, as in SQLite: what a transaction has read (a sum, a state) still holds when it
             # writes, and events are seen in the order of their numbers.
             lock = f"SELECT pg_advisory_xact_lock({_WRITERS})"
-            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {lock}")
+            lazily = "" if _is_durable(connection) else "SET LOCAL synchronous_commit TO off; "
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {lazily}{lock}")
         elif not _is_single(connection):
             # One snapshot for the whole transaction; without writes it never has to be tried again.
             connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -177,15 +179,24 @@ def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
         # that; so one that may write takes the write lock at its start.
         write = _writes(connection)
         if connection.info.get("writes") is not write:
-            connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if write else 'ON'}")
+            said_to_sqlite(connection, f"PRAGMA query_only={'OFF' if write else 'ON'}")
             connection.info["writes"] = write
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        durable = _is_durable(connection)
+        if write and connection.info.get("durable", True) is not durable:
+            # The log is synced as a whole and in order, so the next durable commit takes this one with it.
+            said_to_sqlite(connection, f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.info["durable"] = durable
+        said_to_sqlite(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
 
 
 def _writes(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get("fumehood_write", True))
+
+
+def _is_durable(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("fumehood_durable", True))
 
 
 def _is_single(connection: Connection) -> bool:

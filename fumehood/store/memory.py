@@ -22,7 +22,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
+from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
@@ -50,6 +50,7 @@ class _Tables:
     runs: Rows = field(default_factory=dict)
     executions: Rows = field(default_factory=dict)
     calls: Rows = field(default_factory=dict)
+    call_texts: Rows = field(default_factory=dict)
     tenants: Rows = field(default_factory=dict)
     keys: Rows = field(default_factory=dict)
     switches: Rows = field(default_factory=dict)
@@ -82,7 +83,7 @@ class MemoryStore:
         self._alone = plain.Alone()
 
     @contextmanager
-    def begin(self, *, write: bool = True) -> Iterator[MemoryTransaction]:
+    def begin(self, *, write: bool = True, durable: bool = True) -> Iterator[MemoryTransaction]:  # noqa: ARG002 - port
         """Open a transaction on a copy, which takes the tables' place when the block ends well."""
         with self._alone.inside(), self._lock:
             work = self._tables.copy()
@@ -112,6 +113,7 @@ class MemoryTransaction:
         self.runs: Collection[Run] = MemoryCollection(work.runs, plain.RUN, owners)
         self.executions: Collection[Execution] = MemoryCollection(work.executions, plain.EXECUTION, owners)
         self.calls: Collection[ModelCall] = MemoryCollection(work.calls, plain.CALL, None)
+        self.call_texts: Collection[CallText] = MemoryCollection(work.call_texts, plain.CALL_TEXT, None)
         self.tenants: Collection[Tenant] = MemoryCollection(work.tenants, plain.TENANT, None, unique="name")
         self.keys: Collection[Key] = MemoryCollection(work.keys, plain.KEY, None)
         self.switches: Collection[Switch] = MemoryCollection(work.switches, plain.SWITCH, None)

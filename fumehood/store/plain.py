@@ -19,7 +19,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import TenantId
-from fumehood.domain.ledger import LedgerEntry, ModelCall, day_account
+from fumehood.domain.ledger import CallText, LedgerEntry, ModelCall, day_account
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
@@ -98,6 +98,7 @@ EXPERIMENT: Final = Shape(Experiment, "experiment")
 RUN: Final = Shape(Run, "run")
 EXECUTION: Final = Shape(Execution, "execution", verdict=lambda one: one.outcome and one.outcome.verdict)
 CALL: Final = Shape(ModelCall, "call")
+CALL_TEXT: Final = Shape(CallText, "call's text")
 STEP: Final = Shape(Step, "step")
 EVENT: Final = Shape(Event, "event")
 ENTRY: Final = Shape(LedgerEntry, "ledger entry")

@@ -36,7 +36,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall
+from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
 from fumehood.domain.reply import Reply
@@ -68,10 +68,13 @@ class SqlStore:
         self._alone = plain.Alone()
 
     @contextmanager
-    def begin(self, *, write: bool = True) -> Iterator[SqlTransaction]:
-        """Open a transaction; with `write=False` it reads one state of things, waits for nobody and may not write."""
+    def begin(self, *, write: bool = True, durable: bool = True) -> Iterator[SqlTransaction]:
+        """Open a transaction; with `write=False` it reads one state of things, waits for nobody and may not write.
+
+        One that is not `durable` does not wait for the disk.
+        """
         with self._alone.inside(), typed(write=write), self._engine.connect() as connection:
-            connection.execution_options(fumehood_write=write)
+            connection.execution_options(fumehood_write=write, fumehood_durable=durable)
             with connection.begin():
                 yield SqlTransaction(connection)
 
@@ -102,6 +105,7 @@ class SqlTransaction:
         self.runs: Collection[Run] = SqlCollection(connection, tables.RUNS, plain.RUN)
         self.executions: Collection[Execution] = SqlCollection(connection, tables.EXECUTIONS, plain.EXECUTION)
         self.calls: Collection[ModelCall] = SqlCollection(connection, tables.CALLS, plain.CALL)
+        self.call_texts: Collection[CallText] = SqlCollection(connection, tables.CALL_TEXTS, plain.CALL_TEXT)
         self.tenants: Collection[Tenant] = SqlCollection(connection, tables.TENANTS, plain.TENANT)
         self.keys: Collection[Key] = SqlCollection(connection, tables.KEYS, plain.KEY)
         self.switches: Collection[Switch] = SqlCollection(connection, tables.SWITCHES, plain.SWITCH)
@@ -235,7 +239,7 @@ class SqlSteps(_Reading[Step]):
         with self._kept(rows):
             if len(rows) == 1:
                 once = statements.inserted_once(self._table, self._dialect, "key", tuple(rows[0]))
-                return len(once.run(self._connection, *rows).all())
+                return len(once.run(self._connection, *rows))
             many = statements.many_inserted_once(self._table, self._dialect, "key")
             return len(self._connection.execute(many, rows).all())
 

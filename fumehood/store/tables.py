@@ -243,6 +243,17 @@ class ModelCallRow(Base):
     duration_s: Mapped[float]
 
 
+class CallTextRow(Base):
+    """What was said in a recorded call, where it is not long."""
+
+    __tablename__ = "call_texts"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    request: Mapped[bytes]
+    reply: Mapped[bytes]
+
+
 class StepRow(Base):
     """One piece of work."""
 
@@ -511,6 +522,7 @@ EXPERIMENTS: Final = _table(ExperimentRow)
 RUNS: Final = _table(RunRow)
 EXECUTIONS: Final = _table(ExecutionRow)
 CALLS: Final = _table(ModelCallRow)
+CALL_TEXTS: Final = _table(CallTextRow)
 STEPS: Final = _table(StepRow)
 EVENTS: Final = _table(EventRow)
 LEDGER: Final = _table(LedgerRow)

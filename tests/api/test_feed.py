@@ -30,9 +30,9 @@ class CountingStore(MemoryStore):
     begun = 0
 
     @contextmanager
-    def begin(self, *, write: bool = True) -> Iterator[MemoryTransaction]:
+    def begin(self, *, write: bool = True, durable: bool = True) -> Iterator[MemoryTransaction]:
         self.begun += 1
-        with super().begin(write=write) as tx:
+        with super().begin(write=write, durable=durable) as tx:
             yield tx
 
     def version(self) -> int:

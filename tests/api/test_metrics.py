@@ -152,11 +152,11 @@ class AwayStore(MemoryStore):
         self.is_away = False
         self.asked = 0
 
-    def begin(self, *, write: bool = True) -> object:  # type: ignore[override]
+    def begin(self, *, write: bool = True, durable: bool = True) -> object:  # type: ignore[override]
         self.asked += 1
         if self.is_away:
             raise StoreUnavailableError("it is away at db.internal")
-        return super().begin(write=write)
+        return super().begin(write=write, durable=durable)
 
 
 def test_a_database_that_is_away_is_a_figure_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -160,6 +161,20 @@ class TestLocal:
         with pytest.raises(OSError, match=NOTHING[:2]):
             artifacts.put(b"")
         assert names_below(tmp_path / "root") == sorted([f"{HELLO[:2]}/{HELLO}", NOTHING[:2]])
+
+    def test_what_the_disk_did_not_take_is_not_taken_for_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        artifacts = LocalArtifacts(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr("fumehood.artifacts.local.os.fsync", full)
+            with pytest.raises(OSError, match="No space"):
+                artifacts.put(b"hello")
+        assert names_below(tmp_path) == []
+        assert artifacts.get(artifacts.put(b"hello")) == b"hello"
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
     def test_what_root_puts_belongs_to_the_folders_owner(self) -> None:

@@ -47,7 +47,7 @@ from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import ExecutionCount, Spending, Standing, StateCount, Taking
 from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall, ModelUsage
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.output import Output
 from fumehood.domain.quota import Balance, Lease
@@ -312,8 +312,10 @@ KINDS: tuple[tuple[str, Any], ...] = (
     ("runs", RUN),
     ("executions", EXECUTION),
     ("calls", CALL),
+    ("call_texts", CallText(id="call_1", request=b"\x00\xff{}", reply=b"[]")),
 )
 CHANGES: dict[str, dict[str, Any]] = {
+    "call_texts": {"reply": b""},
     "directions": {"text": "new"},
     "tenants": {"weight": 3.5},
     "keys": {"revoked_at": None},
@@ -1507,6 +1509,15 @@ class TestSql:
                 for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
             ]
         assert told == ["wal", 2, 1, 30_000]
+
+    def test_only_what_is_durable_waits_for_the_disk(self, sql: SqlStore) -> None:
+        for durable in (False, True, False, False, True):
+            with sql.begin(durable=durable) as transaction:
+                transaction.calls.save(CALL)
+                connection = transaction.events._connection  # type: ignore[attr-defined]
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == (2 if durable else 1)
+            with sql.begin(write=False) as transaction:
+                assert transaction.calls.get(CALL.id) == CALL
 
     def test_a_claim_reads_only_the_live_steps_of_its_side(self, sql: SqlStore) -> None:
         with sql.begin() as transaction:

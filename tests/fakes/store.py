@@ -29,9 +29,9 @@ class MortalStore(MemoryStore):
         self.commits = 0
 
     @contextmanager
-    def begin(self, *, write: bool = True) -> Iterator[MemoryTransaction]:
+    def begin(self, *, write: bool = True, durable: bool = True) -> Iterator[MemoryTransaction]:
         killed = None
-        with super().begin(write=write) as tx:
+        with super().begin(write=write, durable=durable) as tx:
             yield tx
             if write:
                 self.commits += 1

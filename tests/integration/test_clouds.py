@@ -17,7 +17,7 @@ import pytest
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.domain.direction import Direction
 from fumehood.domain.ids import DirectionId, TenantId
-from fumehood.domain.ledger import Claims, ModelCall
+from fumehood.domain.ledger import CallText, Claims, ModelCall
 from fumehood.errors import ModelUnavailableError
 from fumehood.gateway import keys, request, tokens
 from fumehood.gateway.app import create_app
@@ -27,6 +27,7 @@ from fumehood.gateway.upstreams.choose import upstreams
 from fumehood.gateway.upstreams.clouds import Cloud
 from fumehood.llm.client import GatewayModel
 from fumehood.ports import Call
+from fumehood.services import call_texts
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
 from tests.fakes import clouds
@@ -136,6 +137,10 @@ class Room:
     def spent(self) -> float:
         with self.store.begin() as tx:
             return tx.ledger.spent_usd(self.direction.id)
+
+    def said(self, call: ModelCall) -> CallText:
+        with self.store.begin(write=False) as tx:
+            return call_texts.said_in(tx, self.artifacts, call)
 
     def call(self) -> ModelCall:
         deadline = time.monotonic() + 10
@@ -301,7 +306,7 @@ def test_wrong_credentials_are_told_without_being_shown(room: Room, key: str) ->
     assert (error.retryable, error.mendable) == (False, True)
     signing = (*key.split(":"), clouds.SESSION, clouds.SECRET_KEY)
     secrets = signing if room.cloud == "bedrock" else (key, clouds.private_pem().splitlines()[1])
-    kept = str(error) + room.artifacts.get(room.call().reply).decode()
+    kept = str(error) + room.said(room.call()).reply.decode()
     assert not [secret for secret in secrets if secret in kept]
     assert room.spent() == 0
 
@@ -425,7 +430,7 @@ def test_a_stream_that_breaks_off_settles_what_was_counted(room: Room) -> None:
     call = room.call()
     assert call.status == 502
     assert (call.usage.input_tokens, call.usage.output_tokens) == (100, 100)
-    assert json.loads(room.artifacts.get(call.reply))["content"][0]["text"] == "a" * 200
+    assert json.loads(room.said(call).reply)["content"][0]["text"] == "a" * 200
 
 
 @pytest.mark.parametrize("cloud", ["bedrock"], indirect=True)
@@ -487,7 +492,7 @@ def test_a_call_is_recorded_and_told_without_secrets(room: Room, caplog: pytest.
     with caplog.at_level("DEBUG", "fumehood"):
         room.say()
     call = room.call()
-    kept = room.artifacts.get(call.reply).decode()
+    kept = room.said(call).reply.decode()
     assert "The key is [secret], or [secret]" in kept
-    kept += room.artifacts.get(call.request).decode() + str([vars(line) for line in caplog.records])
+    kept += room.said(call).request.decode() + str([vars(line) for line in caplog.records])
     assert not [secret for secret in secrets if secret in kept or json.dumps(secret)[1:-1] in kept]

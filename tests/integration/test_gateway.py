@@ -21,7 +21,7 @@ from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.ids import DirectionId, TenantId
-from fumehood.domain.ledger import Claims, LedgerEntry, ModelCall, ModelUsage
+from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall, ModelUsage
 from fumehood.errors import (
     ArtifactsUnavailableError,
     BadInputError,
@@ -42,6 +42,7 @@ from fumehood.gateway.upstreams.offline import OfflineModel
 from fumehood.llm.client import ASKS, GatewayModel
 from fumehood.observe import metrics
 from fumehood.ports import Call
+from fumehood.services import call_texts
 from fumehood.store.clock import SystemClock
 from fumehood.store.sql import SqlStore, open_store
 from tests.fakes import provider as fake
@@ -100,6 +101,10 @@ class Room:
         with self.store.begin() as tx:
             balance = tx.ledger.balance(self.direction.id)
         return balance.usd, balance.tokens
+
+    def said(self, call: ModelCall) -> CallText:
+        with self.store.begin(write=False) as tx:
+            return call_texts.said_in(tx, self.artifacts, call)
 
     def calls(self) -> tuple[ModelCall, ...]:
         with self.store.begin() as tx:
@@ -619,8 +624,8 @@ def test_a_key_that_a_provider_repeats_is_in_no_record(room: Room) -> None:
     assert said in str(desk.open(room.claims(), json.dumps(body).encode()).send())
     upstream.close()
     (call,) = room.closed()
-    for kept in (call.request, call.reply):
-        text = room.artifacts.get(kept).decode()
+    kept = room.said(call)
+    for text in (kept.request.decode(), kept.reply.decode()):
         assert "[secret] and [secret]" in text
         assert "account" not in text
 
@@ -649,6 +654,7 @@ def test_an_answer_goes_out_though_it_can_only_be_booked_later(room: Room, tmp_p
         secret=SECRET,
         upstreams={"anthropic": upstream},
         models=Models.shipped(),
+        most_beside=0,
     )
     with serving(create_app(desk)) as url:
         for _ in range(2):
@@ -679,7 +685,7 @@ def test_what_a_killed_gateway_had_reserved_is_closed_by_the_next(room: Room) ->
         request="", reply="", status=200, usage=usage, at=room.clock.now(), duration_s=1.0,
     )  # fmt: skip
     for _ in range(2):
-        before.settle(paid, usage, call)
+        before.settle(paid, call, CallText(id=call.id))
     assert room.sum() == (pytest.approx(0.05), 65)
 
 
@@ -728,7 +734,7 @@ def test_a_stream_that_breaks_off_settles_what_was_counted(room: Room) -> None:
     assert call.usage.input_tokens == 100
     assert call.usage.output_tokens == 100  # 200 of the letters had come
     assert room.spent() == pytest.approx((100 * 3 + 100 * 15) / 1e6)
-    assert json.loads(room.artifacts.get(call.reply))["content"][0]["text"] == "a" * 200
+    assert json.loads(room.said(call).reply)["content"][0]["text"] == "a" * 200
 
 
 def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:
@@ -801,7 +807,7 @@ def test_a_call_is_recorded_without_secrets(room: Room) -> None:
     room.provider.script = lambda _: fake.text(f"The key is {KEY}.")
     say(room.client(), messages=[{"role": "user", "content": f"My token is {token}."}])
     (call,) = room.calls()
-    request, reply = room.artifacts.get(call.request).decode(), room.artifacts.get(call.reply).decode()
+    request, reply = room.said(call).request.decode(), room.said(call).reply.decode()
     assert "My token is [secret]" in request
     assert "The key is [secret]" in reply
     kept = request + reply + call.claims

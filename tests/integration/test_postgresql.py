@@ -116,6 +116,18 @@ def test_a_step_is_let_go_once_its_database_is_back(tmp_path: Path) -> None:
             store.close()
 
 
+def test_only_what_is_durable_waits_for_the_disk(postgres: PostgresServer) -> None:
+    store = SqlStore(postgres.migrated())
+    with store.begin() as tx:
+        # The server of tests waits for no disk.
+        tx.events._connection.exec_driver_sql("SET synchronous_commit TO on")  # type: ignore[attr-defined]
+    for durable in (False, True, False):
+        with store.begin(durable=durable) as tx:
+            [said] = tx.events._connection.exec_driver_sql("SHOW synchronous_commit").one()  # type: ignore[attr-defined]
+            assert said == ("on" if durable else "off")
+    store.close()
+
+
 def test_a_wrong_password_is_one_sentence_without_it(postgres: PostgresServer) -> None:
     url = postgres.empty().replace("tests:", "tests:secretly-wrong")
     with pytest.raises(MachineUnfitError, match="cannot be used") as told:

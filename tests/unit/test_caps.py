@@ -12,7 +12,7 @@ import pytest
 from fumehood.domain.direction import Direction, DirectionState, Hold
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.ids import ExperimentId, IdeaId
-from fumehood.domain.ledger import Claims, ModelCall, ModelUsage
+from fumehood.domain.ledger import CallText, Claims, ModelCall, ModelUsage
 from fumehood.domain.step import Side, Step, StepState
 from fumehood.domain.tenant import LOCAL_TENANT, Tenant
 from fumehood.domain.token import LONGEST_EXECUTION_LIFE_S, LONGEST_LIFE_S, TokenError, mint, read
@@ -100,7 +100,7 @@ class TestCaps:
             id="call_1", direction_id=direction.id, role="coder", model="m", upstream="u", claims="{}", request="",
             reply="", status=200, usage=usage,
         )  # fmt: skip
-        accounts.settle(taken, usage, call)
+        accounts.settle(taken, call, CallText(id=call.id))
         accounts.reserve("call_2", claims(direction), 0.75, 100)
         with lab.store.begin(write=False) as tx:
             balance = tx.ledger.balance(TOKEN)

@@ -36,7 +36,7 @@ from fumehood.domain.tenant import Tenant
 from fumehood.domain.token import LONGEST_LIFE_S, TokenError
 from fumehood.errors import ArtifactsUnavailableError, OverBudgetError, StoreUnavailableError
 from fumehood.gateway import accounts, exchange, late
-from fumehood.gateway.exchange import Desk, Exchange, Relay
+from fumehood.gateway.exchange import MOST_BESIDE, Desk, Exchange, Relay
 from fumehood.gateway.late import Late
 from fumehood.gateway.models import Models
 from fumehood.gateway.sse import Event, events_of
@@ -91,10 +91,10 @@ class ItsStore:
         self._life = life
 
     @contextlib.contextmanager
-    def begin(self, *, write: bool = True) -> Iterator[Transaction]:
+    def begin(self, *, write: bool = True, durable: bool = True) -> Iterator[Transaction]:
         self._check()
         commit, self._life.commit = (self._life.commit, "") if write else ("", self._life.commit)
-        with self._store.begin(write=write) as tx:
+        with self._store.begin(write=write, durable=durable) as tx:
             yield tx
             if commit == "before":
                 raise StoreUnavailableError("It went away.")
@@ -295,6 +295,8 @@ class Ledger(RuleBasedStateMachine):
             secret=b"s" * 32,
             upstreams={"anthropic": self.provider},
             models=MODELS,
+            # Every other gateway keeps all texts with the artifacts, as long ones are.
+            most_beside=(0, MOST_BESIDE)[len(self.gateways) % 2],
         )
         waiting = Waiting()
         object.__setattr__(desk, "late", waiting)
