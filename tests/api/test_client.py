@@ -18,6 +18,7 @@ from fumehood.cli.main import main
 from fumehood.cli.remote import Server
 from fumehood.domain.direction import Hold
 from fumehood.domain.ids import DirectionId
+from fumehood.domain.ledger import LedgerEntry
 from fumehood.domain.step import Event
 from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.services import audit, directions, submissions
@@ -279,6 +280,29 @@ class TestReading:
         assert latex.startswith("\\begin{tabular}{lllrrrrrrr}\n\\toprule\n")
         assert f"dir\\_{known[4:]} & offline & tiny & 1 & " in latex
         assert say(done_port, "report", "--direction", UNKNOWN).status == 2
+
+    def test_the_tokens_of_each_stage_are_told(self, say: Say, served: Served, port: int) -> None:
+        direction = served.lab.submit()
+        for number, (role, inputs, cached) in enumerate([("idea", 100, 0), ("coder", 50, 40), ("coder", 30, 30)]):
+            entry = LedgerEntry(
+                id=f"evt_{number}", call_id=f"call_{number}", tenant=direction.tenant, direction_id=direction.id,
+                kind="settled", role=role, model="m", usd=0.25, tokens=inputs + cached + 5, input_tokens=inputs,
+                cached_tokens=cached, output_tokens=5, day="2026-01-01", at=1.0,
+            )  # fmt: skip
+            with served.lab.store.begin() as tx:
+                tx.ledger.add(entry)
+        told = {line.pop("stage"): line for line in say(port, "report", "--tokens", "--json").document}
+        assert told == {
+            "ideas": {"direction": direction.id, "calls": 1, "input_tokens": 100, "cached_tokens": 0,
+                     "output_tokens": 5, "usd": 0.25},
+            "coder": {"direction": direction.id, "calls": 2, "input_tokens": 80, "cached_tokens": 70,
+                      "output_tokens": 10, "usd": 0.5},
+        }  # fmt: skip
+        rows = csv.DictReader(say(port, "report", "--tokens", "--format", "csv").out.splitlines())
+        assert {one["stage"]: one["cached_tokens"] for one in rows} == {"ideas": "0", "coder": "70"}
+        shown = say(port, "report", "--tokens").out
+        assert "from the cache" in shown
+        assert "0.5000" in shown
 
 
 class TestLog:

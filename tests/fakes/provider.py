@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import socket
@@ -176,6 +177,8 @@ def _failed(failure: Failure) -> Response:
     return JSONResponse(body, failure.status, headers=failure.headers)
 
 
+LEAST_THINKING = 1024
+_IMAGES = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 _FIELDS = {
     "model", "messages", "max_tokens", "system", "stream", "temperature", "top_p", "top_k", "stop_sequences", "tools",
     "tool_choice", "thinking", "metadata", "output_config", "cache_control",
@@ -195,6 +198,9 @@ def _fault(asked: Asked, *, counting: bool = False) -> Failure | None:
     needed = ("model", "messages") if counting else ("model", "messages", "max_tokens")
     faults += [f"{name}: Field required" for name in needed if name not in body]
     faults += _message_faults(body.get("messages", [])) + _tool_faults(body) + _cache_faults(body)
+    faults += _image_faults(body.get("messages", [])) + _thinking_faults(body)
+    if not 0 <= body.get("temperature", 1.0) <= 1:
+        faults.append("temperature: range: 0..1")
     if not counting and not (isinstance(body.get("max_tokens"), int) and body["max_tokens"] > 0):
         faults.append("max_tokens: must be at least 1")
     if "-5-5" in str(body.get("model")):
@@ -221,6 +227,46 @@ def _message_faults(messages: list[dict[str, Any]]) -> list[str]:
         if results != called:
             faults.append("messages: each tool_use needs its tool_result in the next message")
         called = {block["id"] for block in blocks if block["type"] == "tool_use"}
+    return faults
+
+
+def _image_faults(messages: list[dict[str, Any]]) -> list[str]:
+    faults = []
+    for one in messages:
+        blocks = one["content"] if isinstance(one.get("content"), list) else []
+        for image in (block for block in blocks if block["type"] == "image"):
+            source = image.get("source", {})
+            if one["role"] != "user":
+                faults.append("messages: image blocks are only permitted in user messages")
+            if source.get("media_type") not in _IMAGES:
+                faults.append(f"image.source.base64.media_type: Input should be one of {sorted(_IMAGES)}")
+            elif not _is_base64(source.get("data")):
+                faults.append("image.source.base64.data: invalid base64 data")
+            elif not base64.b64decode(source["data"]).startswith(_IMAGES[source["media_type"]]):
+                faults.append("image.source.base64.data: Image does not match the provided media type")
+    return faults
+
+
+def _is_base64(data: object) -> bool:
+    try:
+        return isinstance(data, str) and bool(base64.b64decode(data, validate=True))
+    except ValueError:
+        return False
+
+
+def _thinking_faults(body: dict[str, Any]) -> list[str]:
+    thinking = body.get("thinking", {"type": "disabled"})
+    if thinking.get("type") != "enabled":
+        return []
+    budget, faults = thinking.get("budget_tokens", 0), []
+    if budget < LEAST_THINKING:
+        faults.append(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {LEAST_THINKING}")
+    if budget >= body.get("max_tokens", 0):
+        faults.append("`max_tokens` must be greater than `thinking.budget_tokens`")
+    if body.get("temperature", 1) != 1 or "top_k" in body:
+        faults.append("`temperature` may only be set to 1 when thinking is enabled")
+    if body.get("tool_choice", {}).get("type") in {"tool", "any"}:
+        faults.append("Thinking may not be enabled when tool_choice forces tool use.")
     return faults
 
 

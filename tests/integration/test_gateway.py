@@ -401,6 +401,43 @@ def test_what_has_no_bounded_cost_is_not_passed_on(room: Room, changes: dict[str
     assert room.entries() == ()
 
 
+def image(media_type: str, data: str, role: str = "user") -> dict[str, Any]:
+    source = {"type": "base64", "media_type": media_type, "data": data}
+    return {"role": role, "content": [{"type": "image", "source": source}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"messages": [image("image/tiff", "AAAA")]}, "media_type"),
+        ({"messages": [image("image/png", "no base64!")]}, "invalid base64"),
+        ({"messages": [image("image/png", "R0lGODlh")]}, "does not match"),
+        (
+            {"messages": [{"role": "user", "content": "?"}, image("image/gif", "R0lGODlh", "assistant")]},
+            "user messages",
+        ),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "must be greater than"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 10}, "max_tokens": 2000}, "greater than or equal"),
+        (
+            {
+                "thinking": {"type": "enabled", "budget_tokens": 1024},
+                "max_tokens": 2000,
+                "extra_body": {"temperature": 0.5},
+            },
+            "set to 1",
+        ),
+        ({"extra_body": {"temperature": 1.5}}, "temperature"),
+    ],
+)
+def test_what_the_provider_refuses_is_told_once_and_costs_nothing(
+    room: Room, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(anthropic.BadRequestError, match=told):
+        say(room.client(), **changes)
+    assert len(room.provider.asked) == 1
+    assert room.spent() == 0
+
+
 def test_over_budget_is_402_as_a_problem_and_nothing_is_sent(room: Room) -> None:
     room.budget(0.0001)
     with pytest.raises(anthropic.APIStatusError) as caught:
