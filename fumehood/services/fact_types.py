@@ -166,6 +166,9 @@ class FigureFacts(TypedDict):
     caption: str
 
 
+    """As the notebook has it; empty where it has none."""
+    runs: list[str]
+    """Folders of the runs that it shows; its caption names them without anybody's doing."""
 class Facts(TypedDict):
     """Everything that a paper about one experiment may speak of."""
 

@@ -49,12 +49,14 @@ def gather(
     code: str = "",
     own_text: bool = False,
     confirmation: Mapping[str, Any] | None = None,
+    shown: Mapping[str, Sequence[str]] | None = None,
 ) -> Facts:
     """Return everything a paper about this experiment may say.
 
     `runs` holds the baseline too; `final_infos` and `records` (predicates) are keyed by the run's folder. `code` is the
     text in which constants are looked up, such as the experiment's sources. `own_text`: somebody gave the direction's
     text, and it is not the template's task. `confirmation` is what `confirmation.json` holds.
+    `shown` are the runs of each figure, by its file.
     """
     held = {run.folder: _record(run, final_infos.get(run.folder), records.get(run.folder), template) for run in runs}
     measured = {name: record for name, record in held.items() if record is not None}
@@ -95,7 +97,7 @@ def gather(
         outcome=experiment.outcome.value if experiment.outcome else "",
         label=experiment.label,
         limitations=list(experiment.limitations),
-        figures=figure_facts(experiment),
+        figures=figure_facts(experiment, shown or {}, [run.folder for run in ordered if run.folder in measured]),
         model={"name": direction.model, "offline": offline, "direction_text_used": not (offline and own_text)},
         coder=coder,
         notes=experiment.notes,

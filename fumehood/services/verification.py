@@ -22,6 +22,8 @@ from fumehood.services import (
     confirmation_check,
     confirmation_report,
     directions,
+    drawing_check,
+    drawings,
     export,
     final_info,
     log_checks,
@@ -164,6 +166,8 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
                 found[run] = predicate
     if confirmation_report.PRODUCT in folder.paths:
         _confirmation(folder, report, where, found)
+    if drawings.PRODUCT in folder.paths:
+        _drawings(folder, report, where)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
 
@@ -192,6 +196,16 @@ def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) 
         return None
     report.count("signatures")
     for subject in statement["subject"]:
+def _drawings(folder: Folder, report: Report, where: str) -> None:
+    report.count("lists of figures")
+    try:
+        wrong = drawing_check.problems(folder.paths, folder.read, lambda path: _sha(folder, path))
+    except (FumehoodError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
+    for problem in wrong:
+        report.add(f"{where}{drawings.PRODUCT}: {problem}")
+
+
         path = subject["name"]
         report.count("outputs")
         if path not in folder.paths:
