@@ -13,7 +13,7 @@ from typing import Any
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment, Run, RunResult
 from fumehood.domain.idea import Idea
-from fumehood.domain.template import Metric, Profile, Template
+from fumehood.domain.template import Comparison, Metric, Profile, Template
 from fumehood.errors import NotFoundError
 from fumehood.services import numbers, statistics
 from fumehood.services.confirmation_facts import confirmation_facts
@@ -309,7 +309,7 @@ def _compare(
     source: str,
     table: dict[str, Number],
 ) -> None:
-    told["budget"] = budget(told["counts"], base.get("counts") or {}, template)
+    told["budget"] = budget(told["counts"], base.get("counts") or {}, template.comparison)
     name = template.primary
     if name is None or name not in record["metrics"]:
         return
@@ -330,9 +330,8 @@ def _compare(
         _add(table, f"{told['name']}.{name}.{part}", source, f"{name}/{part}", record, base, template)
 
 
-def budget(counts: Mapping[str, Any], base: Mapping[str, Any], template: Template) -> list[str]:
+def budget(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
     """Return in which counts a run differs from the baseline beyond the declared tolerance, one sentence each."""
-    rules = template.comparison
     found = []
     for word, key in COUNTS.items():
         ours, theirs = counts.get(key), base.get(key)

@@ -175,6 +175,7 @@ class RunRow(Base):
     index: Mapped[int]
     arm: Mapped[str]
     confirms: Mapped[str | None]
+    alone: Mapped[int]
     title: Mapped[str]
     description: Mapped[str]
     files: Mapped[dict[str, Any]]

@@ -1,0 +1,26 @@
+"""Runs of one seed of a confirmation's look alone."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0013_alone"
+down_revision = "0010_log"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Go up to this version."""
+    with op.batch_alter_table("runs") as changed:
+        changed.add_column(sa.Column("alone", sa.Integer(), nullable=False, server_default="0"))
+    with op.batch_alter_table("runs") as changed:
+        changed.alter_column("alone", server_default=None)
+
+
+def downgrade() -> None:
+    """Go back to the version before; seeds that were measured alone have no place there."""
+    op.execute("DELETE FROM runs WHERE alone > 0")
+    with op.batch_alter_table("runs") as changed:
+        changed.drop_column("alone")
