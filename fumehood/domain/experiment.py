@@ -127,6 +127,8 @@ class Run:
     """The screened run that is measured again."""
     alone: int = 0
     """Which seed of a look that failed is measured alone, from 1; 0 where all of a run's seeds are measured at once."""
+    arguments: tuple[str, ...] = ()
+    """What the program is given besides the profile's arguments, of which the later ones hold."""
     title: str = ""
     description: str = ""
     files: Mapping[str, str] = field(default_factory=dict)

@@ -77,6 +77,9 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
             found.append(f"{name} was measured with another code")
         if tuple(record["seeds"]) != seeds:
             found.append(f"{name} was measured on other seeds")
+        given = plan.arguments if name.startswith("confirm_0") else ()
+        if record.get("arguments") != [*(base.get("arguments") or ()), *given]:
+            found.append(f"{name} was started with other arguments")
         if record["run"].get("arm") != "confirm":
             found.append(f"{name} was not measured on sealed data")
         found += [
@@ -114,6 +117,9 @@ def _of_result(
         return (
             [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
         )
+    if not confirmation_choice.is_matched(plan, records):
+        is_told = told.get("label") == "not_comparable: budget_mismatch"
+        return [] if is_told else ["its baseline has not the run's budget, and it has a label"]
     base, *cells = [
         confirmation_report.cells_of_look(name, seeds, records, plan) for name, seeds in _seeds(plan, looks).items()
     ]

@@ -25,6 +25,8 @@ class Choice:
     run: str = ""
     """Its folder; empty where none is confirmed."""
     contrast: float = 0.0
+    matched: int = 0
+    """How much of what is to be equal the run had, where the baseline had another; 0 where they had the same."""
     reason: Reason = Reason.SCREEN_ONLY
 
 
@@ -39,6 +41,9 @@ def choose(
 ) -> Choice:
     """Return the run with the largest contrast, among those that kept the budget and did something.
 
+    Where none kept the budget, it is one that had more or less of what is to be equal alone, if a baseline can have as
+    much: by how much it differs from the baseline of the screen then tells little, and only serves to choose.
+
     Args:
         runs: Every screened run that gave numbers, with what its record says, in order.
         baseline: The same of the baseline.
@@ -48,7 +53,8 @@ def choose(
         comparison: What a run and the baseline must share.
     """
     base = baseline[1]
-    equal = [one for one in runs if not facts.budget(_counts(one[1]), _counts(base), comparison)]
+    equal = [one for one in runs if not facts.mismatches(_counts(one[1]), _counts(base), comparison)]
+    equal = equal or [one for one in runs if _to_match(one[1], base, comparison)]
     if not equal:
         return Choice(reason=Reason.BUDGET_MISMATCH)
     idle = Measured(run=baseline[0], metrics=base["metrics"])
@@ -59,7 +65,32 @@ def choose(
     if place is None:
         return Choice()
     found = contrasts[place]
-    return Choice(run=equal[place][0].folder, contrast=found.value if found else 0.0)
+    chosen, of = equal[place]
+    matched = _to_match(of, base, comparison)
+    return Choice(run=chosen.folder, contrast=found.value if found else 0.0, matched=matched)
+
+
+def _to_match(record: Record, base: Record, comparison: Comparison) -> int:
+    """Return how much of what is to be equal a baseline needs to be compared with a run; 0 where that cannot be."""
+    counts = _counts(record)
+    if not comparison.argument or facts.mismatches(counts, _counts(base), comparison) != [comparison.equal]:
+        return 0
+    count = float(counts[facts.COUNTS[comparison.equal]])
+    return int(count) if count >= 1 and count.is_integer() else 0
+
+
+def arguments_for(matched: int, comparison: Comparison) -> tuple[str, ...]:
+    """Return what a baseline is given besides the profile's arguments to have as much as a run had."""
+    return (f"{comparison.argument}={matched}",) if matched else ()
+
+
+def is_matched(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a baseline that was given the run's budget says that it had as much; one of the direction's always is."""
+    if not plan.arguments or plan.comparison is None:
+        return True
+    ours = records[plan.run].get("counts") or {}
+    pool = [of.get("counts") or {} for name, of in records.items() if name.startswith("confirm_0")]
+    return not any(facts.mismatches(ours, base, plan.comparison) for base in pool)
 
 
 def problems(plan: Plan, records: Mapping[str, Record], outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -76,6 +107,8 @@ def problems(plan: Plan, records: Mapping[str, Record], outputs: Mapping[str, Ma
     found = choose(runs, baseline, metric=plan.metric, measure=plan.measure, rule=plan.rule, comparison=plan.comparison)
     if found.run != plan.run:
         return [f"it confirms {plan.run}, and the screen's best run is {found.run or 'none'}"]
+    if arguments_for(found.matched, plan.comparison) != plan.arguments:
+        return [f"its baseline was not given the budget of {plan.run}"]
     if numbers.rounded(found.contrast, _DIGITS) != numbers.rounded(plan.screen_contrast, _DIGITS):
         return [f"its contrast of {plan.run} in the screen does not follow from the records"]
     return []

@@ -60,6 +60,8 @@ class Plan(BaseModel):
     """The run's, of both looks."""
     comparison: Comparison | None = None
     """What the run and the baseline had to share to be compared; None in plans of before it was written down."""
+    arguments: tuple[str, ...] = ()
+    """What the baseline is given besides the profile's, so that it has the run's budget; most need nothing."""
     each_alone: bool = False
     """Whether the seeds of a look that fails are run one by one before any counts as failed; else all of them did."""
 

@@ -34,6 +34,12 @@ from fumehood.services.confirmation_report import PRODUCT, Plan
 from fumehood.services.confirmation_rule import fresh_seeds, measure_of
 from fumehood.services.world import WriteWorld
 
+_MATCHED = (
+    "The variant that was confirmed has {amount:,} {equal}, which the baseline of the screen has not; it was confirmed"
+    " against a baseline that was given as many, and its contrast in the screen shows what both changes did together."
+)
+"""What a paper says of a confirmation whose baseline was given the run's budget."""
+
 
 def confirm(world: WriteWorld, step: Step) -> Change:
     """Choose the run to confirm, write down how, and have the sealed data drawn."""
@@ -43,6 +49,10 @@ def confirm(world: WriteWorld, step: Step) -> Change:
     if plan is None:
         return _ended(world, experiment, confirmation_report.unconfirmed(reason))
     planned = _with_product(world, experiment, confirmation_report.to_json(plan))
+    if plan.arguments:
+        amount = int(plan.arguments[0].rpartition("=")[2])
+        told = _MATCHED.format(equal=template.comparison.equal, amount=amount)
+        planned = dataclasses.replace(planned, limitations=(*planned.limitations, told))
     with world.store.begin(write=False) as tx:
         is_first = not preparing.data_of(tx, direction, Arm.CONFIRM, plan.baseline_seeds)
     seeds = (*(plan.baseline_seeds if is_first else ()), *plan.seeds)
@@ -125,6 +135,7 @@ def _planned(
         baseline_seeds=fresh_seeds(direction.id, templates.start_of(direction), rule.confirm_baseline),
         seeds=fresh_seeds(direction.id, chosen.files, rule.looks[-1]),
         comparison=template.comparison,
+        arguments=confirmation_choice.arguments_for(choice.matched, template.comparison),
         each_alone=True,
     )
     return plan, Reason.SCREEN_ONLY
@@ -145,22 +156,26 @@ def _before(tx: Transaction, direction: Direction, experiment: Experiment) -> tu
 def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> Change:
     plan, _ = confirmation_report.read(world.artifacts.get(experiment.products[PRODUCT]))
     with world.store.begin(write=False) as tx:
-        pool = tx.runs.find(direction_id=direction.id, arm=Arm.CONFIRM, index=0)
+        pools = tx.runs.find(direction_id=direction.id, arm=Arm.CONFIRM, index=0)
         ours = tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM)
         screened = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
-    pool, ours = settled(pool), settled(ours)
+    whose = experiment.id if plan.arguments else None
+    pool = settled(run for run in pools if run.experiment_id == whose)
+    ours = settled(run for run in ours if run.index > 0)
     looks = sorted((run for run in ours if not run.alone), key=lambda run: run.index)
     if not pool:
-        return _measure(direction, experiment, _pool(world, direction, plan))
+        return _measure(direction, experiment, _pool(world, direction, experiment, plan))
     runs = (*pool, *ours)
     for whole in (*(run for run in pool if not run.alone), *looks):
         seed = _next_alone(world, plan, whole, runs)
         if seed is not None:
             return _alone(world, direction, experiment, whole, seed)
-    records = {run.folder: _record(world, run) for run in runs if run.record}
+    records = {run.folder: _record(world, run) for run in (*runs, *screened) if run.record}
     base = confirmation_report.cells_of_look("confirm_0", plan.baseline_seeds, records, plan)
     if not any(name.startswith("confirm_0") for name in records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.MISSING_CELLS), plan)
+    if not confirmation_choice.is_matched(plan, records):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.BUDGET_MISMATCH), plan)
     chosen = next(run for run in screened if run.folder == plan.run)
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
@@ -193,6 +208,7 @@ def _next_alone(world: WriteWorld, plan: Plan, whole: Run, runs: Sequence[Run]) 
         description=f"{whole.description} One of its seeds alone, since {whole.folder} failed.",
         files=whole.files,
         seeds=(whole.seeds[place - 1],),
+        arguments=whole.arguments,
     )
 
 
@@ -204,17 +220,19 @@ def _alone(world: WriteWorld, direction: Direction, experiment: Experiment, whol
     return dataclasses.replace(change, events=(happened(world.clock, experiment, "confirmation.alone", text),))
 
 
-def _pool(world: WriteWorld, direction: Direction, plan: Plan) -> Run:
+def _pool(world: WriteWorld, direction: Direction, experiment: Experiment, plan: Plan) -> Run:
+    whose = "this confirmation, with the run's budget" if plan.arguments else "all confirmations of the direction"
     return Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
-        experiment_id=None,
+        experiment_id=experiment.id if plan.arguments else None,
         index=0,
         arm=Arm.CONFIRM,
         title="Baseline, sealed",
-        description="The baseline on other seeds and on sealed data, for all confirmations of the direction.",
+        description=f"The baseline on other seeds and on sealed data, for {whose}.",
         files=templates.start_of(direction),
         seeds=plan.baseline_seeds,
+        arguments=plan.arguments,
     )
 
 

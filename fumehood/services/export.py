@@ -30,8 +30,9 @@ def runs_of(tx: Transaction, experiment: Experiment) -> list[Run]:
     screened = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
     looks = tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM)
     pool = tx.runs.find(direction_id=experiment.direction_id, arm=Arm.CONFIRM, index=0)
-    pool = pool if confirmation_report.PRODUCT in experiment.products else ()
-    pool = settled(pool)
+    has_own = any(run.index == 0 for run in looks)
+    shared = [run for run in pool if run.experiment_id is None and not has_own]
+    pool = settled(shared) if confirmation_report.PRODUCT in experiment.products else ()
     return [*baseline, *sorted(screened, key=_index), *sorted(pool, key=_index), *sorted(looks, key=_index)]
 
 

@@ -332,6 +332,14 @@ def _compare(
 
 def budget(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
     """Return in which counts a run differs from the baseline beyond the declared tolerance, one sentence each."""
+    return [
+        f"It has {counts[key]:,.0f} {key.replace('_', ' ')} where the baseline has {base[key]:,.0f}."
+        for key in map(COUNTS.__getitem__, mismatches(counts, base, rules))
+    ]
+
+
+def mismatches(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
+    """Return in which counts a run differs from the baseline beyond the declared tolerance, as the template's words."""
     found = []
     for word, key in COUNTS.items():
         ours, theirs = counts.get(key), base.get(key)
@@ -340,7 +348,7 @@ def budget(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison
         if word in {"updates", "samples"} and word != rules.equal:
             continue
         if abs(ours - theirs) > rules.tolerance * abs(theirs):
-            found.append(f"It has {ours:,.0f} {key.replace('_', ' ')} where the baseline has {theirs:,.0f}.")
+            found.append(word)
     return found
 
 

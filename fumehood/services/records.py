@@ -177,7 +177,7 @@ def _predicate(
         "image": outcome.image if outcome else "",
         "data": {part: templates.template_hash(files) for part, files in sorted(data.items())},
         "profile": direction.profile,
-        "arguments": list(profile.arguments),
+        "arguments": [*profile.arguments, *run.arguments],
         "evaluate_arguments": list(profile.evaluate_arguments),
         "prepare_arguments": [*template.prepare.arguments, *profile.prepare_arguments],
         "query_count": profile.query_count,

@@ -176,6 +176,7 @@ class RunRow(Base):
     arm: Mapped[str]
     confirms: Mapped[str | None]
     alone: Mapped[int]
+    arguments: Mapped[list[Any]]
     title: Mapped[str]
     description: Mapped[str]
     files: Mapped[dict[str, Any]]

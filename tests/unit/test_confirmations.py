@@ -22,6 +22,7 @@ from fumehood.services import (
     confirmation_rule,
     confirmations,
     directions,
+    facts,
     paper,
     prose,
     revision,
@@ -351,6 +352,100 @@ def test_a_run_beyond_the_baselines_budget_is_not_confirmed(tmp_path: Path) -> N
     experiment = carried_out(lab := laboratory(tmp_path, -4.0, does=does))
     assert experiment.label == "not_comparable: budget_mismatch"
     assert not confirming_runs(lab)
+
+
+COUNTED = {
+    **CONFIRMING,
+    "template.toml": f'{CONFIRMING["template.toml"]}[comparison]\nequal = "updates"\nargument = "--updates"\n',
+}
+"""A template that says by which argument its updates are set."""
+
+
+def counting(of_runs: int, *, heeds: bool = True, **more: int) -> Callable[[Spec], Did]:
+    """Return what programs do where the variant makes so many updates, and the baseline ten or what it is told."""
+
+    def does(spec: Spec) -> Did:
+        did = act(spec)
+        if spec.kind is not Kind.RUN:
+            return did
+        folder = next(word for word in spec.command if word.startswith("--out_dir=")).removeprefix("--out_dir=")
+        told = [int(word.partition("=")[2]) for word in spec.command if word.startswith("--updates=")]
+        base = told[0] if told and heeds else 10
+        updates = base if folder in {"run_0", "confirm_0"} else of_runs
+        counts = {"parameters": 5, "updates": updates, "samples_seen": updates * 4, **more}
+        if folder in {"run_0", "confirm_0"}:
+            counts["parameters"] = 5
+        did.files[f"{folder}/parameters.json"] = json.dumps(counts).encode()
+        return did
+
+    return does
+
+
+def test_a_run_with_another_budget_is_confirmed_against_a_baseline_that_has_as_much(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, files=COUNTED, does=counting(25))
+    experiment = carried_out(lab)
+    assert (experiment.label, experiment.outcome) == ("better", ExperimentOutcome.CONFIRMED), lab.told()
+    plan, _ = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert plan.arguments == ("--updates=25",)
+    pool, look = confirming_runs(lab)
+    assert (pool.folder, pool.experiment_id, pool.arguments) == ("confirm_0", experiment.id, plan.arguments)
+    assert pool.files == templates.start_of(lab.direction())
+    assert look.arguments == ()
+    records = {run.folder: facts.predicate(lab.artifacts.get(run.record)) for run in lab.runs()}
+    assert {name: of["counts"]["updates"] for name, of in records.items()} == {
+        "run_0": 10, "run_1": 25, "confirm_0": 25, "confirm_1": 25,
+    }  # fmt: skip
+    assert records["confirm_0"]["arguments"] == [*records["run_0"]["arguments"], "--updates=25"]
+    assert any("has 25 updates, which the baseline of the screen has not" in one for one in experiment.limitations)
+    assert checked(lab, tmp_path / "out") == []
+
+
+def test_a_run_that_kept_the_budget_is_confirmed_before_one_that_did_not(tmp_path: Path) -> None:
+    def does(spec: Spec) -> Did:
+        return counting(10 if "--out_dir=run_2" in spec.command or "--out_dir=confirm_1" in spec.command else 99)(spec)
+
+    lab = laboratory(tmp_path, -8.0, -4.0, files=COUNTED, does=does)
+    experiment = carried_out(lab, runs=2)
+    plan, _ = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert (plan.run, plan.arguments) == ("run_2", ())
+    assert {run.experiment_id for run in confirming_runs(lab) if run.index == 0} == {None}
+    assert checked(lab, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("does", "files"),
+    [
+        (counting(25), CONFIRMING),
+        (counting(25, parameters=6), COUNTED),
+        (counting(25, heeds=False), COUNTED),
+    ],
+    ids=["no argument", "other parameters too", "an argument that does nothing"],
+)
+def test_what_no_baseline_can_match_is_not_comparable(
+    tmp_path: Path, does: Callable[[Spec], Did], files: dict[str, str]
+) -> None:
+    lab = laboratory(tmp_path, -4.0, files=dict(files), does=does)
+    experiment = carried_out(lab)
+    assert experiment.label == "not_comparable: budget_mismatch"
+    assert experiment.outcome is ExperimentOutcome.INCONCLUSIVE
+    assert not [run for run in confirming_runs(lab) if run.index]
+    assert checked(lab, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--updates=10"]])
+def test_a_baseline_that_was_started_otherwise_than_planned_is_found(tmp_path: Path, arguments: list[str]) -> None:
+    lab = laboratory(tmp_path, -4.0, files=COUNTED, does=counting(25))
+    carried_out(lab)
+    inside = verification.open_folder(lab.export(tmp_path / "out") / "experiments" / "smaller_scale")
+    value = json.loads(inside.read("confirmation.json"))
+    value["plan"]["arguments"] = arguments
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(value).encode() if path == "confirmation.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "its baseline was not given the budget of run_1" in " ".join(report.problems)
+    assert "confirm_0 was started with other arguments" in " ".join(report.problems)
 
 
 def test_a_gate_spares_the_seeds_of_what_the_screen_does_not_show(tmp_path: Path) -> None:
