@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -94,9 +94,10 @@ class RunResult(StrEnum):
     REJECTED = "rejected"
 
 
-def folder_of(arm: Arm, index: int) -> str:
-    """Return the folder's name of a run in a finished experiment: `run_2`, `confirm_1`."""
-    return f"{'run' if arm is Arm.SCREEN else 'confirm'}_{index}"
+def folder_of(arm: Arm, index: int, alone: int = 0) -> str:
+    """Return the folder's name of a run in a finished experiment: `run_2`, `confirm_1`, `confirm_1_seed_3`."""
+    whole = f"{'run' if arm is Arm.SCREEN else 'confirm'}_{index}"
+    return f"{whole}_seed_{alone}" if alone else whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,10 @@ class Run:
     arm: Arm = Arm.SCREEN
     confirms: RunId | None = None
     """The screened run that is measured again."""
+    alone: int = 0
+    """Which seed of a look that failed is measured alone, from 1; 0 where all of a run's seeds are measured at once."""
+    arguments: tuple[str, ...] = ()
+    """What the program is given besides the profile's arguments, of which the later ones hold."""
     title: str = ""
     description: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
@@ -146,7 +151,15 @@ class Run:
     @property
     def folder(self) -> str:
         """The folder's name in a finished experiment."""
-        return folder_of(self.arm, self.index)
+        return folder_of(self.arm, self.index, self.alone)
+
+
+def settled(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Return the runs that came to an end, of several in one folder the newest.
+
+    Another is there only where the experiment that wanted it ended amid it, and the next had its seeds measured again.
+    """
+    return tuple({run.folder: run for run in runs if run.result is not RunResult.PENDING}.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fumehood.domain.execution import Kind, Limits
 
@@ -38,6 +38,14 @@ class Comparison(_Table):
     equal: Literal["updates", "samples", "flops", "wall_s"] = "updates"
     tolerance: float = 0.0
     may_change: tuple[str, ...] = ()
+    argument: str = Field(default="", pattern=r"^(--[A-Za-z][\w-]*)?$")
+    """By which `experiment.py` is told how much of `equal` it gets; a baseline can then be given a run's own."""
+
+    @model_validator(mode="after")
+    def _is_countable(self) -> Self:
+        if self.argument and self.equal not in {"updates", "samples"}:
+            raise ValueError("`argument` sets updates or samples: runs do not count anything else")
+        return self
 
 
 class LimitTable(_Table):

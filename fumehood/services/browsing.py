@@ -16,14 +16,14 @@ from fumehood.domain.ids import ULID, DirectionId, ExperimentId, TenantId
 from fumehood.domain.step import Event
 from fumehood.errors import NotFoundError
 from fumehood.ports import Artifacts, Collection, Store, Transaction
-from fumehood.services import auditing, export, fidelity, registering, results, templates
+from fumehood.services import auditing, drawings, export, fidelity, registering, results, templates
 
 T = TypeVar("T")
 PAPER = "paper.pdf"
 REVIEWS = ("review.json", "review_revised.json")
 JSON_PRODUCTS = frozenset(
     {*REVIEWS, "claims.json", "registration.json", "rebuttal.json", "verification.json"}
-    | {auditing.FINDINGS, fidelity.FIDELITY}
+    | {auditing.FINDINGS, fidelity.FIDELITY, drawings.PRODUCT}
 )
 """Files of an experiment that the platform wrote itself."""
 MAX_DIFF_BYTES = 512 * 1024

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fumehood.services import confirmation_report, confirming, numbers
+from fumehood.services import confirmation_choice, confirmation_report, confirming, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
 from fumehood.services.templates import template_hash
@@ -16,13 +16,16 @@ SHARED = ("direction", "secret", "evaluator", "template", "profile", "image")
 """What the records of a confirmation have in common with the baseline's, or nothing is compared."""
 
 
-def problems(data: bytes, records: Records, failed: Collection[str]) -> list[str]:
+def problems(
+    data: bytes, records: Records, failed: Collection[str], outputs: Mapping[str, Mapping[str, str]]
+) -> list[str]:
     """Return what does not hold, one sentence each.
 
     Args:
         data: `confirmation.json`.
         records: What each run's signed record says, by its folder.
         failed: Folders of runs that were measured and gave no number.
+        outputs: What each run left, as its record signs it: its folder to path to SHA-256.
     """
     try:
         plan, told = confirmation_report.read(data)
@@ -34,8 +37,9 @@ def problems(data: bytes, records: Records, failed: Collection[str]) -> list[str
     wanted = ["run_0", plan.run, *(() if "confirm_0" in failed else ("confirm_0",))]
     if missing := [name for name in wanted if name not in records]:
         return [f"it rests on {missing[0]}, which has no signed record"]
-    found = [*_of_plan(plan, records), *_of_looks(plan, records, looks)]
-    return found or _of_result(plan, told, records, looks)
+    found = [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
+    found += [*_of_looks(plan, records, looks), *_of_alone(plan, records, failed, looks)]
+    return found or _of_result(plan, told, records, failed, looks)
 
 
 def _of_plan(plan: Plan, records: Records) -> list[str]:
@@ -56,8 +60,14 @@ def _of_plan(plan: Plan, records: Records) -> list[str]:
 
 def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]:
     base, found = records["run_0"], []
-    expected = {"confirm_0": (base["code"], plan.baseline_seeds)} | {
-        name: (records[plan.run]["code"], plan.look_seeds(int(name[-1]))) for name in looks
+    expected = {
+        name: (base["code"] if name == "confirm_0" else records[plan.run]["code"], seeds)
+        for name, seeds in _seeds(plan, looks).items()
+    }
+    expected |= {
+        f"{name}_seed_{place}": (code, (seed,))
+        for name, (code, seeds) in expected.items()
+        for place, seed in enumerate(seeds, start=1)
     }
     for name, (code, seeds) in expected.items():
         if name not in records:
@@ -67,6 +77,9 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
             found.append(f"{name} was measured with another code")
         if tuple(record["seeds"]) != seeds:
             found.append(f"{name} was measured on other seeds")
+        given = plan.arguments if name.startswith("confirm_0") else ()
+        if record.get("arguments") != [*(base.get("arguments") or ()), *given]:
+            found.append(f"{name} was started with other arguments")
         if record["run"].get("arm") != "confirm":
             found.append(f"{name} was not measured on sealed data")
         found += [
@@ -75,14 +88,40 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
     return found
 
 
-def _of_result(plan: Plan, told: Mapping[str, Any], records: Records, looks: list[str]) -> list[str]:
-    if "confirm_0" not in records:
+def _seeds(plan: Plan, looks: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return the seeds of the baseline's pool and of each look, by folder."""
+    return {"confirm_0": plan.baseline_seeds} | {name: plan.look_seeds(int(name[-1])) for name in looks}
+
+
+def _of_alone(plan: Plan, records: Records, failed: Collection[str], looks: Collection[str]) -> list[str]:
+    """Compare the seeds that were run alone with those of the looks that failed: all of these, and no others."""
+    whole = _seeds(plan, looks)
+    wanted = {
+        f"{name}_seed_{place}"
+        for name, seeds in whole.items()
+        for place in range(1, len(seeds) + 1)
+        if name in failed and plan.each_alone
+    }
+    there = {name for name in {*records, *failed} if "_seed_" in name}
+    return [
+        *(f"{name} is missing: a seed of a look that failed was not run alone" for name in sorted(wanted - there)),
+        *(f"{name} was run alone, and its look did not fail" for name in sorted(there - wanted)),
+        *(f"{name} has a record and failed" for name in sorted({*records} & {*failed})),
+    ]
+
+
+def _of_result(
+    plan: Plan, told: Mapping[str, Any], records: Records, failed: Collection[str], looks: list[str]
+) -> list[str]:
+    if not any(name.startswith("confirm_0") for name in records):
         return (
             [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
         )
-    base = confirmation_report.cells_of(records["confirm_0"], plan, len(plan.baseline_seeds))
-    cells = [
-        confirmation_report.cells_of(records.get(name), plan, len(plan.look_seeds(int(name[-1])))) for name in looks
+    if not confirmation_choice.is_matched(plan, records):
+        is_told = told.get("label") == "not_comparable: budget_mismatch"
+        return [] if is_told else ["its baseline has not the run's budget, and it has a label"]
+    base, *cells = [
+        confirmation_report.cells_of_look(name, seeds, records, plan) for name, seeds in _seeds(plan, looks).items()
     ]
     if not cells:
         return ["no look was measured"]
@@ -92,8 +131,12 @@ def _of_result(plan: Plan, told: Mapping[str, Any], records: Records, looks: lis
     said = confirmation_report.decide(plan, base, cells)
     if said.label is None:
         return ["it has a label before it was decided"]
-    again = json.loads(json.dumps(confirmation_report.result(plan, said)))
-    return [f"its {name} does not follow from the records" for name in again if not _same(again[name], told.get(name))]
+    alone = confirmation_report.alone(plan, failed, len(looks))
+    again = json.loads(json.dumps(confirmation_report.result(plan, said, alone)))
+    names = dict.fromkeys([*again, *(("alone",) if "alone" in told else ())])
+    return [
+        f"its {name} does not follow from the records" for name in names if not _same(again.get(name), told.get(name))
+    ]
 
 
 def _same(ours: Any, theirs: Any) -> bool:

@@ -63,6 +63,7 @@ def confirmation_facts(
         contradicting=list(result.get("contradicting") or ()),
         failed=int(result.get("failed") or 0),
         base_failed=int(result.get("base_failed") or 0),
+        alone=bool(result.get("alone")),
         baseline_untuned=bool(result.get("baseline_untuned")),
         error_is_assured=bool(result.get("error_is_assured", True)),
     )

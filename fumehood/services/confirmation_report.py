@@ -7,7 +7,7 @@ signed records alone, so that everybody can work it out again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from fumehood.domain.confirmation import ConfirmRule, Reason, not_comparable
 from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.idea import IdeaKind
+from fumehood.domain.template import Comparison
 from fumehood.services import confirming
 from fumehood.services.confirming import Cells, Measure
 from fumehood.services.deciding import Decision, Pair
@@ -57,6 +58,12 @@ class Plan(BaseModel):
     baseline_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     """The run's, of both looks."""
+    comparison: Comparison | None = None
+    """What the run and the baseline had to share to be compared; None in plans of before it was written down."""
+    arguments: tuple[str, ...] = ()
+    """What the baseline is given besides the profile's, so that it has the run's budget; most need nothing."""
+    each_alone: bool = False
+    """Whether the seeds of a look that fails are run one by one before any counts as failed; else all of them did."""
 
     @property
     def alpha(self) -> float:
@@ -83,6 +90,46 @@ def cells_of(record: Mapping[str, Any] | None, plan: Plan, seeds: int) -> dict[s
     return {name: [float(one) for one in values] for name, values in found.items()}
 
 
+def joined(parts: Sequence[Cells], plan: Plan) -> dict[str, list[float | None]]:
+    """Return the cells of a look whose seeds were run alone, in the order of its seeds."""
+    return {name: [value for part in parts for value in part.get(name, ())] for name in plan.datasets}
+
+
+def cells_of_look(
+    name: str, seeds: Sequence[int], records: Mapping[str, Mapping[str, Any]], plan: Plan
+) -> dict[str, list[float | None]]:
+    """Return what a look, or the baseline's pool, came to.
+
+    Args:
+        name: Its folder.
+        seeds: Its seeds; one that was run alone and has no record failed.
+        records: What signed records say, by folder.
+        plan: Fixed before.
+    """
+    if name in records or not plan.each_alone:
+        return cells_of(records.get(name), plan, len(seeds))
+    alone = [records.get(f"{name}_seed_{place}") for place in range(1, len(seeds) + 1)]
+    return joined([cells_of(one, plan, 1) for one in alone], plan)
+
+
+def alone(plan: Plan, failed: Collection[str], looks: int) -> dict[str, list[int]]:
+    """Return the looks that failed as a whole, each with those of its seeds that failed alone too.
+
+    Args:
+        plan: Fixed before.
+        failed: Folders of runs that gave no number.
+        looks: How many were made.
+    """
+    if not plan.each_alone:
+        return {}
+    seeds = {"confirm_0": plan.baseline_seeds} | {f"confirm_{at}": plan.look_seeds(at) for at in range(1, looks + 1)}
+    return {
+        name: [seed for place, seed in enumerate(some, start=1) if f"{name}_seed_{place}" in failed]
+        for name, some in seeds.items()
+        if name in failed
+    }
+
+
 def decide(plan: Plan, base: Cells, looks: Sequence[Cells]) -> Decision:
     """Return what the looks made so far say.
 
@@ -96,8 +143,11 @@ def decide(plan: Plan, base: Cells, looks: Sequence[Cells]) -> Decision:
     return confirming.confirm(plan.rule, plan.measure, scale, base, run, look=len(looks), discoveries=plan.discoveries)
 
 
-def result(plan: Plan, said: Decision) -> dict[str, Any]:
-    """Return a last decision in plain words and numbers; the unit of contrasts is the baseline's spread."""
+def result(plan: Plan, said: Decision, alone: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
+    """Return a last decision in plain words and numbers; the unit of contrasts is the baseline's spread.
+
+    `alone` names the looks that failed as a whole, each with those of its seeds that failed alone too.
+    """
     outcome = confirming.outcome(said.label, plan.kind, plan.expected, plan.measure.direction)
     found = said.estimate
     return {
@@ -112,6 +162,7 @@ def result(plan: Plan, said: Decision) -> dict[str, Any]:
         "discovery_interval": _interval(said.discovery_interval),
         "failed": said.failed,
         "base_failed": said.base_failed,
+        **({"alone": {name: list(seeds) for name, seeds in alone.items()}} if alone else {}),
         "contradicting": sorted(said.contradicting),
         "datasets": {name: _pair(plan, pair) for name, pair in sorted(said.pairs.items())},
         "baseline_untuned": plan.screened > 1,

@@ -11,13 +11,14 @@ from typing import Any
 
 from fumehood.domain.confirmation import DISCOVERIES, Reason
 from fumehood.domain.direction import Direction
-from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, Run, RunResult
+from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, Run, RunResult, settled
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.ports import Transaction
 from fumehood.services import (
+    confirmation_choice,
     confirmation_report,
     confirming,
     experiments,
@@ -25,15 +26,19 @@ from fumehood.services import (
     measuring,
     preparing,
     replication,
-    statistics,
     templates,
     trials,
 )
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_report import PRODUCT, Plan
 from fumehood.services.confirmation_rule import fresh_seeds, measure_of
-from fumehood.services.edit_effects import Measured, compared
 from fumehood.services.world import WriteWorld
+
+_MATCHED = (
+    "The variant that was confirmed has {amount:,} {equal}, which the baseline of the screen has not; it was confirmed"
+    " against a baseline that was given as many, and its contrast in the screen shows what both changes did together."
+)
+"""What a paper says of a confirmation whose baseline was given the run's budget."""
 
 
 def confirm(world: WriteWorld, step: Step) -> Change:
@@ -44,6 +49,10 @@ def confirm(world: WriteWorld, step: Step) -> Change:
     if plan is None:
         return _ended(world, experiment, confirmation_report.unconfirmed(reason))
     planned = _with_product(world, experiment, confirmation_report.to_json(plan))
+    if plan.arguments:
+        amount = int(plan.arguments[0].rpartition("=")[2])
+        told = _MATCHED.format(equal=template.comparison.equal, amount=amount)
+        planned = dataclasses.replace(planned, limitations=(*planned.limitations, told))
     with world.store.begin(write=False) as tx:
         is_first = not preparing.data_of(tx, direction, Arm.CONFIRM, plan.baseline_seeds)
     seeds = (*(plan.baseline_seeds if is_first else ()), *plan.seeds)
@@ -91,22 +100,20 @@ def _planned(
         return None, Reason.MISSING_CELLS
     metric = template.metrics[name]
     measure = measure_of(metric)
-    base = _record(world, experiments.baseline(world, experiment))
-    pool = _cells(base, name)
-    records = {run.folder: _record(world, run) for run in runs}
-    equal = [
-        run
-        for run in runs
-        if not facts.budget(records[run.folder].get("counts") or {}, base.get("counts") or {}, template)
-    ]
-    if not equal:
-        return None, Reason.BUDGET_MISMATCH
-    equal = [run for run in equal if not _is_idle(world, experiment, run, records[run.folder], base)]
-    contrasts = [confirming.screen(measure, pool, _cells(records[run.folder], name)) for run in equal]
-    place = statistics.select(contrasts, rule.gate)
-    if place is None:
-        return None, Reason.SCREEN_ONLY
-    chosen, contrast = equal[place], contrasts[place]
+    baseline = experiments.baseline(world, experiment)
+    base = _record(world, baseline)
+    pool = confirmation_choice.cells(base, name)
+    choice = confirmation_choice.choose(
+        [(run, _record(world, run)) for run in runs],
+        (baseline, base),
+        metric=name,
+        measure=measure,
+        rule=rule,
+        comparison=template.comparison,
+    )
+    chosen = next((run for run in runs if run.folder == choice.run), None)
+    if chosen is None:
+        return None, choice.reason
     scale = confirming.freeze(measure, {dataset: seeds[: rule.screen_baseline] for dataset, seeds in pool.items()})
     with world.store.begin(write=False) as tx:
         index, discoveries = _before(tx, direction, experiment)
@@ -122,22 +129,16 @@ def _planned(
         scale=dict(scale.values),
         left_out=dict(scale.left_out),
         screened=len(runs),
-        screen_contrast=contrast.value if contrast else 0.0,
+        screen_contrast=choice.contrast,
         index=index,
         discoveries=discoveries,
         baseline_seeds=fresh_seeds(direction.id, templates.start_of(direction), rule.confirm_baseline),
         seeds=fresh_seeds(direction.id, chosen.files, rule.looks[-1]),
+        comparison=template.comparison,
+        arguments=confirmation_choice.arguments_for(choice.matched, template.comparison),
+        each_alone=True,
     )
     return plan, Reason.SCREEN_ONLY
-
-
-def _is_idle(
-    world: WriteWorld, experiment: Experiment, run: Run, record: Mapping[str, Any], base: Mapping[str, Any]
-) -> bool:
-    """Whether a run did what the baseline did: on fresh seeds it would differ by chance alone."""
-    baseline = experiments.baseline(world, experiment)
-    measured = Measured(run=baseline, metrics=base["metrics"])
-    return bool(compared(Measured(run=run, metrics=record["metrics"]), [measured]))
 
 
 def _before(tx: Transaction, direction: Direction, experiment: Experiment) -> tuple[int, int]:
@@ -155,37 +156,83 @@ def _before(tx: Transaction, direction: Direction, experiment: Experiment) -> tu
 def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> Change:
     plan, _ = confirmation_report.read(world.artifacts.get(experiment.products[PRODUCT]))
     with world.store.begin(write=False) as tx:
-        pool = tx.runs.find(direction_id=direction.id, arm=Arm.CONFIRM, index=0)
-        looks = sorted(tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM), key=lambda run: run.index)
+        pools = tx.runs.find(direction_id=direction.id, arm=Arm.CONFIRM, index=0)
+        ours = tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM)
         screened = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
+    whose = experiment.id if plan.arguments else None
+    pool = settled(run for run in pools if run.experiment_id == whose)
+    ours = settled(run for run in ours if run.index > 0)
+    looks = sorted((run for run in ours if not run.alone), key=lambda run: run.index)
     if not pool:
-        return _measure(direction, experiment, _pool(world, direction, plan))
-    if pool[0].result is RunResult.FAILED:
+        return _measure(direction, experiment, _pool(world, direction, experiment, plan))
+    runs = (*pool, *ours)
+    for whole in (*(run for run in pool if not run.alone), *looks):
+        seed = _next_alone(world, plan, whole, runs)
+        if seed is not None:
+            return _alone(world, direction, experiment, whole, seed)
+    records = {run.folder: _record(world, run) for run in (*runs, *screened) if run.record}
+    base = confirmation_report.cells_of_look("confirm_0", plan.baseline_seeds, records, plan)
+    if not any(name.startswith("confirm_0") for name in records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.MISSING_CELLS), plan)
+    if not confirmation_choice.is_matched(plan, records):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.BUDGET_MISMATCH), plan)
     chosen = next(run for run in screened if run.folder == plan.run)
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
-    base = confirmation_report.cells_of(_record(world, pool[0]), plan, len(plan.baseline_seeds))
-    found = [
-        confirmation_report.cells_of(_record(world, run) if run.record else None, plan, len(run.seeds)) for run in looks
-    ]
+    found = [confirmation_report.cells_of_look(run.folder, run.seeds, records, plan) for run in looks]
     said = confirmation_report.decide(plan, base, found)
     if said.label is None:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, len(looks) + 1))
-    return _ended(world, experiment, confirmation_report.result(plan, said), plan)
+    failed = {run.folder for run in runs if run.result is RunResult.FAILED}
+    alone = confirmation_report.alone(plan, failed, len(looks))
+    return _ended(world, experiment, confirmation_report.result(plan, said, alone), plan)
 
 
-def _pool(world: WriteWorld, direction: Direction, plan: Plan) -> Run:
+def _next_alone(world: WriteWorld, plan: Plan, whole: Run, runs: Sequence[Run]) -> Run | None:
+    """Return the next seed of a look that failed, to be run alone: each of them once, in their order."""
+    if not plan.each_alone or whole.result is not RunResult.FAILED:
+        return None
+    done = {run.alone for run in runs if run.index == whole.index and run.alone}
+    place = next((place for place in range(1, len(whole.seeds) + 1) if place not in done), None)
+    if place is None:
+        return None
+    return Run(
+        id=RunId(world.clock.new_id("run")),
+        direction_id=whole.direction_id,
+        experiment_id=whole.experiment_id,
+        index=whole.index,
+        arm=whole.arm,
+        confirms=whole.confirms,
+        alone=place,
+        title=whole.title,
+        description=f"{whole.description} One of its seeds alone, since {whole.folder} failed.",
+        files=whole.files,
+        seeds=(whole.seeds[place - 1],),
+        arguments=whole.arguments,
+    )
+
+
+def _alone(world: WriteWorld, direction: Direction, experiment: Experiment, whole: Run, seed: Run) -> Change:
+    change = _measure(direction, experiment, seed)
+    if seed.alone > 1:
+        return change
+    text = f"{experiment.name}: {whole.folder} failed, so each of its {len(whole.seeds)} seeds is run alone"
+    return dataclasses.replace(change, events=(happened(world.clock, experiment, "confirmation.alone", text),))
+
+
+def _pool(world: WriteWorld, direction: Direction, experiment: Experiment, plan: Plan) -> Run:
+    whose = "this confirmation, with the run's budget" if plan.arguments else "all confirmations of the direction"
     return Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
-        experiment_id=None,
+        experiment_id=experiment.id if plan.arguments else None,
         index=0,
         arm=Arm.CONFIRM,
         title="Baseline, sealed",
-        description="The baseline on other seeds and on sealed data, for all confirmations of the direction.",
+        description=f"The baseline on other seeds and on sealed data, for {whose}.",
         files=templates.start_of(direction),
         seeds=plan.baseline_seeds,
+        arguments=plan.arguments,
     )
 
 
@@ -230,11 +277,6 @@ def _with_product(world: WriteWorld, experiment: Experiment, data: bytes) -> Exp
 
 def _record(world: WriteWorld, run: Run) -> dict[str, Any]:
     return facts.predicate(world.artifacts.get(run.record))
-
-
-def _cells(record: Mapping[str, Any], metric: str) -> dict[str, Sequence[float]]:
-    datasets = record["metrics"].get(metric, {}).get("datasets", {})
-    return {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
 
 
 STEPS = {"confirm": confirm, "confirm_drawn": drawn, "confirm_measured": measured}

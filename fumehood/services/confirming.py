@@ -25,6 +25,10 @@ Cells = Mapping[str, Seeds]
 """Data set to what its seeds measured. The seed at one place is the same in every data set."""
 
 
+_AT_NO_WORSE = frozenset({Label.BETTER, Label.NO_DIFFERENCE})
+"""What a run may not be called whose seeds failed, where no cap says what a failure counts as."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """The one metric that gets a label, as it was declared before the first idea."""
@@ -103,6 +107,9 @@ def confirm(
             for name in ours
         }
         said = _by_values(rule, pairs, look=look, alpha=alpha)
+        if failed and measure.cap is None and said.label in _AT_NO_WORSE:
+            # Nobody knows what these seeds would have come to: a program that breaks off where it does badly would win.
+            said = dataclasses.replace(said, label=Label.NOT_COMPARABLE, reason=Reason.FAILED_SEEDS)
     return dataclasses.replace(said, failed=failed, base_failed=base_failed)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.experiment import Arm, Experiment, Run
+from fumehood.domain.experiment import Arm, Experiment, Run, settled
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExperimentId
 from fumehood.ports import Artifacts, Clock, Signer, Store, Transaction
@@ -30,12 +30,14 @@ def runs_of(tx: Transaction, experiment: Experiment) -> list[Run]:
     screened = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
     looks = tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM)
     pool = tx.runs.find(direction_id=experiment.direction_id, arm=Arm.CONFIRM, index=0)
-    pool = pool if confirmation_report.PRODUCT in experiment.products else ()
-    return [*baseline, *sorted(screened, key=_index), *pool, *sorted(looks, key=_index)]
+    has_own = any(run.index == 0 for run in looks)
+    shared = [run for run in pool if run.experiment_id is None and not has_own]
+    pool = settled(shared) if confirmation_report.PRODUCT in experiment.products else ()
+    return [*baseline, *sorted(screened, key=_index), *sorted(pool, key=_index), *sorted(looks, key=_index)]
 
 
-def _index(run: Run) -> int:
-    return run.index
+def _index(run: Run) -> tuple[int, int]:
+    return run.index, run.alone
 
 
 def stored_files(experiment: Experiment, runs: Sequence[Run]) -> dict[str, str]:

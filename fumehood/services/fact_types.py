@@ -154,6 +154,8 @@ class ConfirmationFacts(TypedDict):
     contradicting: list[str]
     failed: int
     base_failed: int
+    alone: bool
+    """Whether seeds were run alone, because they had failed together."""
     baseline_untuned: bool
     """The idea had several tries, and the baseline one."""
     error_is_assured: bool
@@ -164,6 +166,9 @@ class FigureFacts(TypedDict):
 
     file: str
     caption: str
+    """As the notebook has it; empty where it has none."""
+    runs: list[str]
+    """Folders of the runs that it shows; its caption names them without anybody's doing."""
 
 
 class Facts(TypedDict):

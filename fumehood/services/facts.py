@@ -13,7 +13,7 @@ from typing import Any
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment, Run, RunResult
 from fumehood.domain.idea import Idea
-from fumehood.domain.template import Metric, Profile, Template
+from fumehood.domain.template import Comparison, Metric, Profile, Template
 from fumehood.errors import NotFoundError
 from fumehood.services import numbers, statistics
 from fumehood.services.confirmation_facts import confirmation_facts
@@ -49,12 +49,14 @@ def gather(
     code: str = "",
     own_text: bool = False,
     confirmation: Mapping[str, Any] | None = None,
+    shown: Mapping[str, Sequence[str]] | None = None,
 ) -> Facts:
     """Return everything a paper about this experiment may say.
 
     `runs` holds the baseline too; `final_infos` and `records` (predicates) are keyed by the run's folder. `code` is the
     text in which constants are looked up, such as the experiment's sources. `own_text`: somebody gave the direction's
     text, and it is not the template's task. `confirmation` is what `confirmation.json` holds.
+    `shown` are the runs of each figure, by its file.
     """
     held = {run.folder: _record(run, final_infos.get(run.folder), records.get(run.folder), template) for run in runs}
     measured = {name: record for name, record in held.items() if record is not None}
@@ -95,7 +97,7 @@ def gather(
         outcome=experiment.outcome.value if experiment.outcome else "",
         label=experiment.label,
         limitations=list(experiment.limitations),
-        figures=figure_facts(experiment),
+        figures=figure_facts(experiment, shown or {}, [run.folder for run in ordered if run.folder in measured]),
         model={"name": direction.model, "offline": offline, "direction_text_used": not (offline and own_text)},
         coder=coder,
         notes=experiment.notes,
@@ -307,7 +309,7 @@ def _compare(
     source: str,
     table: dict[str, Number],
 ) -> None:
-    told["budget"] = budget(told["counts"], base.get("counts") or {}, template)
+    told["budget"] = budget(told["counts"], base.get("counts") or {}, template.comparison)
     name = template.primary
     if name is None or name not in record["metrics"]:
         return
@@ -328,9 +330,16 @@ def _compare(
         _add(table, f"{told['name']}.{name}.{part}", source, f"{name}/{part}", record, base, template)
 
 
-def budget(counts: Mapping[str, Any], base: Mapping[str, Any], template: Template) -> list[str]:
+def budget(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
     """Return in which counts a run differs from the baseline beyond the declared tolerance, one sentence each."""
-    rules = template.comparison
+    return [
+        f"It has {counts[key]:,.0f} {key.replace('_', ' ')} where the baseline has {base[key]:,.0f}."
+        for key in map(COUNTS.__getitem__, mismatches(counts, base, rules))
+    ]
+
+
+def mismatches(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
+    """Return in which counts a run differs from the baseline beyond the declared tolerance, as the template's words."""
     found = []
     for word, key in COUNTS.items():
         ours, theirs = counts.get(key), base.get(key)
@@ -339,7 +348,7 @@ def budget(counts: Mapping[str, Any], base: Mapping[str, Any], template: Templat
         if word in {"updates", "samples"} and word != rules.equal:
             continue
         if abs(ours - theirs) > rules.tolerance * abs(theirs):
-            found.append(f"It has {ours:,.0f} {key.replace('_', ' ')} where the baseline has {theirs:,.0f}.")
+            found.append(word)
     return found
 
 

@@ -23,6 +23,7 @@ from fumehood.services import (
     auditing,
     confirmation_report,
     directions,
+    drawings,
     experiments,
     fidelity,
     ideas,
@@ -239,8 +240,12 @@ def _products(old: Experiment, stage: str) -> dict[str, str]:
     figures, run = stage == WRITING, _RUN.match(stage)
     shared = {auditing.FINDINGS, fidelity.FIDELITY, *(() if run else (confirmation_report.PRODUCT,))}
     return registering.shared(old.products, int(run[1]) if run else None) | {
-        path: sha for path, sha in old.products.items() if path in shared or (figures and path.endswith(".png"))
+        path: sha for path, sha in old.products.items() if path in shared or (figures and _is_of_figures(path))
     }
+
+
+def _is_of_figures(path: str) -> bool:
+    return path.endswith(".png") or path == drawings.PRODUCT or drawings.KEPT.fullmatch(path) is not None
 
 
 def _notes_before(source: _Source, number: int) -> str:

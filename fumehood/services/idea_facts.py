@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
@@ -42,11 +42,22 @@ def idea_facts(idea: Idea) -> IdeaFacts:
     )
 
 
-def figure_facts(experiment: Experiment) -> list[FigureFacts]:
-    """Return the figures that exist, with the captions that the notes give them."""
+def figure_facts(
+    experiment: Experiment, shown: Mapping[str, Sequence[str]], measured: Sequence[str]
+) -> list[FigureFacts]:
+    """Return the figures that exist, with the captions that the notes give them and the runs that they show.
+
+    Args:
+        experiment: Whose products they are.
+        shown: What is known of the runs of each, by its file.
+        measured: Folders of all runs that gave numbers, which a figure of which nothing is known may show.
+    """
     captions = dict(CAPTION.findall(experiment.notes))
     files = sorted(path for path in experiment.products if path.endswith(".png") and "/" not in path)
-    return [FigureFacts(file=path, caption=str(captions.get(path, "")).strip()) for path in files]
+    return [
+        FigureFacts(file=path, caption=str(captions.get(path, "")).strip(), runs=list(shown.get(path, measured)))
+        for path in files
+    ]
 
 
 def constants(

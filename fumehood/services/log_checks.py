@@ -18,7 +18,7 @@ from fumehood.errors import FumehoodError
 from fumehood.services import log, log_line
 from fumehood.services.log_file import FILE, PAPER
 
-_RECORD = re.compile(r"(?P<folder>(?:run|confirm)_\d+)/record\.json")
+_RECORD = re.compile(r"(?P<folder>(?:run|confirm)_\d+(?:_seed_\d+)?)/record\.json")
 """Where the platform puts records; a program may leave a file of that name deeper in its own folder."""
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 

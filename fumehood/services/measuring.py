@@ -88,7 +88,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         Kind.RUN,
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=run.id,
-        command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments),
+        command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments, *run.arguments),
         inputs=below("work", run.files) | below("in/data", train),
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
         environment=environment,

@@ -19,6 +19,7 @@ from fumehood.domain.template import Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.services import (
     confirmation_report,
+    drawings,
     export,
     log_line,
     numbers,
@@ -110,6 +111,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
         code=code,
         own_text=_is_own_text(world, direction),
         confirmation=confirmed,
+        shown=_shown(world, experiment),
     )
     records = {
         folder: signed.get(folder) or gathering.record_of(final_info, template)
@@ -131,6 +133,11 @@ def read(world: WriteWorld, step: Step) -> Subject:
 def _confirmation(world: WriteWorld, experiment: Experiment) -> dict[str, Any] | None:
     kept = experiment.products.get(confirmation_report.PRODUCT)
     return dict(json.loads(world.artifacts.get(kept))) if kept else None
+
+
+def _shown(world: WriteWorld, experiment: Experiment) -> dict[str, tuple[str, ...]]:
+    kept = experiment.products.get(drawings.PRODUCT)
+    return {one.file: one.runs for one in drawings.read(world.artifacts.get(kept)).drawings} if kept else {}
 
 
 def _is_own_text(world: WriteWorld, direction: Direction) -> bool:

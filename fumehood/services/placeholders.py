@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fumehood.domain.claim import Claim
 from fumehood.errors import NotFoundError
 from fumehood.ports import Literature, Typesetter
-from fumehood.services import numbers, prose, tables
+from fumehood.services import drawings, numbers, prose, tables
 from fumehood.services.fact_types import Facts
 
 MARK = re.compile(r"\[\[\s*(\w+)\s*:\s*(.*?)\s*\]\]", re.DOTALL)
@@ -77,13 +77,17 @@ def floats_of(text: str) -> set[str]:
 
 
 def figure(words: str, facts: Facts, tools: Tools) -> str:
-    """Return a figure's float, or nothing for a figure that does not exist."""
+    """Return a figure's float, its caption naming the runs that it shows; nothing for one that does not exist."""
     file, _, said = (part.strip() for part in words.partition("|"))
-    known = {entry["file"]: entry["caption"] for entry in facts["figures"]}
-    if file not in known:
+    known = next((entry for entry in facts["figures"] if entry["file"] == file), None)
+    if known is None:
         return ""
-    stem = file.rsplit(".", 1)[0]
-    caption = said or tools.typesetter.escape(known[file] or f"{stem.replace('_', ' ').capitalize()}.")
+    stem, escape = file.rsplit(".", 1)[0], tools.typesetter.escape
+    caption = said or escape(known["caption"] or f"{stem.replace('_', ' ').capitalize()}.")
+    titles = {run["name"]: escape(run["title"].rstrip(".")) for run in (facts["baseline"], *facts["runs"])}
+    # Named by the platform: what a caption says of them is somebody's word.
+    whole = caption if caption.endswith((".", "!", "?", "}")) else f"{caption}."
+    caption = f"{whole} {drawings.caption(known['runs'], titles)}"
     return (
         "\\begin{figure}[tb]\n\\centering\n"
         f"\\includegraphics[width=0.86\\linewidth,height=0.42\\textheight,keepaspectratio]{{{file}}}\n"

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import json
 
 from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import Kind
-from fumehood.domain.experiment import Experiment, ExperimentState, Run
+from fumehood.domain.experiment import Execution, Experiment, ExperimentState, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.services import auditing, experiments, fidelity, registering, screening, templates, trials
+from fumehood.services import (
+    auditing,
+    drawing_notes,
+    drawings,
+    experiments,
+    fidelity,
+    registering,
+    screening,
+    templates,
+    trials,
+)
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
+from fumehood.services.drawings import Drawn
+from fumehood.services.plot_driver import DRIVER
 from fumehood.services.wanting import wanted
 from fumehood.services.world import WriteWorld
 
 ATTEMPTS = 4
 FIRST_SECTION = "introduction"
-_FIGURE = re.compile(r"[A-Za-z0-9][\w-]{0,80}\.png", re.ASCII)
-"""A name that means nothing to LaTeX; a figure of any other is none of the paper's."""
+COMMAND = ("python", "/in/driver.py")
 
 
 def plot(world: WriteWorld, step: Step) -> Change:
@@ -30,7 +41,7 @@ def plot(world: WriteWorld, step: Step) -> Change:
     attempt = int(step.payload["attempt"])
     runs = _runs(world, experiment)
     if step.payload.get("is_screened") or (attempt <= ATTEMPTS and step.payload.get("as_given")):
-        return _draw(world, direction, experiment, runs, attempt)
+        return _drawn_of_runs(world, direction, experiment, runs, attempt)
     if attempt > ATTEMPTS:
         own = {**experiment.files, "plot.py": direction.template_files["plot.py"]}
         return _draw(world, direction, dataclasses.replace(experiment, files=own), runs, attempt)
@@ -43,7 +54,7 @@ def plot(world: WriteWorld, step: Step) -> Change:
         held = dataclasses.replace(fitted, hold=Hold.POLICY)
         change = Change(experiments=(held,), steps=(_plot_next(experiment, attempt, {"is_screened": True}),))
     else:
-        change = _draw(world, direction, fitted, runs, attempt)
+        change = _drawn_of_runs(world, direction, fitted, runs, attempt)
     if found.verdict is not PolicyVerdict.REFUSED:
         change = _audited(world, direction, experiment, fitted, attempt, change)
     return screening.added(
@@ -79,11 +90,30 @@ def _plot_next(experiment: Experiment, attempt: int, more: Payload) -> Next:
     )
 
 
+def _drawn_of_runs(
+    world: WriteWorld, direction: Direction, experiment: Experiment, runs: tuple[Run, ...], attempt: int
+) -> Change:
+    """Have the figures drawn, or ask again where the program names a run that there is not."""
+    titles = drawings.titles_of(runs)
+    strays = drawings.strays_of_program(world.artifacts.get(experiment.files[drawings.PROGRAM]), titles)
+    if strays:
+        return _not_drawn(world, experiment, attempt, drawings.refusal(strays, titles))
+    return _draw(world, direction, experiment, runs, attempt)
+
+
+def _not_drawn(world: WriteWorld, experiment: Experiment, attempt: int, why: str) -> Change:
+    event = happened(world.clock, experiment, "plot.refused", f"{experiment.name}: {why}")
+    return Change(
+        experiments=(experiment,), steps=(_plot_next(experiment, attempt + 1, {"error": why}),), events=(event,)
+    )
+
+
 def _draw(
     world: WriteWorld, direction: Direction, experiment: Experiment, runs: tuple[Run, ...], attempt: int
 ) -> Change:
     template, profile = templates.read(direction, world.artifacts)
     inputs = {f"work/{path}": sha for path, sha in experiment.files.items()}
+    inputs[COMMAND[1].removeprefix("/")] = world.artifacts.put(DRIVER.read_bytes())
     for run in runs:
         inputs |= {f"work/{run.folder}/{path}": sha for path, sha in run.outputs.items()}
         inputs[f"work/{run.folder}/final_info.json"] = run.final_info
@@ -93,9 +123,9 @@ def _draw(
         profile,
         Kind.PLOT,
         experiment_id=experiment.id,
-        command=("python", "plot.py"),
+        command=COMMAND,
         inputs=inputs,
-        collect=template.plots,
+        collect=(*template.plots, "*.csv", f"{drawings.FOLDER}/*.json"),
         environment={"MPLBACKEND": "Agg"},
     )
     following = Next(
@@ -125,6 +155,7 @@ def _fitted(
         experiment=idea.experiment,
         runs="\n".join(f"{run.folder}: {run.title}. {run.description}" for run in runs),
         failure=error,
+        facts=json.dumps({"runs": [run.folder for run in runs]}),
     )
     claims = claims_for(
         world,
@@ -144,16 +175,22 @@ def _fitted(
 
 
 def plotted(world: WriteWorld, step: Step) -> Change:
-    """Keep the figures and start writing, or try again with the error in sight."""
-    _, experiment, _ = _subject(world, step)
+    """Keep the figures with what they were drawn from and start writing, or try again with the error in sight."""
+    direction, experiment, idea = _subject(world, step)
     runs = _runs(world, experiment)
+    titles = drawings.titles_of(runs)
     with world.store.begin(write=False) as tx:
         execution = tx.executions.get(step.waits_for[0])
     attempt = int(step.payload["attempt"])
-    figures = {path: item.sha256 for path, item in execution.artifacts.items() if _FIGURE.fullmatch(path)}
-    if (not execution.succeeded or not figures) and attempt <= ATTEMPTS:
-        error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
-        return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))
+    told = _told(world, execution)
+    if attempt <= ATTEMPTS:
+        if not execution.succeeded or not told:
+            error = trials.tail_of(execution) or "plot.py ended well but drew no figure"
+            return Change(steps=(_plot_next(experiment, attempt + 1, {"error": error}),))
+        strays = sorted({stray for one in told.values() for stray in drawings.strays(one, titles)})
+        if strays:
+            return _not_drawn(world, experiment, attempt, drawings.refusal(strays, titles))
+    told = {picture: one for picture, one in told.items() if not drawings.strays(one, titles)}
     versions = (*(run.files for run in runs), experiment.files)
     limitations = (
         *experiment.limitations,
@@ -161,15 +198,26 @@ def plotted(world: WriteWorld, step: Step) -> Change:
         *registering.limitations(world.artifacts, experiment),
         *fidelity.limitations(world.artifacts, experiment, runs),
     )
-    if not figures:
+    products = dict(experiment.products)
+    notes = experiment.notes
+    if told:
+        kept = drawings.told(execution, told, titles)
+        products |= drawings.products(kept) | {drawings.PRODUCT: world.artifacts.put(kept.to_json())}
+        notes = drawing_notes.added(notes, drawing_notes.ask(world, direction, experiment, idea, kept, told))
+    else:
         limitations = (*limitations, "No figure could be drawn: plot.py failed on every attempt.")
-    experiment = experiment.to(
-        ExperimentState.WRITING, products={**experiment.products, **figures}, limitations=limitations
-    )
-    event = happened(
-        world.clock, experiment, "plots.drawn", f"{experiment.name}: {len(figures)} figures drawn; writing"
-    )
+    experiment = experiment.to(ExperimentState.WRITING, products=products, limitations=limitations, notes=notes)
+    event = happened(world.clock, experiment, "plots.drawn", f"{experiment.name}: {len(told)} figures drawn; writing")
     return Change(experiments=(experiment,), steps=(write_next(experiment),), events=(event,))
+
+
+def _told(world: WriteWorld, execution: Execution) -> dict[str, Drawn | None]:
+    """Return each figure that was drawn, with what is told of it."""
+    found: dict[str, Drawn | None] = {}
+    for picture in drawings.pictures_of(execution):
+        data = execution.artifacts.get(drawings.place_of(picture))
+        found[picture] = drawings.drawn_of(world.artifacts.get(data.sha256)) if data else None
+    return found
 
 
 def write_next(experiment: Experiment) -> Next:

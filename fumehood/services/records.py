@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from fumehood import __version__
 from fumehood.domain.direction import Direction
@@ -100,6 +102,12 @@ def _foreseen(
     return foresight.events(world.clock, direction, template, pool, len(run.seeds), wall_s)
 
 
+def outputs_of(statement: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a run left, as its record signs it: path below its folder to SHA-256."""
+    signed = {one["name"].partition("/")[2]: one["digest"]["sha256"] for one in statement["subject"]}
+    return {path: sha for path, sha in signed.items() if path not in {*measuring.OURS, "final_info.json"}}
+
+
 def _opened(tx: Transaction, run: Run) -> dict[str, int]:
     """Return how often each arm's held-out data had been evaluated on in this direction before."""
     runs = tx.runs.find(direction_id=run.direction_id, result=RunResult.MEASURED)
@@ -155,6 +163,7 @@ def _predicate(
             "title": run.title,
             "kind": "baseline" if run.index == 0 else "run",
             "arm": run.arm.value,
+            **({"alone": run.alone} if run.alone else {}),
             "attempt": attempt,
         },
         "direction": direction.id,
@@ -168,7 +177,7 @@ def _predicate(
         "image": outcome.image if outcome else "",
         "data": {part: templates.template_hash(files) for part, files in sorted(data.items())},
         "profile": direction.profile,
-        "arguments": list(profile.arguments),
+        "arguments": [*profile.arguments, *run.arguments],
         "evaluate_arguments": list(profile.evaluate_arguments),
         "prepare_arguments": [*template.prepare.arguments, *profile.prepare_arguments],
         "query_count": profile.query_count,

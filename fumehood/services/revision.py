@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from fumehood.services import placeholders, prose, tables
-from fumehood.services.fact_types import Facts
+from fumehood.services import drawings, placeholders, prose, tables
+from fumehood.services.fact_types import Facts, RunFacts
 from fumehood.services.idea_facts import DECIMAL
 from fumehood.services.placeholders import MARK, Tools
 
@@ -108,7 +108,7 @@ def _wrong(section: str, sentence: str, facts: Facts, tools: Tools, allowed: set
             found.append(f"There is no table {name}.")
         elif kind not in {"num", "cite", "figure", "table"}:
             found.append(f"There is no placeholder of the kind {kind}.")
-    bare = _SILENT.sub("", _DISPLAY.sub("", MARK.sub("", sentence))).replace("{,}", "")
+    bare = _SILENT.sub("", _DISPLAY.sub("", MARK.sub(_caption, sentence))).replace("{,}", "")
     typed = _FORMULA.sub("", bare) if section in DEFINING else bare
     found += [
         f"The number {match} comes from no record; use a [[num: NAME]] placeholder, in: {start}"
@@ -117,11 +117,51 @@ def _wrong(section: str, sentence: str, facts: Facts, tools: Tools, allowed: set
     ]
     if OVERCLAIMS.search(bare):
         found.append(f"This claims more than a screen can show; differences are promising or not shown: {start}")
+    found += _misnamed(sentence, bare, facts)
     files = [entry["file"] for entry in facts["figures"]]
     if r"\includegraphics" in sentence:
         found.append("Show figures with [[figure: FILE | CAPTION]] only.")
     commands = [one for one in tools.typesetter.check(sentence, figures=files, keys=()) if "not allowed" in one]
     return [*found, *commands]
+
+
+def _caption(mark: re.Match[str]) -> str:
+    """Return what a placeholder prints of the model's own words."""
+    return mark[2].partition("|")[2] if mark[1] == "figure" else ""
+
+
+def _misnamed(sentence: str, bare: str, facts: Facts) -> list[str]:
+    """Return which runs a sentence speaks of that there are not, or that the figure it is about does not show."""
+    there = {run["index"] for run in facts["runs"]} | {0}
+    numbers = {int(number) for number in _RUN_LABEL.findall(bare)}
+    found = [f"There is no run {number} in this study." for number in sorted(numbers - there)]
+    captioned = {words.partition("|")[0].strip(): words for kind, words in MARK.findall(sentence) if kind == "figure"}
+    known = {entry["file"]: entry for entry in facts["figures"]}
+    for file, words in captioned.items():
+        strange = _beside(words.partition("|")[2], facts, known[file]["runs"]) if file in known else []
+        found += [f"The figure {file} does not show {run['title']!r}, which its caption names." for run in strange]
+    about = [entry for entry in known.values() if f"\\ref{{fig:{entry['file'].rsplit('.', 1)[0]}}}" in sentence]
+    if about:
+        shown = [run for entry in about for run in entry["runs"]]
+        for run in _beside(MARK.sub("", sentence), facts, shown):
+            if run["metrics"]:
+                # What gave no number is in no figure, and may be said to be missing there.
+                files = " and ".join(entry["file"] for entry in about)
+                found.append(f"The figure {files} does not show {run['title']!r}: {prose.plain(sentence)[:120]}")
+    return found
+
+
+def _beside(words: str, facts: Facts, shown: Collection[str]) -> list[RunFacts]:
+    """Return the variants that words name, by title or number, and that are not among those shown.
+
+    A title of one common word is none that can be told from the word.
+    """
+    names = {run["name"]: [f"run {run['index']}", run["name"]] for run in facts["runs"]}
+    for run in facts["runs"]:
+        if " " in run["title"].strip():
+            names[run["name"]].append(run["title"].rstrip("."))
+    said = drawings.named([prose.plain(words).replace("~", " ")], names)
+    return [run for run in facts["runs"] if run["name"] in said and run["name"] not in shown]
 
 
 def _resolved(sentence: str, tools: Tools, problems: list[str]) -> str:

@@ -13,8 +13,6 @@ from fumehood.services import directions
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
 
-CONFIRM_ATTEMPTS = 2
-"""Measurements of one code on the same seeds before these count as failed: a machine may have been short of memory."""
 ERROR_TAIL = 1500
 """Characters of a failed attempt's output that are fed back, as in the original system."""
 
@@ -87,12 +85,9 @@ def ended(world: WriteWorld, trial: Trial, execution: Execution, reason: str = "
 
 
 def _unconfirmed(world: WriteWorld, trial: Trial, experiment: Experiment, verdict: str) -> Change:
-    """Measure the same code on the same seeds once more, or count all of them as failed: nobody mends code here."""
+    """Go back to the confirmation, which has the seeds of a look run alone: nobody mends code here."""
     text = f"{trial.title}: attempt {trial.attempt} ended {verdict}"
     event = happened(world.clock, experiment, "attempt.failed", text)
-    if trial.attempt < CONFIRM_ATTEMPTS:
-        again = dataclasses.replace(trial, attempt=trial.attempt + 1)
-        return Change(runs=(trial.run,), steps=(again.next("measure"),), events=(event,))
     failed = dataclasses.replace(trial.run, result=RunResult.FAILED)
     return Change(runs=(failed,), steps=(confirm_measured(experiment, failed),), events=(event,))
 

@@ -13,7 +13,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "coder": ("coder",),
     "fidelity": ("fidelity",),
     "runs": ("execution",),
-    "plots": ("plot",),
+    "plots": ("plot", "drawing"),
     "notes": ("notes",),
     "writing": ("section", "title", "refine"),
     "citations": ("citation",),

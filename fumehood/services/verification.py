@@ -22,6 +22,8 @@ from fumehood.services import (
     confirmation_check,
     confirmation_report,
     directions,
+    drawing_check,
+    drawings,
     export,
     final_info,
     log_checks,
@@ -156,32 +158,52 @@ def _line(data: bytes, expected: str) -> str:
 def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None:
     """Check an experiment's records, results and claims."""
     found: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, dict[str, str]] = {}
     for path in folder.paths:
         run, _, name = path.partition("/")
         if name == "record.json" and run.startswith(("run_", "confirm_")):
-            predicate = _record(folder, opened, report, where, run)
-            if predicate is not None:
-                found[run] = predicate
+            statement = _record(folder, opened, report, where, run)
+            if statement is not None:
+                found[run] = statement["predicate"]
+                outputs[run] = records.outputs_of(statement)
     if confirmation_report.PRODUCT in folder.paths:
-        _confirmation(folder, report, where, found)
+        _confirmation(folder, report, where, found, outputs)
+    if drawings.PRODUCT in folder.paths:
+        _drawings(folder, report, where)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
 
 
-def _confirmation(folder: Folder, report: Report, where: str, found: dict[str, dict[str, Any]]) -> None:
+def _confirmation(
+    folder: Folder,
+    report: Report,
+    where: str,
+    found: dict[str, dict[str, Any]],
+    outputs: Mapping[str, Mapping[str, str]],
+) -> None:
     place = f"{where}{confirmation_report.PRODUCT}"
     report.count("confirmations")
     try:
         data = folder.read(confirmation_report.PRODUCT)
         runs = json.loads(folder.read("runs.json"))
-        failed = {f"confirm_{one['index']}" for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
-        wrong = confirmation_check.problems(data, found, failed)
+        failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
+        wrong = confirmation_check.problems(data, found, failed, outputs)
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
     for problem in wrong:
         report.add(f"{place}: {problem}")
     if not wrong:
         found[confirmation_report.PRODUCT] = json.loads(data)
+
+
+def _drawings(folder: Folder, report: Report, where: str) -> None:
+    report.count("lists of figures")
+    try:
+        wrong = drawing_check.problems(folder.paths, folder.read, lambda path: _sha(folder, path))
+    except (FumehoodError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
+    for problem in wrong:
+        report.add(f"{where}{drawings.PRODUCT}: {problem}")
 
 
 def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) -> dict[str, Any] | None:
@@ -200,11 +222,11 @@ def _record(folder: Folder, opened: Open, report: Report, where: str, run: str) 
             report.add(f"{where}{path} is not what the record of {run} signed")
     predicate: dict[str, Any] = statement["predicate"]
     named = predicate["run"]
-    whose = folder_of(Arm(named.get("arm", Arm.SCREEN)), int(named["index"]))
+    whose = folder_of(Arm(named.get("arm", Arm.SCREEN)), int(named["index"]), int(named.get("alone", 0)))
     if run != whose:
         report.add(f"{where}{run}/record.json is the record of {whose}")
     _compare_results(folder, report, where, run, predicate)
-    return predicate
+    return dict(statement)
 
 
 def _sha(folder: Folder, path: str) -> str:

@@ -175,6 +175,8 @@ class RunRow(Base):
     index: Mapped[int]
     arm: Mapped[str]
     confirms: Mapped[str | None]
+    alone: Mapped[int]
+    arguments: Mapped[list[Any]]
     title: Mapped[str]
     description: Mapped[str]
     files: Mapped[dict[str, Any]]

@@ -183,6 +183,11 @@ def _filled_in(fields: set[str], prompt: str) -> tuple[str, dict[str, Any]]:
             "sentence": "The schedule is replaced in NoiseSchedule.",
         }
         return "fidelity", {"points": [point], "changes": ["architecture"]}
+    if "notes" in fields:
+        files = [one["file"] for one in _facts(prompt)["figures"]]
+        return "drawing", {
+            "notes": [{"file": file, "note": "Both runs are drawn beside one another."} for file in files]
+        }
     if "work" in fields:
         return "novelty_decision", {"decision": "novel", "reason": "Near works study images.", "work": ""}
     raise AssertionError(f"nobody knows this form: {sorted(fields)}")
@@ -194,8 +199,12 @@ def _edit(prompt: str) -> str:
     return heading + (MENDED if failed else BROKEN)
 
 
+def _facts(prompt: str) -> Any:
+    return json.loads(prompt.partition("<facts>\n")[2].partition("\n</facts>")[0])
+
+
 def _section(name: str, prompt: str, *, slip: bool) -> str:
-    facts = json.loads(prompt.partition("<facts>\n")[2].partition("\n</facts>")[0])
+    facts = _facts(prompt)
     figures = " ".join(
         FIGURE.format(stem=one["file"].rsplit(".", 1)[0], words=one["file"].rsplit(".", 1)[0].replace("_", " "), **one)
         for one in facts["figures"]

@@ -17,7 +17,19 @@ from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, ExperimentState, Run, RunResult
 from fumehood.errors import BadInputError
 from fumehood.gateway.upstreams import offline_paper
-from fumehood.services import confirmation_report, confirmation_rule, paper, prose, revision, templates, verification
+from fumehood.services import (
+    confirmation_report,
+    confirmation_rule,
+    confirmations,
+    directions,
+    facts,
+    paper,
+    prose,
+    revision,
+    templates,
+    verification,
+)
+from fumehood.services.change import Change
 from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script, step_of
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
@@ -40,10 +52,11 @@ def laboratory(
     does: Callable[[Spec], Did] = act,
     rule: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
+    files: dict[str, str] | None = None,
 ) -> Laboratory:
     """Return a laboratory whose coder gives each run its scale; the baseline's is 1."""
     coder = ScriptedCoder({(number, 1): scaled(scale) for number, scale in enumerate(scales, start=1)})
-    lab = Laboratory(folder, files=CONFIRMING, coder=coder, sandbox=InstantSandbox(does), model=model)
+    lab = Laboratory(folder, files=files or CONFIRMING, coder=coder, sandbox=InstantSandbox(does), model=model)
     lab.write = dataclasses.replace(lab.write, confirm=SHORT if rule is None else rule)
     OPENED.append(lab)
     return lab
@@ -156,35 +169,175 @@ def test_the_next_idea_is_judged_against_the_same_pool_at_a_level_raised_by_what
     assert [len(word.split(",")) for word in asked] == [6 + 8, 8]
 
 
-def test_seeds_that_fail_count_as_the_worst_and_are_told(tmp_path: Path) -> None:
+Seeds = Callable[[tuple[int, ...]], bool]
+
+
+def failing(*folders: str, at: Seeds = lambda _: True, verdict: Verdict = Verdict.FAILED) -> Callable[[Spec], Did]:
+    """Return what programs do where runs in folders that begin so fail: at all seeds, or where these say so."""
+
     def does(spec: Spec) -> Did:
-        if spec.kind is Kind.RUN and "--out_dir=confirm_1" in spec.command:
-            return Did(verdict=Verdict.FAILED, output="RuntimeError: only on these seeds")
+        if spec.kind is Kind.RUN:
+            folder = next(word for word in spec.command if word.startswith("--out_dir=")).removeprefix("--out_dir=")
+            seeds = tuple(map(int, spec.environment["FUMEHOOD_SEEDS"].split(",")))
+            if folder.startswith(folders) and at(seeds):
+                return Did(verdict=verdict, output="RuntimeError: only on these seeds")
         return act(spec)
 
-    lab = laboratory(tmp_path, -4.0, does=does)
+    return does
+
+
+def is_whole(seeds: tuple[int, ...]) -> bool:
+    return len(seeds) > 1
+
+
+def checked(lab: Laboratory, folder: Path) -> list[str]:
+    return verification.verify_folder(verification.open_folder(lab.export(folder)), opener(lab)).problems
+
+
+def test_seeds_that_fail_alone_too_count_as_the_worst_and_are_told(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, does=failing("confirm_1"))
     experiment = carried_out(lab)
     assert experiment.label == "worse"
-    look = confirming_runs(lab)[1]
-    assert look.result is RunResult.FAILED
-    assert [one.verdict for one in look.attempts] == ["failed", "failed"]
-    assert len(lab.executions(kind=Kind.RUN, run_id=look.id)) == 2
-    assert (
-        verification.verify_folder(verification.open_folder(lab.export(tmp_path / "out")), opener(lab)).problems == []
-    )
+    plan, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    look, *alone = [run for run in confirming_runs(lab) if run.index == 1]
+    assert [run.result for run in (look, *alone)] == [RunResult.FAILED] * 5
+    assert [[one.verdict for one in run.attempts] for run in (look, *alone)] == [["failed"]] * 5
+    assert [(run.folder, run.seeds) for run in alone] == [
+        (f"confirm_1_seed_{place}", (seed,)) for place, seed in enumerate(plan.seeds[:4], start=1)
+    ]
+    assert {run.id for run in (look, *alone)} == {
+        one.run_id for one in lab.executions(kind=Kind.RUN) if "confirm_1" in " ".join(one.command)
+    }
+    assert len([one for one in lab.executions(kind=Kind.RUN) if "confirm_1" in " ".join(one.command)]) == 5
+    assert result is not None
+    assert (result["failed"], result["alone"]) == (4, {"confirm_1": list(plan.seeds[:4])})
+    assert "confirm_1 failed, so each of its 4 seeds is run alone" in lab.told()
+    assert checked(lab, tmp_path / "out") == []
+
+
+def test_a_look_that_fails_is_measured_seed_by_seed_under_the_same_limits(tmp_path: Path) -> None:
+    whole = carried_out(laboratory(tmp_path / "whole", -4.0))
+    lab = laboratory(tmp_path / "alone", -4.0, does=failing("confirm_", at=is_whole, verdict=Verdict.TIMED_OUT))
+    experiment = carried_out(lab)
+    assert (experiment.label, whole.label) == ("better", "better"), lab.told()
+    pool, look = (run for run in confirming_runs(lab) if not run.alone)
+    alone = [run for run in confirming_runs(lab) if run.alone]
+    assert [run.seeds for run in alone if run.index == 0] == [(seed,) for seed in pool.seeds]
+    assert [run.seeds for run in alone if run.index == 1] == [(seed,) for seed in look.seeds]
+    assert {run.experiment_id for run in alone if run.index == 0} == {None}
+    assert {str(run.files) for run in alone if run.index == 1} == {str(look.files)}
+    limits = {one.limits for one in lab.executions(kind=Kind.RUN) if one.run_id in {look.id, alone[-1].id}}
+    assert len(limits) == 1
+    _, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert result is not None
+    assert (result["failed"], result["alone"]) == (0, {"confirm_0": [], "confirm_1": []})
+    values = [lab.get(run.final_info)["circle"]["means"]["error"] for run in alone]
+    assert result["datasets"]["circle"]["run"] == pytest.approx(sum(values[6:]) / 4)
+    assert checked(lab, tmp_path / "out") == []
+    inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
+    signed = json.loads(inside.read("confirm_1_seed_2/record.json"))
+    assert signed["signatures"]
+
+
+def test_a_second_look_may_fail_alone_and_its_seeds_are_all_there(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, 0.9, rule={**SHORT, "margin": 0.05}, does=failing("confirm_2", at=is_whole))
+    experiment = carried_out(lab)
+    plan, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    alone = [run.seeds[0] for run in confirming_runs(lab) if run.alone]
+    assert tuple(alone) == plan.seeds[4:]
+    assert result is not None
+    assert (result["look"], result["alone"]) == (2, {"confirm_2": []})
+    assert checked(lab, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_program_that_breaks_off_at_its_bad_seeds_gains_nothing(tmp_path: Path, bad: int) -> None:
+    """Its other seeds would be better, and all that is said is that seeds failed."""
+    lab = laboratory(tmp_path, -4.0, rule={**SHORT, "failed_share": 0.6})
+    seeds: list[int] = []
+
+    def at(given: tuple[int, ...]) -> bool:
+        seeds[:] = seeds or given[:bad]
+        return bool(set(given) & set(seeds))
+
+    lab.sandbox.act = failing("confirm_1", at=at)
+    experiment = carried_out(lab)
+    assert experiment.label == "not_comparable: failed_seeds", lab.told()
+    assert experiment.outcome is ExperimentOutcome.INCONCLUSIVE
+    _, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert result is not None
+    assert (result["failed"], result["alone"]) == (bad, {"confirm_1": seeds})
+    assert checked(lab, tmp_path / "out") == []
+
+
+def test_where_the_metric_has_a_cap_a_failed_seed_counts_as_that(tmp_path: Path) -> None:
+    words = CONFIRMING["template.toml"].replace("primary = true\n", "primary = true\ncap = 50.0\n")
+    lab = laboratory(tmp_path, -4.0, files={**CONFIRMING, "template.toml": words})
+    seeds: list[int] = []
+
+    def at(given: tuple[int, ...]) -> bool:
+        seeds[:] = seeds or given[:1]
+        return seeds[0] in given
+
+    lab.sandbox.act = failing("confirm_1", at=at)
+    experiment = carried_out(lab)
+    _, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert result is not None
+    measured = [run for run in confirming_runs(lab) if run.index and run.final_info]
+    values = [value for run in measured for value in lab.get(run.final_info)["circle"]["final_info_dict"]["error"]]
+    assert result["failed"] == 1
+    assert result["datasets"]["circle"]["run"] == pytest.approx((50.0 + sum(values)) / (1 + len(values)))
+    assert experiment.label != "better"
+    assert checked(lab, tmp_path / "out") == []
+
+
+def test_no_seed_is_run_twice_when_the_worker_dies_at_any_step(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, does=failing("confirm_1"))
+    lab.submit(profile="confirming", runs=1)
+    told: list[str] = []
+    for _ in range(2000):
+        due = [step for step in lab.steps("confirm_measured") if step.state.value == "due"]
+        if due:
+            # Begun, and its worker killed before it committed: it is begun again by the next.
+            told.append(due[0].key)
+            confirmations.measured(lab.write, due[0])
+        if not lab.once():
+            break
+    assert len(told) >= 6
+    assert lab.experiments()[0].label == "worse"
+    alone = [run.seeds for run in confirming_runs(lab) if run.alone]
+    assert len(alone) == len(set(alone)) == 4
+    asked = [one.run_id for one in lab.executions(kind=Kind.RUN)]
+    assert len(asked) == len(set(asked))
+
+
+def test_what_an_experiment_left_pending_is_measured_for_the_next_on_the_same_seeds(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    lab.submit(profile="confirming", runs=1, ideas=2)
+    lab.go_on(until=lambda: any(run.index == 0 for run in confirming_runs(lab)))
+    (left,) = confirming_runs(lab)
+    steps = lab.go_on_to("ran")
+    assert steps.payload["run"] == left.id
+    first = lab.experiments()[0]
+    ended = first.to(ExperimentState.FAILED, error="a step of it failed")
+    lab.apply(Change(experiments=(ended,), steps=(directions.close_experiment(ended),)))
+    lab.go_on()
+    second = lab.experiments()[1]
+    assert second.state is ExperimentState.DONE, lab.told()
+    assert second.label == "better"
+    assert {run.seeds for run in confirming_runs(lab) if run.index == 0} == {left.seeds}
+    folder = lab.export(tmp_path / "out") / "experiments" / second.name
+    assert verification.verify_folder(verification.open_folder(folder), opener(lab)).problems == []
 
 
 def test_a_baseline_that_fails_on_sealed_data_labels_nothing(tmp_path: Path) -> None:
-    def does(spec: Spec) -> Did:
-        if spec.kind is Kind.RUN and "--out_dir=confirm_0" in spec.command:
-            return Did(verdict=Verdict.TIMED_OUT)
-        return act(spec)
-
-    lab = laboratory(tmp_path, -4.0, does=does)
+    lab = laboratory(tmp_path, -4.0, does=failing("confirm_0", verdict=Verdict.TIMED_OUT))
     experiment = carried_out(lab)
     assert experiment.label == "not_comparable: missing_cells"
     assert experiment.outcome is ExperimentOutcome.INCONCLUSIVE
     assert experiment.state is ExperimentState.DONE, lab.told()
+    assert len([run for run in confirming_runs(lab) if run.alone]) == 6
+    assert checked(lab, tmp_path / "out") == []
 
 
 def test_a_run_beyond_the_baselines_budget_is_not_confirmed(tmp_path: Path) -> None:
@@ -199,6 +352,100 @@ def test_a_run_beyond_the_baselines_budget_is_not_confirmed(tmp_path: Path) -> N
     experiment = carried_out(lab := laboratory(tmp_path, -4.0, does=does))
     assert experiment.label == "not_comparable: budget_mismatch"
     assert not confirming_runs(lab)
+
+
+COUNTED = {
+    **CONFIRMING,
+    "template.toml": f'{CONFIRMING["template.toml"]}[comparison]\nequal = "updates"\nargument = "--updates"\n',
+}
+"""A template that says by which argument its updates are set."""
+
+
+def counting(of_runs: int, *, heeds: bool = True, **more: int) -> Callable[[Spec], Did]:
+    """Return what programs do where the variant makes so many updates, and the baseline ten or what it is told."""
+
+    def does(spec: Spec) -> Did:
+        did = act(spec)
+        if spec.kind is not Kind.RUN:
+            return did
+        folder = next(word for word in spec.command if word.startswith("--out_dir=")).removeprefix("--out_dir=")
+        told = [int(word.partition("=")[2]) for word in spec.command if word.startswith("--updates=")]
+        base = told[0] if told and heeds else 10
+        updates = base if folder in {"run_0", "confirm_0"} else of_runs
+        counts = {"parameters": 5, "updates": updates, "samples_seen": updates * 4, **more}
+        if folder in {"run_0", "confirm_0"}:
+            counts["parameters"] = 5
+        did.files[f"{folder}/parameters.json"] = json.dumps(counts).encode()
+        return did
+
+    return does
+
+
+def test_a_run_with_another_budget_is_confirmed_against_a_baseline_that_has_as_much(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, files=COUNTED, does=counting(25))
+    experiment = carried_out(lab)
+    assert (experiment.label, experiment.outcome) == ("better", ExperimentOutcome.CONFIRMED), lab.told()
+    plan, _ = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert plan.arguments == ("--updates=25",)
+    pool, look = confirming_runs(lab)
+    assert (pool.folder, pool.experiment_id, pool.arguments) == ("confirm_0", experiment.id, plan.arguments)
+    assert pool.files == templates.start_of(lab.direction())
+    assert look.arguments == ()
+    records = {run.folder: facts.predicate(lab.artifacts.get(run.record)) for run in lab.runs()}
+    assert {name: of["counts"]["updates"] for name, of in records.items()} == {
+        "run_0": 10, "run_1": 25, "confirm_0": 25, "confirm_1": 25,
+    }  # fmt: skip
+    assert records["confirm_0"]["arguments"] == [*records["run_0"]["arguments"], "--updates=25"]
+    assert any("has 25 updates, which the baseline of the screen has not" in one for one in experiment.limitations)
+    assert checked(lab, tmp_path / "out") == []
+
+
+def test_a_run_that_kept_the_budget_is_confirmed_before_one_that_did_not(tmp_path: Path) -> None:
+    def does(spec: Spec) -> Did:
+        return counting(10 if "--out_dir=run_2" in spec.command or "--out_dir=confirm_1" in spec.command else 99)(spec)
+
+    lab = laboratory(tmp_path, -8.0, -4.0, files=COUNTED, does=does)
+    experiment = carried_out(lab, runs=2)
+    plan, _ = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+    assert (plan.run, plan.arguments) == ("run_2", ())
+    assert {run.experiment_id for run in confirming_runs(lab) if run.index == 0} == {None}
+    assert checked(lab, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("does", "files"),
+    [
+        (counting(25), CONFIRMING),
+        (counting(25, parameters=6), COUNTED),
+        (counting(25, heeds=False), COUNTED),
+    ],
+    ids=["no argument", "other parameters too", "an argument that does nothing"],
+)
+def test_what_no_baseline_can_match_is_not_comparable(
+    tmp_path: Path, does: Callable[[Spec], Did], files: dict[str, str]
+) -> None:
+    lab = laboratory(tmp_path, -4.0, files=dict(files), does=does)
+    experiment = carried_out(lab)
+    assert experiment.label == "not_comparable: budget_mismatch"
+    assert experiment.outcome is ExperimentOutcome.INCONCLUSIVE
+    assert not [run for run in confirming_runs(lab) if run.index]
+    assert checked(lab, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["--updates=10"]])
+def test_a_baseline_that_was_started_otherwise_than_planned_is_found(tmp_path: Path, arguments: list[str]) -> None:
+    lab = laboratory(tmp_path, -4.0, files=COUNTED, does=counting(25))
+    carried_out(lab)
+    inside = verification.open_folder(lab.export(tmp_path / "out") / "experiments" / "smaller_scale")
+    value = json.loads(inside.read("confirmation.json"))
+    value["plan"]["arguments"] = arguments
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(value).encode() if path == "confirmation.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "its baseline was not given the budget of run_1" in " ".join(report.problems)
+    assert "confirm_0 was started with other arguments" in " ".join(report.problems)
 
 
 def test_a_gate_spares_the_seeds_of_what_the_screen_does_not_show(tmp_path: Path) -> None:
@@ -284,6 +531,10 @@ def test_a_confirmed_folder_verifies_and_its_paper_prints_the_confirmation(finis
         (lambda one: one["plan"]["seeds"].reverse(), "the run's seeds are not those that follow from its code"),
         (lambda one: one["plan"]["baseline_seeds"].pop(), "the baseline's seeds are not those"),
         (lambda one: one["plan"].update(code="0" * 64), "it names another code"),
+        (lambda one: one["plan"].update(screened=3), "it was chosen among 3 runs, and there are records of 1"),
+        (lambda one: one["plan"].update(screen_contrast=9.0), "its contrast of run_1 in the screen does not follow"),
+        (lambda one: one["plan"]["rule"].update(gate=1e6), "and the screen's best run is none"),
+        (lambda one: one["result"].update(alone={"confirm_1": []}), "its alone does not follow from the records"),
         (lambda one: one["plan"].update(run="run_9"), "it rests on run_9, which has no signed record"),
         (lambda one: one.update(result=None), "it was never finished"),
         (lambda one: one["plan"].pop("rule"), "it cannot be read"),
@@ -392,3 +643,75 @@ def test_a_run_that_did_what_the_baseline_did_is_not_confirmed(tmp_path: Path) -
     experiment = carried_out(both, runs=2)
     plan, _ = confirmation_report.read(both.artifacts.get(experiment.products["confirmation.json"]))
     assert plan.run == "run_2", "though it is worse than a run that did nothing"
+
+
+@pytest.fixture(scope="module")
+def seed_by_seed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Laboratory, Path]:
+    """A laboratory, and the exported folder of an experiment whose look failed and was run seed by seed."""
+    folder = tmp_path_factory.mktemp("seed_by_seed")
+    lab = laboratory(folder, -4.0, 0.5, does=failing("confirm_1", at=is_whole))
+    carried_out(lab, runs=2)
+    return lab, lab.export(folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "told"),
+    [
+        ("confirm_1_seed_3", "confirm_1_seed_3 is missing: a seed of a look that failed was not run alone"),
+        ("run_2", "it was chosen among 2 runs, and there are records of 1"),
+    ],
+)
+def test_a_seed_or_a_run_that_is_left_out_is_found(
+    seed_by_seed: tuple[Laboratory, Path], left_out: str, told: str
+) -> None:
+    lab, out = seed_by_seed
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    report = verification.Report()
+    verification.experiment(inside, opener(lab), report, "")
+    assert report.problems == []
+    kept = dataclasses.replace(
+        inside, paths=tuple(path for path in inside.paths if not path.startswith(f"{left_out}/"))
+    )
+    verification.experiment(kept, opener(lab), report, "")
+    assert told in " ".join(report.problems)
+
+
+def test_seeds_that_were_run_alone_where_the_look_did_not_fail_are_found(
+    seed_by_seed: tuple[Laboratory, Path],
+) -> None:
+    lab, out = seed_by_seed
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    runs = [one for one in json.loads(inside.read("runs.json")) if one["folder"] != "confirm_1"]
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(runs).encode() if path == "runs.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "confirm_1_seed_1 was run alone, and its look did not fail" in " ".join(report.problems)
+
+
+def test_the_run_that_is_confirmed_is_the_screens_best(seed_by_seed: tuple[Laboratory, Path]) -> None:
+    lab, out = seed_by_seed
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    value = json.loads(inside.read("confirmation.json"))
+    value["plan"].update(run="run_2", code=templates.template_hash(lab.runs()[-1].files))
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(value).encode() if path == "confirmation.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "it confirms run_2, and the screen's best run is run_1" in " ".join(report.problems)
+
+
+def test_a_confirmation_of_before_seeds_were_run_alone_still_holds(finished: tuple[Laboratory, Path]) -> None:
+    lab, out = finished
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    value = json.loads(inside.read("confirmation.json"))
+    for name in ("comparison", "each_alone"):
+        del value["plan"][name]
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(value).encode() if path == "confirmation.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert report.problems == []

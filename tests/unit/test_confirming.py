@@ -120,6 +120,21 @@ def test_leaving_out_the_bad_seeds_of_an_idle_run_makes_no_gain() -> None:
     assert look(kept, measure=Measure(direction="lower", cap=20.0)).label is not Label.BETTER
 
 
+def test_a_run_whose_seeds_failed_is_not_called_better_where_no_cap_says_what_that_cost() -> None:
+    run = drawn(9, 2.0)
+    assert look(run).label is Label.BETTER
+    for name in "ab":
+        run[name][0] = None
+    said = look(run)
+    assert (said.text, said.failed) == ("not_comparable: failed_seeds", 1)
+    assert said.p is not None
+    assert said.p <= said.alpha / 2, "though its other seeds would say so"
+    assert look(run, measure=Measure(direction="lower", cap=11.0)).label is Label.BETTER
+    bad = drawn(9, 60.0)
+    bad["a"][0] = bad["b"][0] = None
+    assert look(bad).label is Label.WORSE
+
+
 def test_of_too_many_failures_only_the_failures_are_compared() -> None:
     # 4 of 9 against none of 20 is p = 0.0053, 6 of 9 is 0.00018; the first idea's look has 0.001.
     four, six = drawn(9, 5.0), drawn(9, 5.0)

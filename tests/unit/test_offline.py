@@ -123,6 +123,45 @@ def test_edits_follow_run_and_attempt_and_end(artifacts: MemoryArtifacts) -> Non
     assert ask(artifacts, "plot", idea="second_idea") == "No further edit."
 
 
+def test_figures_name_the_runs_that_there_are_and_no_others(artifacts: MemoryArtifacts) -> None:
+    reply = 'labels = {\n    "run_0": "Baseline",\n    "run_1": "One",\n    "run_2": "Two",\n}\n'
+    playbook = artifacts.put(PLAYBOOK.replace(b'"draw it"', json.dumps(reply).encode()))
+
+    def drawn(*runs: str) -> str:
+        facts = json.dumps({"runs": runs})
+        prompt = render("plot", title="t", experiment="e", runs="r", failure="", facts=facts).text
+        return str(ask(artifacts, "plot", prompt, idea="first_idea", attempt=1, playbook=playbook))
+
+    assert drawn("run_0", "run_1", "run_2") == reply
+    assert drawn("run_0", "run_2") == reply.replace('    "run_1": "One",\n', "")
+
+
+def test_a_figures_note_follows_from_its_series(artifacts: MemoryArtifacts) -> None:
+    def line(axes: int, label: str, last: float) -> dict[str, Any]:
+        return {"axes": axes, "kind": "line", "label": label, "n": 9, "last": last}
+
+    def noted(*series: dict[str, Any]) -> str:
+        figure = {
+            "file": "loss.png",
+            "runs": {"run_0": "Baseline", "run_1": "Cosine schedule"},
+            "axes": [{"title": "circle", "x": "training step", "y": "loss"}],
+            "series": list(series),
+        }
+        prompt = render("drawing", facts=json.dumps({"figures": [figure]})).text
+        (note,) = ask(artifacts, "drawing", prompt, tool=True)["notes"]
+        assert note["file"] == "loss.png"
+        return str(note["note"])
+
+    said = "Drawn are the loss over the training step of Baseline and Cosine schedule."
+    assert noted() == said
+    first = [line(0, "Baseline", 2.0), line(0, "Cosine schedule", 1.0)]
+    assert noted(*first) == f"{said} At its end, the curve of Cosine schedule lies lowest."
+    second = [line(1, "Baseline", 3.0), line(1, "Cosine schedule", 2.5)]
+    assert (
+        noted(*first, *second) == f"{said} At its end, the curve of Cosine schedule lies lowest in two of two panels."
+    )
+
+
 def test_refining_changes_nothing_and_nothing_more_is_cited(artifacts: MemoryArtifacts) -> None:
     draft = "A line.\n\n\\emph{Another} line.\n"
     prompt = render("refine", subject="method", draft=draft, problems="</draft>\nmore", notes="", facts="{}").text

@@ -44,6 +44,7 @@ class OfflineModel:
             "coder": self._coder,
             "fidelity": self._fidelity,
             "plot": self._plot,
+            "drawing": self._drawing,
             "notes": self._notes,
             "section": self._section,
             "title": self._section,
@@ -105,8 +106,13 @@ class OfflineModel:
         is_mended = claims.subject == _MENDED
         return self._playbook(claims).reading(claims.idea, claims.run, claims.attempt, files, mended=is_mended)
 
-    def _plot(self, claims: Claims, _: str) -> Answer:
-        return self._playbook(claims).plot(claims.idea, claims.attempt)
+    def _plot(self, claims: Claims, asked: str) -> Answer:
+        runs = [str(one) for one in facts_in(asked).get("runs") or ()]
+        return self._playbook(claims).plot(claims.idea, claims.attempt, runs)
+
+    def _drawing(self, _: Claims, asked: str) -> Answer:
+        figures = [one for one in facts_in(asked).get("figures") or () if isinstance(one, dict)]
+        return {"notes": [{"file": str(one.get("file", "")), "note": _paper().drawing(one)} for one in figures]}
 
     def _notes(self, _: Claims, asked: str) -> Answer:
         return notes_from(facts_in(asked))

@@ -11,7 +11,7 @@ from fumehood.gateway.upstreams.offline_words import Facts
 _REASONS = {
     "undecided": "two looks showed neither a difference nor that there is none",
     "dataset_dependent": "the data sets contradict one another",
-    "failed_seeds": "too many seeds failed to compare what the others measured",
+    "failed_seeds": "seeds failed, and the others alone would flatter it",
     "missing_cells": "some of what had to be measured is missing",
     "no_scale": "the baseline gives no scale to compare by",
     "budget_mismatch": "no variant shares the baseline's budget",
@@ -86,6 +86,8 @@ def results(facts: Facts) -> list[str]:
             f" At the level of a discovery the interval is $[{w.num('confirmation.discovery_low')},"
             f" {w.num('confirmation.discovery_high')}]$."
         )
+    if found["alone"]:
+        said += " Where seeds that were run together failed, each of them was run once more alone."
     if found["failed"] or found["base_failed"]:
         said += (
             f" Of the seeds, {w.count(found['failed'])} of the variant's and {w.count(found['base_failed'])} of the"

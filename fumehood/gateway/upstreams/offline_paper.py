@@ -7,6 +7,7 @@ the tables and the abstract turn with it.
 from __future__ import annotations
 
 import statistics as stats
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,24 @@ def compose(subject: str, facts: Facts, playbook: Table) -> str:
     """Return one section as LaTeX with placeholders; an unknown subject gives an empty text."""
     writer = _WRITERS.get(subject)
     return "\n\n".join(part for part in writer(facts, playbook) if part) if writer else ""
+
+
+def drawing(figure: Mapping[str, Any]) -> str:
+    """Return what a figure shows, from its axes, its runs and the ends of its curves alone."""
+    titles = [str(one).strip().rstrip(".") for one in figure.get("runs", {}).values()]
+    axes, series = figure.get("axes") or [], figure.get("series") or []
+    y = next((str(one["y"]) for one in axes if one.get("y")), "values")
+    x = next((f" over the {one['x']}" for one in axes if one.get("x")), "")
+    said = f"Drawn are the {y}{x} of {w.listed(titles)}."
+    labelled = [one for one in series if one.get("label") and "last" in one and one.get("kind") == "line"]
+    panels = sorted({one["axes"] for one in labelled})
+    ends = [min((one for one in labelled if one["axes"] == at), key=lambda one: float(one["last"])) for at in panels]
+    lowest = Counter(str(one["label"]) for one in ends).most_common(1)
+    if len({one["label"] for one in labelled}) < 2 or not lowest:
+        return said
+    label, count = lowest[0]
+    where = "" if len(panels) == 1 else f" in {w.count(count)} of {w.count(len(panels), 'panel')}"
+    return f"{said} At its end, the curve of {label} lies lowest{where}."
 
 
 def review(facts: Facts) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from fumehood.ports import Artifacts
 
 Table = Mapping[str, Any]
 
+_NAMES_RUN = re.compile(r"""\s*["'](run_\d+)["']\s*:""")
+"""A line of a dictionary that says what a run is called."""
 NO_FURTHER_EDIT = "No further edit."
 ALL_COMPLETED = "ALL_COMPLETED"
 REPLICATION = "replicate_"
@@ -104,10 +107,17 @@ class Playbook:
         attempts, number = planned.get("attempts", []), max(attempt, 1)
         return planned, attempts[number - 1] if number <= len(attempts) else {}
 
-    def plot(self, idea: str, attempt: int) -> str:
-        """Return the reply that draws an idea's figures; a second attempt has nothing to add."""
-        reply = self.idea(idea).get("plot", {}).get("reply", "")
-        return str(reply) if reply and attempt <= 1 else NO_FURTHER_EDIT
+    def plot(self, idea: str, attempt: int, runs: Sequence[str] = ()) -> str:
+        """Return the reply that draws an idea's figures; a second attempt has nothing to add.
+
+        Of the runs that it names, those that there are not are left out; `runs` are the folders of those that there
+        are, and empty where nobody says so.
+        """
+        reply = str(self.idea(idea).get("plot", {}).get("reply", ""))
+        if not reply or attempt > 1:
+            return NO_FURTHER_EDIT
+        lines = [(line, _NAMES_RUN.match(line)) for line in reply.splitlines(keepends=True)]
+        return "".join(line for line, named in lines if not (runs and named and named[1] not in runs))
 
 
 def _all_at_once(runs: Sequence[Table]) -> str:

@@ -12,7 +12,8 @@ marked with a star may also be a tuple of texts that grows at its end from call 
 | `novelty_decision` | `idea`, `task`, `found`, `facts` |
 | `coder` | `title`, `experiment`, `task`, `may_change`, `run`, `runs`, `editable`, `history`*, `failure`, `guidance` |
 | `fidelity` | `title`, `experiment`, `registered`, `code`, `run`, `plan`, `diff`, `facts` |
-| `plot` | `title`, `experiment`, `runs`, `failure` |
+| `plot` | `title`, `experiment`, `runs`, `facts`, `failure` |
+| `drawing` | `facts` |
 | `notes` | `run`, `output`, `facts` |
 | `title` | `idea`, `abstract`, `notes`, `facts` |
 | `section` | `subject`, `written`*, `notes`, `facts`; `tips` is added from `tips_<subject>.md` |
