@@ -37,6 +37,8 @@ class Comparison(_Table):
 
     equal: Literal["updates", "samples", "flops", "wall_s"] = "updates"
     tolerance: float = 0.0
+    flops_tolerance: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """How far above the baseline's the operations of an answer, and of an update, may be; not compared without it."""
     may_change: tuple[str, ...] = ()
 
 

@@ -20,6 +20,7 @@ from fumehood.ports import Transaction
 from fumehood.services import (
     confirmation_report,
     confirming,
+    counts,
     curves,
     experiments,
     facts,
@@ -95,11 +96,7 @@ def _planned(
     base = _record(world, experiments.baseline(world, experiment))
     pool = _cells(base, name)
     records = {run.folder: _record(world, run) for run in runs}
-    equal = [
-        run
-        for run in runs
-        if not facts.budget(records[run.folder].get("counts") or {}, base.get("counts") or {}, template)
-    ]
+    equal = [run for run in runs if not counts.budget(records[run.folder], base, template)]
     if not equal:
         return None, Reason.BUDGET_MISMATCH
     equal = [run for run in equal if not curves.is_own_word(records[run.folder], name)]

@@ -12,7 +12,7 @@ from typing import Any
 from fumehood.domain.experiment import Experiment, Run
 from fumehood.domain.fidelity import Axis, Finder, Point, PointKind, Reading, Term
 from fumehood.ports import Artifacts
-from fumehood.services import facts, templates
+from fumehood.services import counts, facts, templates
 from fumehood.services.curves import Axis as CurveAxis
 from fumehood.services.edit_effects import Measured, compared, untrained
 from fumehood.services.idea_facts import DECIMAL
@@ -117,12 +117,14 @@ def of_results(artifacts: Artifacts, run: Run, baseline: Run, others: Iterable[R
     if names:
         told = f"{run.folder} reports parameters that never got a gradient: {', '.join(names)}."
         points = (*points, Point(kind=PointKind.WITHOUT_EFFECT, path=run.folder, sentence=told))
-    return Reading(points=(*points, *_own_words(artifacts, run)))
+    return Reading(points=(*points, *_own_words(artifacts, run, baseline)))
 
 
-def _own_words(artifacts: Artifacts, run: Run) -> Iterator[Point]:
+def _own_words(artifacts: Artifacts, run: Run, baseline: Run) -> Iterator[Point]:
     """Yield what a run says of itself that the platform measured otherwise, or could not see."""
-    record = facts.predicate(artifacts.get(run.record)) if run.record else {}
+    record, base = (facts.predicate(artifacts.get(one.record)) if one.record else {} for one in (run, baseline))
+    if told := counts.disagreement(record, base):
+        yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=f"{run.folder} {told}.")
     for one in (record.get("disagreements") or [])[:MOST_TOLD]:
         told = f"{run.folder} reports another {one['metric']} of {one['dataset']} than the evaluator measured."
         yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=told)

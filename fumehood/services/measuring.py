@@ -16,14 +16,14 @@ from fumehood.domain.execution import LLM, Kind
 from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
-from fumehood.services import curves, preparing, querying, retracing, templates, trials
+from fumehood.services import counts, curves, preparing, querying, retracing, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.trials import Trial
 from fumehood.services.wanting import below, frozen, run_environment, threads, wanted
 from fumehood.services.world import WriteWorld
 
-OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK)
+OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED)
 """Names in a run's folder that the platform writes; what an experiment leaves there under them is not kept."""
 
 
@@ -147,7 +147,9 @@ def queried(world: WriteWorld, step: Step) -> Change:
         return trials.ended(world, trial, execution)
     answers = _kept(execution, "answers/")
     answers.pop("final_info.json", None)
-    trial = trial.having(outputs={**trial.run.outputs, **answers})
+    counted = execution.artifacts.get(f"answers/{counts.COUNTED}")
+    size = {counts.COUNTED: counted.sha256} if counted else {}
+    trial = trial.having(outputs={**trial.run.outputs, **answers, **size})
     template, _ = templates.read(trial.direction, world.artifacts)
     return _evaluate(world, trial, answers | (curves.of_evaluator(trial.run.outputs) if template.curve else {}))
 

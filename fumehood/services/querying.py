@@ -9,7 +9,7 @@ from fumehood.domain.experiment import Run
 from fumehood.domain.template import Profile, Query, Template
 from fumehood.ports import Artifacts
 from fumehood.services import curves
-from fumehood.services.query_driver import CHARACTERS, DRIVER
+from fumehood.services.query_driver import CHARACTERS, COUNTING, DRIVER
 from fumehood.services.wanting import below
 
 PLACES = ("--code=/in/code", "--outputs=/in/outputs")
@@ -40,7 +40,7 @@ def asking(
         kept = curves.asked(run.outputs) if template.curve else {}
         return Asking(
             command=(*command, "--inputs=/in/inputs", *recalled, *profile.query_arguments),
-            inputs={"in/driver.py": artifacts.put(DRIVER.read_bytes())}
+            inputs={f"in/{path.name}": artifacts.put(path.read_bytes()) for path in (DRIVER, COUNTING)}
             | outputs
             | below("in/inputs", data.get("inputs", {}))
             | below("in/checkpoints", kept),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections import Counter
 
 from fumehood import __version__
@@ -16,7 +15,7 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import curves, final_info, foresight, measuring, preparing, templates, trials
+from fumehood.services import counts, curves, final_info, foresight, measuring, preparing, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.curves import Axis, AxisCheck
 from fumehood.services.final_info import FinalInfo, Series
@@ -27,7 +26,6 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:fumehood:run:v1"
 FINGERPRINT = "fingerprint"
 """What the installation's secret is asked to sign, so that a record can name it without telling it."""
-MAX_COUNT = 10**18
 SAME = 0.01
 """What a run says of a metric and what its evaluator says may be apart by this share of it, or by its resolution."""
 
@@ -188,7 +186,8 @@ def _predicate(
         },
         "metrics": {name: _metric(template, info, name, axis) for name in _metric_names(info)},
         "curve": axis.model_dump(mode="json", exclude_none=True) if axis else None,
-        "counts": _counts(world, run),
+        "counts": _size(world, run, counts.PARAMETERS, counts.SELF),
+        "counted": _size(world, run, counts.COUNTED, counts.PLATFORM),
         "isolation": dict(outcome.isolation) if outcome else {},
         "storage": outcome.storage if outcome else "",
         "started_at": main.launched_at,
@@ -248,23 +247,8 @@ def _numbers(series: Series) -> dict[str, object]:
     return {"mean": series.mean, "stderr": series.stderr, "seeds": list(series.values)}
 
 
-def _counts(world: RunWorld, run: Run) -> dict[str, object]:
-    """What the run says of its own size; self-reported, so never used to judge it."""
-    counts: dict[str, object] = {"parameters": None, "updates": None, "samples_seen": None}
-    if "parameters.json" in run.outputs:
-        try:
-            told = json.loads(world.artifacts.get(run.outputs["parameters.json"]))
-        except (ValueError, RecursionError):
-            return counts
-        if isinstance(told, dict):
-            counts |= {key: told[key] for key in counts if _is_count(told.get(key))}
-    return counts
-
-
-def _is_count(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return 0 <= value <= MAX_COUNT and math.isfinite(value)
+def _size(world: RunWorld, run: Run, path: str, names: tuple[str, ...]) -> dict[str, float | None]:
+    return counts.told(world.artifacts.get(run.outputs[path]) if path in run.outputs else b"", names)
 
 
 def _following(direction: Direction, experiment: Experiment | None, run: Run) -> Next:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 DRIVER = _HERE / "driver.py"
+COUNTING = _HERE / "counting.py"
+"""What the driver counts a model's size by; it lies beside it."""
 CHARACTERS = tuple(_HERE / name for name in ("characters.py", "answerer.py", "confinement.py"))
 """What asks a language model, the first of them being the program."""
 RESUME = tuple(_HERE / name for name in ("resume.py", "confinement.py"))

@@ -7,16 +7,26 @@ Where a run writes down a curve, `--recall=classes` or `--recall=values` asks ea
 `checkpoints/<dataset>/<seed>/<step>.<suffix>`.
 """
 
+from __future__ import annotations
+
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# In the sandbox it stands beside the other, without a package.
+if TYPE_CHECKING or __package__:
+    from fumehood.services.query_driver import counting
+else:
+    import counting
 
 
 def main() -> int:
     """Write `samples_<dataset>_<seed>.npy` ((count, ...) float32) or `predictions_<dataset>_<seed>.npy`.
 
-    Of checkpoints, `recalled_<dataset>_<seed>_<step>.npy`: (n,) int64 classes, or what `predict` gave as float32.
+    Of checkpoints, `recalled_<dataset>_<seed>_<step>.npy`: (n,) int64 classes, or what `predict` gave as float32. And
+    `counted.json`, how large the first model is.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--kind", choices=["sample", "predict"], required=True)
@@ -51,6 +61,10 @@ def main() -> int:
                 values = numpy.asarray(serve.predict(model, _inputs(asked.inputs, dataset, seed)), dtype=numpy.float32)
                 recalled = values.argmax(axis=-1) if asked.recall == "classes" else values
                 numpy.save(answers / f"recalled_{dataset}_{seed}_{file.stem}.npy", recalled, allow_pickle=False)
+    dataset, seed = asked.datasets.split(",")[0], int(asked.seeds.split(",")[0])
+    inputs = None if asked.kind == "sample" else _inputs(asked.inputs, dataset, seed)
+    size = counting.told(serve, serve.load(asked.outputs, dataset, seed), asked.kind, inputs, seed)
+    (answers / "counted.json").write_text(json.dumps(size) + "\n", encoding="utf-8")
     return 0
 
 
