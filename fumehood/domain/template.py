@@ -153,6 +153,8 @@ class Template(_Table):
     summary: str = ""
     datasets: tuple[str, ...] = ()
     combine: Literal["mean"] = "mean"
+    held_out: Literal["drawn", "fixed"] = "drawn"
+    """Whether each seed draws held-out data of its own, or all are evaluated on the same, such as a fetched text."""
     outputs: tuple[str, ...] = ("**",)
     plots: tuple[str, ...] = ("*.png",)
     editable: tuple[str, ...] = ("experiment.py", "plot.py")

@@ -10,6 +10,7 @@ from fumehood.domain.confirmation import Reason, not_comparable
 from fumehood.services import confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
+from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -17,13 +18,14 @@ SHARED = ("direction", "secret", "evaluator", "template", "profile", "image")
 """What the records of a confirmation have in common with the baseline's, or nothing is compared."""
 
 
-def problems(data: bytes, records: Records, failed: Collection[str]) -> list[str]:
+def problems(data: bytes, records: Records, failed: Collection[str], examples: Mapping[str, bytes]) -> list[str]:
     """Return what does not hold, one sentence each.
 
     Args:
         data: `confirmation.json`.
         records: What each run's signed record says, by its folder.
         failed: Folders of runs that were measured and gave no number.
+        examples: What each held-out example gave, as the records sign it, by the run's folder.
     """
     try:
         plan, told = confirmation_report.read(data)
@@ -36,7 +38,7 @@ def problems(data: bytes, records: Records, failed: Collection[str]) -> list[str
     if missing := [name for name in wanted if name not in records]:
         return [f"it rests on {missing[0]}, which has no signed record"]
     found = [*_of_plan(plan, records), *_of_looks(plan, records, looks)]
-    return found or _of_result(plan, told, records, looks)
+    return found or _of_result(plan, told, records, looks, examples)
 
 
 def _of_plan(plan: Plan, records: Records) -> list[str]:
@@ -76,7 +78,9 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
     return found
 
 
-def _of_result(plan: Plan, told: Mapping[str, Any], records: Records, looks: list[str]) -> list[str]:
+def _of_result(
+    plan: Plan, told: Mapping[str, Any], records: Records, looks: list[str], examples: Mapping[str, bytes]
+) -> list[str]:
     if "confirm_0" not in records:
         return (
             [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
@@ -90,10 +94,17 @@ def _of_result(plan: Plan, told: Mapping[str, Any], records: Records, looks: lis
     ]
     if not cells:
         return ["no look was measured"]
-    early = [confirmation_report.decide(plan, base, cells[:count]) for count in range(1, len(cells))]
+
+    def decided(count: int) -> Decision:
+        measured = [(records[name], examples.get(name, b"")) for name in looks[:count] if name in records]
+        sealed = (records["confirm_0"], examples.get("confirm_0", b""))
+        errors = confirmation_report.held_out_errors(plan, sealed, measured)
+        return confirmation_report.decide(plan, base, cells[:count], errors)
+
+    early = [decided(count) for count in range(1, len(cells))]
     if any(said.label is not None for said in early):
         return ["it went on after it was decided"]
-    said = confirmation_report.decide(plan, base, cells)
+    said = decided(len(cells))
     if said.label is None:
         return ["it has a label before it was decided"]
     again = json.loads(json.dumps(confirmation_report.result(plan, said)))

@@ -24,6 +24,7 @@ from fumehood.services import (
     curves,
     experiments,
     facts,
+    held_out,
     measuring,
     preparing,
     replication,
@@ -120,6 +121,7 @@ def _planned(
         kind=idea.kind,
         expected=idea.expected if idea.metric in {"", name} else "",
         datasets=tuple(pool),
+        held_out=template.held_out,
         scale=dict(scale.values),
         left_out=dict(scale.left_out),
         screened=len(runs),
@@ -172,7 +174,9 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     found = [
         confirmation_report.cells_of(_record(world, run) if run.record else None, plan, len(run.seeds)) for run in looks
     ]
-    said = confirmation_report.decide(plan, base, found)
+    measured = [_measured(world, run) for run in looks if run.record] if plan.held_out == "fixed" else []
+    errors = confirmation_report.held_out_errors(plan, _measured(world, pool[0]), measured) if measured else {}
+    said = confirmation_report.decide(plan, base, found, errors)
     if said.label is None:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, len(looks) + 1))
     return _ended(world, experiment, confirmation_report.result(plan, said), plan)
@@ -233,6 +237,10 @@ def _with_product(world: WriteWorld, experiment: Experiment, data: bytes) -> Exp
 
 def _record(world: WriteWorld, run: Run) -> dict[str, Any]:
     return facts.predicate(world.artifacts.get(run.record))
+
+
+def _measured(world: WriteWorld, run: Run) -> confirmation_report.Measured:
+    return _record(world, run), world.artifacts.get(run.outputs[held_out.FILE])
 
 
 def _cells(record: Mapping[str, Any], metric: str) -> dict[str, Sequence[float]]:

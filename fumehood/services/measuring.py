@@ -16,14 +16,16 @@ from fumehood.domain.execution import LLM, Kind
 from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
-from fumehood.services import counts, curves, preparing, querying, retracing, templates, trials
+from fumehood.domain.template import Template
+from fumehood.errors import BadInputError
+from fumehood.services import counts, curves, final_info, held_out, preparing, querying, retracing, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.trials import Trial
 from fumehood.services.wanting import below, frozen, run_environment, threads, wanted
 from fumehood.services.world import WriteWorld
 
-OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED)
+OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED, held_out.FILE)
 """Names in a run's folder that the platform writes; what an experiment leaves there under them is not kept."""
 
 
@@ -186,7 +188,26 @@ def evaluated(world: WriteWorld, step: Step) -> Change:
         reason = f"the evaluator refused what the run left: {trials.tail_of(execution)}"
         return trials.ended(world, trial, execution, reason)
     template, _ = templates.read(trial.direction, world.artifacts)
-    return retracing.begin(world, trial, execution) if template.curve else Change(steps=(trial.next("record"),))
+    if template.held_out == "fixed":
+        try:
+            trial = _with_examples(world, trial, execution, template)
+        except BadInputError as error:
+            return trials.ended(world, trial, execution, f"the evaluator's examples cannot be used: {error}")
+    if template.curve:
+        return retracing.begin(world, trial, execution)
+    return Change(runs=(trial.run,), steps=(trial.next("record"),))
+
+
+def _with_examples(world: WriteWorld, trial: Trial, execution: Execution, template: Template) -> Trial:
+    """Return a trial that keeps what each held-out example gave; `BadInputError` where these are not the metric's."""
+    if held_out.FILE not in execution.artifacts:
+        raise BadInputError(f"evaluate.py wrote no {held_out.FILE}, and held-out data that are fixed need one")
+    sha = execution.artifacts[held_out.FILE].sha256
+    info = final_info.read(world.artifacts.get(execution.artifacts["metrics.json"].sha256), "evaluator")
+    primary = template.primary or ""
+    metric = {name: metrics[primary].values for name, metrics in info.datasets.items() if primary in metrics}
+    held_out.read(world.artifacts.get(sha), metric, trial.run.seeds)
+    return trial.having(outputs={**trial.run.outputs, held_out.FILE: sha})
 
 
 def no_result(world: WriteWorld, step: Step) -> Change:

@@ -24,6 +24,7 @@ from fumehood.services import (
     directions,
     export,
     final_info,
+    held_out,
     log_checks,
     numbers,
     records,
@@ -175,7 +176,9 @@ def _confirmation(folder: Folder, report: Report, where: str, found: dict[str, d
         data = folder.read(confirmation_report.PRODUCT)
         runs = json.loads(folder.read("runs.json"))
         failed = {f"confirm_{one['index']}" for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
-        wrong = confirmation_check.problems(data, found, failed)
+        examples = {run: f"{run}/{held_out.FILE}" for run in found}
+        kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
+        wrong = confirmation_check.problems(data, found, failed, kept)
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
     for problem in wrong:
