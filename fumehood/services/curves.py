@@ -72,6 +72,8 @@ class Found(_Told):
     start: int | None = None
     stop: int | None = None
     evaluations: int | None = None
+    updates: int | None = None
+    """Of torch's optimisers, as the platform counted them; 0 where there were none."""
     apart: float
     """Share of the inputs that are answered otherwise, or the root of the mean square; the largest of a stretch."""
     moved: float
@@ -244,6 +246,12 @@ def checked(data: bytes, again: Sequence[Stretch], resumed_s: float) -> AxisChec
 def is_own_word(record: Mapping[str, Any], metric: str) -> bool:
     """Whether a record's metric is read off a curve whose axis the platform could not confirm."""
     return bool(record.get("metrics", {}).get(metric, {}).get("axis") == Axis.SELF)
+
+
+def updates(record: Mapping[str, Any]) -> int | None:
+    """Return how many updates were counted in a record's stretches; None where no stretch was done again."""
+    done = (record.get("curve") or {}).get("stretches") or ()
+    return sum(int(one.get("updates") or 0) for one in done) if done else None
 
 
 def read(data: bytes | None) -> AxisCheck:

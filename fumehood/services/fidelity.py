@@ -12,8 +12,7 @@ from typing import Any
 from fumehood.domain.experiment import Experiment, Run
 from fumehood.domain.fidelity import Axis, Finder, Point, PointKind, Reading, Term
 from fumehood.ports import Artifacts
-from fumehood.services import counts, facts, templates
-from fumehood.services.curves import Axis as CurveAxis
+from fumehood.services import counts, curves, facts, templates
 from fumehood.services.edit_effects import Measured, compared, untrained
 from fumehood.services.idea_facts import DECIMAL
 from fumehood.services.revision import OVERCLAIMS
@@ -125,11 +124,14 @@ def _own_words(artifacts: Artifacts, run: Run, baseline: Run) -> Iterator[Point]
     record, base = (facts.predicate(artifacts.get(one.record)) if one.record else {} for one in (run, baseline))
     if told := counts.disagreement(record, base):
         yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=f"{run.folder} {told}.")
+    if curves.updates(base) and curves.updates(record) == 0:
+        told = f"{run.folder} makes updates of its own, which the platform cannot count as those of the baseline."
+        yield Point(kind=PointKind.UNPROVEN, path=run.folder, sentence=told)
     for one in (record.get("disagreements") or [])[:MOST_TOLD]:
         told = f"{run.folder} reports another {one['metric']} of {one['dataset']} than the evaluator measured."
         yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=told)
     for name, entry in (record.get("metrics") or {}).items():
-        if entry.get("axis") == CurveAxis.SELF:
+        if entry.get("axis") == curves.Axis.SELF:
             told = f"{run.folder} reached its {name} at steps that it alone counts: {entry['axis_reason']}."
             yield Point(kind=PointKind.UNPROVEN, path=run.folder, sentence=told)
 

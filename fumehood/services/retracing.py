@@ -55,7 +55,7 @@ def begin(world: WriteWorld, trial: Trial, evaluation: Execution) -> Change:
         | below("work", run.files)
         | below("in/data", data.get("train", {}))
         | below("in/inputs", data.get("inputs", {})),
-        collect=("stretches/*.npz",),
+        collect=("stretches/*.npz", "stretches/updates.json"),
         environment=run_environment(profile.limits_of(Kind.RESUME), data, run.seeds, template),
     )
     kept = world.artifacts.put(json.dumps([one.model_dump() for one in again]).encode())

@@ -172,6 +172,18 @@ def test_other_answers_or_steps_do_not_hold(tmp_path: Path, fault: dict[str, Any
     assert curves.checked(json.dumps(told).encode(), again, 1.0).axis is Axis.SELF
 
 
+@pytest.mark.parametrize(("made", "holds"), [(20, True), (40, False), (10, False), (0, True), (None, True)])
+def test_updates_that_are_counted_are_the_steps(tmp_path: Path, made: int | None, *, holds: bool) -> None:
+    if made is not None:
+        (tmp_path / "stretches").mkdir()
+        (tmp_path / "stretches" / "updates.json").write_text(json.dumps({"sums_1_20_40": made}))
+    told = compare(tmp_path)
+    assert told["stretches"][0]["updates"] == (made or 0)
+    assert told["stretches"][0]["holds"] is holds
+    said = [f"sums seed 1: {made} updates were counted from step 20 to 40, done again."]
+    assert told["problems"] == ([] if holds else said)
+
+
 def test_values_may_be_apart_by_a_share_of_what_they_move(tmp_path: Path) -> None:
     values = ANSWERS.astype(np.float32)
     near, far = (values[2:4] + shift for shift in (0.01, 0.2))
@@ -226,7 +238,12 @@ def resume(folder: Path, *stops: int) -> subprocess.CompletedProcess[str]:
 def test_each_stretch_sees_its_own_beginning_only(tmp_path: Path) -> None:
     done = resume(tmp_path, 60, 40)
     assert done.returncode == 0, done.stderr
-    found = {path.name: path.read_text().split("|") for path in (tmp_path / "stretches").iterdir()}
+    found = {path.name: path.read_text().split("|") for path in (tmp_path / "stretches").glob("*.npz")}
+    assert json.loads((tmp_path / "stretches" / "updates.json").read_text()) == {
+        "sums_3_0_20": 0,
+        "sums_3_20_40": 0,
+        "sums_3_40_60": 0,
+    }
     assert set(found) == {"sums_3_40_60.npz", "sums_3_20_40.npz", "sums_3_0_20.npz"}
     mine = ["experiment.py", "stretches.json"]
     assert found["sums_3_40_60.npz"] == ["state 0", "60", "sums", "3", "9", *sorted([*mine, "start_0.pt"])]
@@ -240,6 +257,38 @@ def test_a_stretch_that_cannot_be_done_is_said_in_a_sentence(tmp_path: Path, sto
     assert done.returncode == 1
     assert said in done.stderr
     assert not (tmp_path / "stretches").exists()
+
+
+TRAINS = """
+import argparse, os, pathlib, torch
+parser = argparse.ArgumentParser()
+parser.add_argument("--out_dir", type=pathlib.Path)
+for name in ("--resume_from", "--only_dataset"):
+    parser.add_argument(name, default="")
+parser.add_argument("--stop_at", type=int)
+asked = parser.parse_args()
+weight = torch.nn.Parameter(torch.ones(2))
+optimiser = torch.optim.SGD([weight], lr=0.1)
+for step in range(asked.stop_at):
+    for _ in range(2 if os.path.exists("twice") else 1):
+        (weight.sum() ** 2).backward()
+        optimiser.step()
+asked.out_dir.mkdir()
+(asked.out_dir / "curve_sums_3.npz").write_text("a curve")
+"""
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_updates_of_torchs_optimisers_are_counted(tmp_path: Path, lab_python: Path, each: int) -> None:
+    (tmp_path / "experiment.py").write_text(TRAINS)
+    if each == 2:
+        (tmp_path / "twice").touch()
+    told = [{"dataset": "sums", "seed": 3, "start": 0, "stop": 20, "checkpoint": ""}]
+    (tmp_path / "stretches.json").write_text(json.dumps(told))
+    command = [str(lab_python), "-B", str(RESUME[0]), "--stretches=stretches.json", "--"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "stretches" / "updates.json").read_text()) == {"sums_3_0_20": 20 * each}
 
 
 # A whole direction.

@@ -91,6 +91,8 @@ def _checkpoints(asked: argparse.Namespace, plan: dict[str, Any]) -> Iterator[di
 
 
 def _stretches(asked: argparse.Namespace, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    counted = asked.stretches / "updates.json"
+    updates = json.loads(counted.read_text(encoding="utf-8")) if counted.is_file() else {}
     for stretch in plan["stretches"]:
         dataset, seed, start, stop = (stretch[name] for name in ("dataset", "seed", "start", "stop"))
         steps, recorded = read(asked.curves / f"curve_{dataset}_{seed}.npz", plan)
@@ -106,7 +108,11 @@ def _stretches(asked: argparse.Namespace, plan: dict[str, Any]) -> Iterator[dict
         places = inside if start in steps or len(inside) > 1 else [*inside, *[min(inside[0] + 1, len(steps) - 1)]]
         moved = max(apart(recorded[at], reference, plan["answers"]) for at in places)
         found = max(apart(recorded[at], one, plan["answers"]) for at, one in zip(inside, again, strict=True))
-        yield _entry(stretch, plan, found, moved) | {"evaluations": len(inside)}
+        # Training may go on after the last evaluation, up to the end of the stretch.
+        made, steps_done = updates.get(f"{dataset}_{seed}_{start}_{stop}", 0), (steps[inside[-1]] - start, stop - start)
+        is_counted = not made or steps_done[0] <= made <= steps_done[1]
+        entry = _entry(stretch, plan, found, moved) | {"evaluations": len(inside), "updates": made}
+        yield entry | {"holds": entry["holds"] and is_counted}
 
 
 def _entry(of: dict[str, Any], plan: dict[str, Any], found: float, moved: float) -> dict[str, Any]:
@@ -123,6 +129,8 @@ def _sentence(part: str, one: dict[str, Any], tolerance: float) -> str:
         else f"the steps from {one['start']} to {one['stop']}, done again, answer"
     )
     allowed = tolerance * one["moved"]
+    if one["apart"] <= allowed:
+        return f"{of}: {one['updates']} updates were counted from step {one['start']} to {one['stop']}, done again."
     return f"{of}: {what} otherwise than was written down, {one['apart']:.3g} apart where {allowed:.3g} are allowed."
 
 
