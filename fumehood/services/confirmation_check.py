@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Any
 
-from fumehood.services import confirmation_choice, confirmation_report, confirming, numbers
+from fumehood.domain.confirmation import Reason, not_comparable
+from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
+from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -17,7 +20,11 @@ SHARED = ("direction", "secret", "evaluator", "template", "profile", "image")
 
 
 def problems(
-    data: bytes, records: Records, failed: Collection[str], outputs: Mapping[str, Mapping[str, str]]
+    data: bytes,
+    records: Records,
+    failed: Collection[str],
+    outputs: Mapping[str, Mapping[str, str]],
+    examples: Mapping[str, bytes],
 ) -> list[str]:
     """Return what does not hold, one sentence each.
 
@@ -26,6 +33,7 @@ def problems(
         records: What each run's signed record says, by its folder.
         failed: Folders of runs that were measured and gave no number.
         outputs: What each run left, as its record signs it: its folder to path to SHA-256.
+        examples: What each held-out example gave, as the records sign it, by the run's folder.
     """
     try:
         plan, told = confirmation_report.read(data)
@@ -39,7 +47,7 @@ def problems(
         return [f"it rests on {missing[0]}, which has no signed record"]
     found = [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
     found += [*_of_looks(plan, records, looks), *_of_alone(plan, records, failed, looks)]
-    return found or _of_result(plan, told, records, failed, looks)
+    return found or _of_result(plan, told, records, failed, looks, examples)
 
 
 def _of_plan(plan: Plan, records: Records) -> list[str]:
@@ -111,7 +119,12 @@ def _of_alone(plan: Plan, records: Records, failed: Collection[str], looks: Coll
 
 
 def _of_result(
-    plan: Plan, told: Mapping[str, Any], records: Records, failed: Collection[str], looks: list[str]
+    plan: Plan,
+    told: Mapping[str, Any],
+    records: Records,
+    failed: Collection[str],
+    looks: list[str],
+    examples: Mapping[str, bytes],
 ) -> list[str]:
     if not any(name.startswith("confirm_0") for name in records):
         return (
@@ -120,15 +133,27 @@ def _of_result(
     if not confirmation_choice.is_matched(plan, records):
         is_told = told.get("label") == "not_comparable: budget_mismatch"
         return [] if is_told else ["its baseline has not the run's budget, and it has a label"]
-    base, *cells = [
-        confirmation_report.cells_of_look(name, seeds, records, plan) for name, seeds in _seeds(plan, looks).items()
-    ]
+    sealed = [of for name, of in records.items() if name.startswith("confirm_")]
+    if any(curves.is_own_word(of, plan.metric) for of in sealed):
+        reason = not_comparable(Reason.STEP_AXIS)
+        return [] if told.get("label") == reason else ["its steps are a run's own word, and it has a label"]
+    whole = _seeds(plan, looks)
+    base, *cells = [confirmation_report.cells_of_look(name, seeds, records, plan) for name, seeds in whole.items()]
     if not cells:
         return ["no look was measured"]
-    early = [confirmation_report.decide(plan, base, cells[:count]) for count in range(1, len(cells))]
+
+    def decided(count: int) -> Decision:
+        baseline, *measured = [
+            [(records[part], examples.get(part, b"")) for part in confirmation_report.parts_of(name, seeds, records)]
+            for name, seeds in list(whole.items())[: count + 1]
+        ]
+        errors = confirmation_report.held_out_errors(plan, baseline, list(chain.from_iterable(measured)))
+        return confirmation_report.decide(plan, base, cells[:count], errors)
+
+    early = [decided(count) for count in range(1, len(cells))]
     if any(said.label is not None for said in early):
         return ["it went on after it was decided"]
-    said = confirmation_report.decide(plan, base, cells)
+    said = decided(len(cells))
     if said.label is None:
         return ["it has a label before it was decided"]
     alone = confirmation_report.alone(plan, failed, len(looks))

@@ -10,7 +10,7 @@ from fumehood.domain.confirmation import ConfirmRule, Reason
 from fumehood.domain.experiment import Run
 from fumehood.domain.ids import DirectionId, RunId
 from fumehood.domain.template import Comparison
-from fumehood.services import confirming, facts, numbers, statistics
+from fumehood.services import confirming, counts, curves, numbers, statistics
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirming import Measure
 from fumehood.services.edit_effects import Measured, compared
@@ -53,10 +53,13 @@ def choose(
         comparison: What a run and the baseline must share.
     """
     base = baseline[1]
-    equal = [one for one in runs if not facts.mismatches(_counts(one[1]), _counts(base), comparison)]
+    equal = [one for one in runs if not counts.mismatches(one[1], base, comparison)]
     equal = equal or [one for one in runs if _to_match(one[1], base, comparison)]
     if not equal:
         return Choice(reason=Reason.BUDGET_MISMATCH)
+    equal = [one for one in equal if not curves.is_own_word(one[1], metric)]
+    if not equal or curves.is_own_word(base, metric):
+        return Choice(reason=Reason.STEP_AXIS)
     idle = Measured(run=baseline[0], metrics=base["metrics"])
     equal = [(run, of) for run, of in equal if not compared(Measured(run=run, metrics=of["metrics"]), [idle])]
     pool = cells(base, metric)
@@ -72,10 +75,9 @@ def choose(
 
 def _to_match(record: Record, base: Record, comparison: Comparison) -> int:
     """Return how much of what is to be equal a baseline needs to be compared with a run; 0 where that cannot be."""
-    counts = _counts(record)
-    if not comparison.argument or facts.mismatches(counts, _counts(base), comparison) != [comparison.equal]:
+    if not comparison.argument or [*counts.mismatches(record, base, comparison)] != [comparison.equal]:
         return 0
-    count = float(counts[facts.COUNTS[comparison.equal]])
+    count = float(record["counts"][counts.WORDS[comparison.equal]])
     return int(count) if count >= 1 and count.is_integer() else 0
 
 
@@ -88,9 +90,8 @@ def is_matched(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a baseline that was given the run's budget says that it had as much; one of the direction's always is."""
     if not plan.arguments or plan.comparison is None:
         return True
-    ours = records[plan.run].get("counts") or {}
-    pool = [of.get("counts") or {} for name, of in records.items() if name.startswith("confirm_0")]
-    return not any(facts.mismatches(ours, base, plan.comparison) for base in pool)
+    pool = [of for name, of in records.items() if name.startswith("confirm_0")]
+    return not any(counts.mismatches(records[plan.run], base, plan.comparison) for base in pool)
 
 
 def problems(plan: Plan, records: Mapping[str, Record], outputs: Mapping[str, Mapping[str, str]]) -> list[str]:
@@ -122,10 +123,6 @@ def cells(record: Record, metric: str) -> dict[str, Sequence[float]]:
     """Return what a record says of a metric: data set to one number a seed."""
     datasets = record["metrics"].get(metric, {}).get("datasets", {})
     return {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
-
-
-def _counts(record: Record) -> Mapping[str, Any]:
-    return record.get("counts") or {}
 
 
 def _run(index: int, record: Record, outputs: Mapping[str, str]) -> Run:

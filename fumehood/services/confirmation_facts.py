@@ -27,7 +27,7 @@ SHOWN = {
     "failed": "result/failed",
     "base_failed": "result/base_failed",
 }
-OF_DATASETS = ("run", "base", "difference", "margin", "n", "base_n", "spread_ratio", "p")
+OF_DATASETS = ("run", "base", "difference", "margin", "n", "base_n", "spread_ratio", "p", "held_out", "tau")
 
 
 def confirmation_facts(
@@ -74,6 +74,6 @@ def _add(table: dict[str, Number], name: str, pointer: str, told: Mapping[str, A
         value = numbers.resolve(pointer, told)
     except NotFoundError:
         return
-    whole = name.rsplit(".", 1)[-1] in {"n", "base_n", "failed", "base_failed"}
+    whole = name.rsplit(".", 1)[-1] in {"n", "base_n", "failed", "base_failed", "held_out"}
     digits = numbers.all_digits(value) if whole else 2 if name in {"alpha", "margin"} else 3
     table[f"{STEM}.{name}"] = Number(value=value, digits=digits, source=PRODUCT, pointer=pointer)

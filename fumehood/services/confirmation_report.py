@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -16,13 +16,15 @@ from fumehood.domain.confirmation import ConfirmRule, Reason, not_comparable
 from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.idea import IdeaKind
 from fumehood.domain.template import Comparison
-from fumehood.services import confirming
+from fumehood.services import confirming, held_out
 from fumehood.services.confirming import Cells, Measure
 from fumehood.services.deciding import Decision, Pair
-from fumehood.services.estimates import Interval
+from fumehood.services.estimates import HeldOut, Interval
 from fumehood.services.statistics import Scales
 
 PRODUCT = "confirmation.json"
+Measured = tuple[Mapping[str, Any], bytes]
+"""What a signed record says, and `examples.npz` beside it."""
 _RULE: TypeAdapter[ConfirmRule] = TypeAdapter(ConfirmRule)
 _MEASURE: TypeAdapter[Measure] = TypeAdapter(Measure)
 
@@ -43,6 +45,8 @@ class Plan(BaseModel):
     expected: str = ""
     """Where the idea expects the metric to go; the wanted side when empty."""
     datasets: tuple[str, ...]
+    held_out: Literal["drawn", "fixed"] = "drawn"
+    """Whether all seeds were evaluated on the same data, whose own error then counts."""
     scale: Mapping[str, float]
     """The baseline's spread over its screening seeds, by data set, as the metric is compared."""
     left_out: Mapping[str, str]
@@ -112,6 +116,13 @@ def cells_of_look(
     return joined([cells_of(one, plan, 1) for one in alone], plan)
 
 
+def parts_of(name: str, seeds: Sequence[int], records: Collection[str]) -> list[str]:
+    """Return the folders that hold what a look gave: its own, or those of its seeds that were run alone."""
+    if name in records:
+        return [name]
+    return [part for place in range(1, len(seeds) + 1) if (part := f"{name}_seed_{place}") in records]
+
+
 def alone(plan: Plan, failed: Collection[str], looks: int) -> dict[str, list[int]]:
     """Return the looks that failed as a whole, each with those of its seeds that failed alone too.
 
@@ -130,17 +141,50 @@ def alone(plan: Plan, failed: Collection[str], looks: int) -> dict[str, list[int
     }
 
 
-def decide(plan: Plan, base: Cells, looks: Sequence[Cells]) -> Decision:
+def held_out_errors(plan: Plan, base: Sequence[Measured], looks: Sequence[Measured]) -> dict[str, HeldOut]:
+    """Return the held-out data's own error, by data set; none where each seed drew its own.
+
+    Args:
+        plan: Fixed before.
+        base: The baseline's pool: what its record says, and the examples of its evaluator; several where its seeds were
+            run alone.
+        looks: The same of the run's looks that gave numbers.
+
+    Raises:
+        BadInputError: The examples are not those of the metric.
+    """
+    if plan.held_out == "drawn" or not looks or not base:
+        return {}
+
+    def examples(of: Measured) -> dict[str, held_out.Values]:
+        record, data = of
+        return held_out.read(data, cells_of(record, plan, 0), record["seeds"])
+
+    pool = held_out.joined([examples(one) for one in base])
+    return held_out.errors(pool, [examples(look) for look in looks], plan.measure.transform)
+
+
+def decide(plan: Plan, base: Cells, looks: Sequence[Cells], errors: Mapping[str, HeldOut] | None = None) -> Decision:
     """Return what the looks made so far say.
 
     Args:
         plan: Fixed before.
         base: The baseline's pool on the sealed arm.
         looks: What each look's fresh seeds gave; one or two.
+        errors: The held-out data's own, by data set.
     """
     scale = Scales({name: plan.scale[name] for name in plan.datasets if name in plan.scale}, plan.left_out)
     run = {name: [value for look in looks for value in look.get(name, ())] for name in plan.datasets}
-    return confirming.confirm(plan.rule, plan.measure, scale, base, run, look=len(looks), discoveries=plan.discoveries)
+    return confirming.confirm(
+        plan.rule,
+        plan.measure,
+        scale,
+        base,
+        run,
+        look=len(looks),
+        discoveries=plan.discoveries,
+        held_out=errors,
+    )
 
 
 def result(plan: Plan, said: Decision, alone: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
@@ -202,4 +246,5 @@ def _pair(plan: Plan, pair: Pair) -> dict[str, Any]:
         "base_n": pair.base.n,
         "spread_ratio": pair.spread_ratio,
         "p": pair.p,
+        **({"held_out": pair.held_out.size, "tau": pair.held_out.tau} if pair.held_out else {}),
     }

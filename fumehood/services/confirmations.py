@@ -21,8 +21,10 @@ from fumehood.services import (
     confirmation_choice,
     confirmation_report,
     confirming,
+    curves,
     experiments,
     facts,
+    held_out,
     measuring,
     preparing,
     replication,
@@ -126,6 +128,7 @@ def _planned(
         kind=idea.kind,
         expected=idea.expected if idea.metric in {"", name} else "",
         datasets=tuple(pool),
+        held_out=template.held_out,
         scale=dict(scale.values),
         left_out=dict(scale.left_out),
         screened=len(runs),
@@ -179,8 +182,15 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     chosen = next(run for run in screened if run.folder == plan.run)
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
+    if any(run.record and curves.is_own_word(records[run.folder], plan.metric) for run in runs):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.STEP_AXIS), plan)
     found = [confirmation_report.cells_of_look(run.folder, run.seeds, records, plan) for run in looks]
-    said = confirmation_report.decide(plan, base, found)
+    errors = confirmation_report.held_out_errors(
+        plan,
+        _examples(world, plan, pool),
+        [one for look in looks for one in _examples(world, plan, _parts(look, ours))],
+    )
+    said = confirmation_report.decide(plan, base, found, errors)
     if said.label is None:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, len(looks) + 1))
     failed = {run.folder for run in runs if run.result is RunResult.FAILED}
@@ -277,6 +287,22 @@ def _with_product(world: WriteWorld, experiment: Experiment, data: bytes) -> Exp
 
 def _record(world: WriteWorld, run: Run) -> dict[str, Any]:
     return facts.predicate(world.artifacts.get(run.record))
+
+
+def _parts(look: Run, ours: Sequence[Run]) -> list[Run]:
+    """Return a look, or its seeds that were run alone, in their order."""
+    return sorted((run for run in ours if run.index == look.index), key=_place)
+
+
+def _place(run: Run) -> int:
+    return run.alone
+
+
+def _examples(world: WriteWorld, plan: Plan, parts: Sequence[Run]) -> list[confirmation_report.Measured]:
+    """Return what each held-out example gave in runs that gave numbers; none where each seed draws its own."""
+    if plan.held_out == "drawn":
+        return []
+    return [(_record(world, run), world.artifacts.get(run.outputs[held_out.FILE])) for run in parts if run.record]
 
 
 STEPS = {"confirm": confirm, "confirm_drawn": drawn, "confirm_measured": measured}

@@ -13,10 +13,11 @@ from typing import Any
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment, Run, RunResult
 from fumehood.domain.idea import Idea
-from fumehood.domain.template import Comparison, Metric, Profile, Template
+from fumehood.domain.template import Metric, Profile, Template
 from fumehood.errors import NotFoundError
 from fumehood.services import numbers, statistics
 from fumehood.services.confirmation_facts import confirmation_facts
+from fumehood.services.counts import budget
 from fumehood.services.edit_effects import Measured, compared
 from fumehood.services.fact_types import (
     ContrastFacts,
@@ -33,7 +34,6 @@ from fumehood.services.setup_facts import setup_rows
 
 OFFLINE = "offline"
 RUN_NUMBER = re.compile(r"^run[ _]*\d+\s*[:.,\u2013\u2014-]*\s*", re.IGNORECASE)
-COUNTS = {"parameters": "parameters", "updates": "updates", "samples": "samples_seen"}
 
 
 def gather(
@@ -238,10 +238,11 @@ def _run(
     against = base if run.index else None
     for name, entry in record["metrics"].items():
         told["metrics"][name] = _metric(run.folder, name, entry, record, against, template, source, table)
-    counts = {str(key): float(value) for key, value in (record.get("counts") or {}).items() if _is_number(value)}
-    told["counts"] = counts
-    for name in counts:
-        _add(table, f"{run.folder}.counts.{name}", source, f"counts/{name}", record)
+    for block in ("counts", "counted"):
+        counts = {str(key): float(value) for key, value in (record.get(block) or {}).items() if _is_number(value)}
+        told["counts"] = {**told["counts"], **counts}
+        for name in counts:
+            _add(table, f"{run.folder}.{block}.{name}", source, f"{block}/{name}", record)
     for kind in record.get("usage") or {}:
         _add(table, f"{run.folder}.usage.{kind}.wall_s", source, f"usage/{kind}/wall_s", record, digits=3)
     if against is not None:
@@ -309,7 +310,7 @@ def _compare(
     source: str,
     table: dict[str, Number],
 ) -> None:
-    told["budget"] = budget(told["counts"], base.get("counts") or {}, template.comparison)
+    told["budget"] = budget(record, base, template.comparison)
     name = template.primary
     if name is None or name not in record["metrics"]:
         return
@@ -330,28 +331,6 @@ def _compare(
         _add(table, f"{told['name']}.{name}.{part}", source, f"{name}/{part}", record, base, template)
 
 
-def budget(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
-    """Return in which counts a run differs from the baseline beyond the declared tolerance, one sentence each."""
-    return [
-        f"It has {counts[key]:,.0f} {key.replace('_', ' ')} where the baseline has {base[key]:,.0f}."
-        for key in map(COUNTS.__getitem__, mismatches(counts, base, rules))
-    ]
-
-
-def mismatches(counts: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
-    """Return in which counts a run differs from the baseline beyond the declared tolerance, as the template's words."""
-    found = []
-    for word, key in COUNTS.items():
-        ours, theirs = counts.get(key), base.get(key)
-        if ours is None or not theirs or word in rules.may_change:
-            continue
-        if word in {"updates", "samples"} and word != rules.equal:
-            continue
-        if abs(ours - theirs) > rules.tolerance * abs(theirs):
-            found.append(word)
-    return found
-
-
 def _add(
     table: dict[str, Number],
     name: str,
@@ -366,7 +345,7 @@ def _add(
         value = numbers.resolve(pointer, record, base, template.metrics if template else None)
     except NotFoundError:
         return
-    is_count = pointer.startswith("counts/") or pointer.endswith("/df")
+    is_count = pointer.startswith(("counts/", "counted/")) or pointer.endswith("/df")
     digits = digits or (numbers.all_digits(value, otherwise=2) if is_count else 2)
     table[name] = Number(value=value, digits=digits, source=source, pointer=pointer)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +17,9 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import final_info, foresight, measuring, preparing, templates, trials
+from fumehood.services import counts, curves, final_info, foresight, measuring, preparing, templates, trials
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.curves import Axis, AxisCheck
 from fumehood.services.final_info import FinalInfo, Series
 from fumehood.services.world import RunWorld
 
@@ -28,7 +28,8 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:fumehood:run:v1"
 FINGERPRINT = "fingerprint"
 """What the installation's secret is asked to sign, so that a record can name it without telling it."""
-MAX_COUNT = 10**18
+SAME = 0.01
+"""What a run says of a metric and what its evaluator says may be apart by this share of it, or by its resolution."""
 
 
 def record(world: RunWorld, step: Step) -> Change:
@@ -46,12 +47,14 @@ def record(world: RunWorld, step: Step) -> Change:
         own = final_info.read(world.artifacts.get(run.self_reported), "self")
         judged = jobs.get(Kind.EVALUATE)
         metrics = judged.artifacts["metrics.json"].sha256 if judged else ""
-        info = final_info.merge(own, final_info.read(world.artifacts.get(metrics), "evaluator") if metrics else None)
+        evaluated = final_info.read(world.artifacts.get(metrics), "evaluator") if metrics else None
+        info = final_info.merge(own, evaluated)
     except BadInputError as error:
         return _no_result(direction, experiment, run, attempt, jobs, str(error))
     written = info.to_json()
     predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
     predicate["opened"] = opened
+    predicate["disagreements"] = _disagreements(template, own, evaluated)
     predicate["registration"] = (
         experiment.products.get("registration.json") if experiment and run.experiment_id else None
     )
@@ -118,6 +121,8 @@ def _opened(tx: Transaction, run: Run) -> dict[str, int]:
 def _jobs(tx: Transaction, run: Run) -> dict[Kind, Execution]:
     jobs: dict[Kind, Execution] = {}
     for one in tx.executions.find(run_id=run.id):
+        if one.kind is Kind.RUN:
+            jobs = {}  # what follows belongs to this attempt
         if one.outcome is not None:
             jobs[one.kind] = one
     return jobs
@@ -157,6 +162,7 @@ def _predicate(
     main = jobs[Kind.RUN]
     outcome = main.outcome
     profile = templates.profile_of(template, direction.profile)
+    axis = _axis(world, template, run)
     return {
         "run": {
             "index": run.index,
@@ -187,8 +193,10 @@ def _predicate(
         "usage": {
             kind.value: dataclasses.asdict(job.outcome.usage) for kind, job in sorted(jobs.items()) if job.outcome
         },
-        "metrics": {name: _metric(template, info, name) for name in _metric_names(info)},
-        "counts": _counts(world, run),
+        "metrics": {name: _metric(template, info, name, axis) for name in _metric_names(info)},
+        "curve": axis.model_dump(mode="json", exclude_none=True) if axis else None,
+        "counts": _size(world, run, counts.PARAMETERS, counts.SELF),
+        "counted": _size(world, run, counts.COUNTED, counts.PLATFORM),
         "isolation": dict(outcome.isolation) if outcome else {},
         "storage": outcome.storage if outcome else "",
         "started_at": main.launched_at,
@@ -201,13 +209,25 @@ def _metric_names(info: FinalInfo) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for metrics in info.datasets.values() for name in metrics))
 
 
-def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]:
+def _axis(world: RunWorld, template: Template, run: Run) -> AxisCheck | None:
+    """Return what became of the run's curve; None where the template asks for none."""
+    kept = run.outputs.get(curves.CHECK)
+    return curves.read(world.artifacts.get(kept) if kept else None) if template.curve else None
+
+
+def _metric(template: Template, info: FinalInfo, name: str, axis: AxisCheck | None) -> dict[str, object]:
     words = template.metrics.get(name)
     series = {dataset: metrics[name] for dataset, metrics in info.datasets.items() if name in metrics}
     over = final_info.overall(info, name)
     source = "evaluator" if all(one.source == "evaluator" for one in series.values()) else "self"
+    of_curve = {}
+    if axis and template.curve and name in template.curve.metrics:
+        # Marked by the evaluator, at a step that may be the run's own word.
+        source = source if axis.axis is Axis.PLATFORM else "self"
+        of_curve = {"axis": axis.axis.value, "axis_reason": axis.reason}
     return {
         "source": source,
+        **of_curve,
         "direction": words.direction if words else None,
         "unit": words.unit if words else "",
         "primary": bool(words and words.primary),
@@ -219,27 +239,25 @@ def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]
     }
 
 
+def _disagreements(template: Template, own: FinalInfo, evaluated: FinalInfo | None) -> list[dict[str, object]]:
+    """Return the metrics that the run tells otherwise than its evaluator; both are kept, and the evaluator's counts."""
+    found: list[dict[str, object]] = []
+    for dataset, metrics in (evaluated.datasets if evaluated else {}).items():
+        for name, series in metrics.items():
+            told = own.datasets.get(dataset, {}).get(name)
+            words = template.metrics.get(name)
+            allowed = max(words.resolution if words else 0.0, SAME * abs(series.mean))
+            if told is not None and abs(told.mean - series.mean) > allowed:
+                found.append({"metric": name, "dataset": dataset, "self": told.mean, "evaluator": series.mean})
+    return found
+
+
 def _numbers(series: Series) -> dict[str, object]:
     return {"mean": series.mean, "stderr": series.stderr, "seeds": list(series.values)}
 
 
-def _counts(world: RunWorld, run: Run) -> dict[str, object]:
-    """What the run says of its own size; self-reported, so never used to judge it."""
-    counts: dict[str, object] = {"parameters": None, "updates": None, "samples_seen": None}
-    if "parameters.json" in run.outputs:
-        try:
-            told = json.loads(world.artifacts.get(run.outputs["parameters.json"]))
-        except (ValueError, RecursionError):
-            return counts
-        if isinstance(told, dict):
-            counts |= {key: told[key] for key in counts if _is_count(told.get(key))}
-    return counts
-
-
-def _is_count(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return 0 <= value <= MAX_COUNT and math.isfinite(value)
+def _size(world: RunWorld, run: Run, path: str, names: tuple[str, ...]) -> dict[str, float | None]:
+    return counts.told(world.artifacts.get(run.outputs[path]) if path in run.outputs else b"", names)
 
 
 def _following(direction: Direction, experiment: Experiment | None, run: Run) -> Next:

@@ -18,9 +18,12 @@ NOT_HELD = "not held"
 REFUSED = {"S2": "network capabilities", "S12": "GPUs"}
 """Promises about something that an execution may ask for, and that is refused where the promise cannot be held."""
 _COUNTS = (
-    ("parameters", "Parameters per model", "counts/parameters"),
-    ("updates", "Updates per model", "counts/updates"),
-    ("samples_seen", "Training samples seen per model", "counts/samples_seen"),
+    ("counted.parameters", "Parameters per model", "counted/parameters"),
+    ("counted.flops", "Floating-point operations per answer", "counted/flops"),
+    ("parameters", "Parameters per model (self-reported)", "counts/parameters"),
+    ("updates", "Updates per model (self-reported)", "counts/updates"),
+    ("samples_seen", "Training samples seen per model (self-reported)", "counts/samples_seen"),
+    ("flops_per_update", "Floating-point operations per update (self-reported)", "counts/flops_per_update"),
 )
 _LIMITS = (
     ("wall_s", "Time limit of a run (s)"),
@@ -30,6 +33,8 @@ _LIMITS = (
     ("cpus", "Processor limit of a run"),
 )
 _USED = (("wall_s", "Wall time of the baseline run (s)"), ("peak_memory_mib", "Peak memory of the baseline run (MiB)"))
+
+_GPU = ("gpu_s", "GPU time of the baseline run (s)")
 
 
 def setup_rows(
@@ -74,7 +79,8 @@ def setup_rows(
     text("Arguments of the evaluator", " ".join(said.get("evaluate_arguments") or profile.evaluate_arguments))
     for short, name in _LIMITS:
         number(f"limits.{short}", name, f"limits/{Kind.RUN.value}/{short}")
-    for short, name in _USED:
+    used = said.get("usage", {}).get(Kind.RUN.value, {})
+    for short, name in (*_USED, *((_GPU,) if used.get("gpu_s") else ())):
         number(short, name, f"usage/{Kind.RUN.value}/{short}", 3)
     text("Device", str(said.get("device") or ""))
     image = str(said.get("image") or "")

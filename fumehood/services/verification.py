@@ -26,6 +26,7 @@ from fumehood.services import (
     drawings,
     export,
     final_info,
+    held_out,
     log_checks,
     numbers,
     records,
@@ -187,7 +188,9 @@ def _confirmation(
         data = folder.read(confirmation_report.PRODUCT)
         runs = json.loads(folder.read("runs.json"))
         failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
-        wrong = confirmation_check.problems(data, found, failed, outputs)
+        examples = {run: f"{run}/{held_out.FILE}" for run in found}
+        kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
+        wrong = confirmation_check.problems(data, found, failed, outputs, kept)
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
     for problem in wrong:

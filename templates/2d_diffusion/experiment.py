@@ -23,6 +23,7 @@ import os
 import statistics
 import time
 import zlib
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -32,8 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 DATASETS = ("circle", "dino", "line", "moons")
+COUNTED_UPDATES = 3  # the first ones, whose floating-point operations are counted
 STEPS_PER_DRAW = 100  # batches are drawn this many steps at a time
 CURVE_POINTS = 200  # points kept of each loss curve
 Stack = dict[str, Tensor]  # {name: (E, ...)}, the weights of all E models
@@ -62,6 +65,15 @@ class Config:
     """Until this step the averaged weights are a plain copy."""
     threads: int = 0
     """CPU threads of training and sampling; zero leaves the number to torch."""
+
+
+class Seen(NamedTuple):
+    """What training showed of itself."""
+
+    idle: list[str]
+    """Names of parameters never seen with a gradient."""
+    operations: float
+    """Floating-point operations of one update of one model: multiplications of matrices, forth and back."""
 
 
 class Member(NamedTuple):
@@ -202,8 +214,8 @@ def draw_batches(points: list[Tensor], generators: list, config: Config, device:
     return tuple(torch.stack(parts, dim=1).to(device) for parts in (batches, noises, timesteps))
 
 
-def train(config: Config, members: list[Member], data: dict[str, Tensor], device: str) -> tuple[Stack, Tensor, list]:
-    """Train all members; returns averaged weights, losses (steps, E), and parameters never seen with a gradient."""
+def train(config: Config, members: list[Member], data: dict[str, Tensor], device: str) -> tuple[Stack, Tensor, Seen]:
+    """Train all members; returns averaged weights, losses (steps, E), and what was seen of the training itself."""
     schedule = NoiseSchedule(config, device)
     models = []
     for member in members:
@@ -226,6 +238,8 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
     generators = [torch.Generator().manual_seed(member.random_seed("batches")) for member in members]
     history = torch.empty(config.num_train_steps, len(members), device=device)  # (steps, E)
     idle = set(weights)
+    counting = ExitStack()
+    counter = counting.enter_context(FlopCounterMode(display=False))
     for step in range(config.num_train_steps):
         if step % STEPS_PER_DRAW == 0:
             drawn = draw_batches(points, generators, config, device)
@@ -236,6 +250,9 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
         clip_gradients(list(weights.values()), config.clip_norm)
         optimiser.step()
         rate.step()
+        if step + 1 == min(COUNTED_UPDATES, config.num_train_steps):
+            counting.close()
+            operations = counter.get_total_flops() / (step + 1) / len(members)
         history[step] = losses.detach()
         if (step + 1) % config.ema_update_every == 0:
             update_average(average, weights, step + 1, config)
@@ -246,7 +263,7 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"the loss of {member.name} is not finite at step {step + 1}")
     constants = {name: value for name, value in buffers.items() if name in model.state_dict()}
-    return average | constants, history.cpu(), sorted(idle)
+    return average | constants, history.cpu(), Seen(sorted(idle), operations)
 
 
 def choose_device(config: Config) -> str:
@@ -285,7 +302,7 @@ def load_points(dataset: str) -> Tensor:
 
 
 def write_results(
-    out_dir: Path, config: Config, members: list[Member], state: Stack, losses: Tensor, idle: list, seconds: float
+    out_dir: Path, config: Config, members: list[Member], state: Stack, losses: Tensor, seen: Seen, seconds: float
 ) -> None:
     """Write the models, the loss curves, the counts and, last, final_info.json."""
     steps, smooth = config.num_train_steps, max(1, config.num_train_steps // 10)
@@ -308,7 +325,8 @@ def write_results(
         "parameters": sum(weight.numel() for weight in Denoiser(config).parameters()),
         "updates": steps,
         "samples_seen": steps * config.train_batch_size,
-        "without_gradient": idle,
+        "flops_per_update": seen.operations,
+        "without_gradient": seen.idle,
     }
     (out_dir / "parameters.json").write_text(json.dumps(counts, indent=2) + "\n")
     unfinished = out_dir / "final_info.json.part"
@@ -342,9 +360,9 @@ def main() -> None:
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     members = [Member(dataset, seed) for dataset in args.datasets for seed in seeds]
     print(f"training {len(members)} models on {device}: {config}", flush=True)
-    state, losses, idle = train(config, members, {dataset: load_points(dataset) for dataset in args.datasets}, device)
+    state, losses, seen = train(config, members, {dataset: load_points(dataset) for dataset in args.datasets}, device)
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    write_results(args.out_dir, config, members, state, losses, idle, time.perf_counter() - started)
+    write_results(args.out_dir, config, members, state, losses, seen, time.perf_counter() - started)
     print(f"finished in {time.perf_counter() - started:.1f} s")
 
 

@@ -460,6 +460,8 @@ def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
     assert counts["samples_seen"] == 12 * 16
     assert counts["parameters"] == (24 * 16 + 16) + 3 * (16 * 16 + 16) + (16 * 2 + 2)
     assert counts["without_gradient"] == []
+    # Forth and back, each weight is multiplied and added about three times two for each point; the first layer less.
+    assert 4 < counts["flops_per_update"] / (counts["samples_seen"] / counts["updates"] * counts["parameters"]) < 6
     with np.load(run / "train_loss.npz", allow_pickle=False) as curves:
         assert set(curves.files) == {"steps", *(f"{dataset}_{seed}" for dataset in DATASETS for seed in (1, 2))}
         assert all(len(curves[name]) == 12 for name in curves.files)

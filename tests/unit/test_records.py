@@ -122,7 +122,7 @@ def test_what_a_run_says_of_its_size_is_kept_when_it_can_be_a_count(
     lab.submit()
     lab.go_on_to("propose")
     told = statement(lab, lab.runs()[0])["predicate"]["counts"]
-    assert told == {"parameters": None, "updates": None, "samples_seen": None, **counts}
+    assert told == {"parameters": None, "updates": None, "samples_seen": None, "flops_per_update": None, **counts}
 
 
 def test_a_changed_number_does_not_open(measured: Laboratory) -> None:

@@ -1,0 +1,77 @@
+"""How large a model is: its parameters, and the floating-point operations of an answer, as this process sees them.
+
+It looks at what `serve.load` returns and counts while `serve` answers, after all answers were written, so that these
+are what they would be without it. Operations are those of torch's `FlopCounterMode`: multiplications of matrices,
+convolutions and attention, each multiplication and addition for itself. It sees none of a model without torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+ANSWERS = 64
+"""Most answers that operations are counted of."""
+DEEPEST = 5
+"""Levels of lists, mappings and objects that are looked into for parameters."""
+
+
+def parameters(model: object) -> int | None:
+    """Return how many numbers a model has learnt: of its torch modules, else of all its arrays; None without either."""
+    modules: dict[int, int] = {}
+    arrays: dict[int, int] = {}
+    for one in _parts(model, DEEPEST):
+        if hasattr(one, "named_parameters"):
+            modules |= {id(weight): int(weight.numel()) for _, weight in one.named_parameters()}
+        elif getattr(getattr(one, "dtype", None), "is_floating_point", False):
+            arrays[id(one)] = int(one.numel())
+        elif getattr(getattr(one, "dtype", None), "kind", "") == "f":
+            arrays[id(one)] = int(one.size)
+    found = modules or arrays
+    return sum(found.values()) if found else None
+
+
+def flops(answer: Callable[[], object]) -> int | None:
+    """Return the operations of one call; None where torch was never imported, or none of them is counted."""
+    if "torch" not in sys.modules:
+        return None
+    # By its name, since only the lab has it.
+    with importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False) as counter:
+        answer()
+    return int(counter.get_total_flops()) or None
+
+
+def told(serve: Any, model: object, kind: str, inputs: Any, seed: int) -> dict[str, Any]:
+    """Return what is known of a model's size; nothing that goes wrong here costs the answers."""
+    try:
+        count = ANSWERS if inputs is None else min(ANSWERS, len(inputs))
+        ask = (
+            (lambda: serve.sample(model, count, seed))
+            if inputs is None
+            else lambda: serve.predict(model, inputs[:count])
+        )
+        whole = flops(ask)
+        return {
+            "parameters": parameters(model),
+            "flops": whole / count if whole else None,
+            "answers": count,
+            "of": kind,
+        }
+    except Exception as error:  # noqa: BLE001 - the code of an experiment can fail in any way
+        return {"parameters": None, "flops": None, "answers": 0, "of": kind, "error": type(error).__name__}
+
+
+def _parts(of: Any, depth: int) -> Iterator[Any]:
+    yield of
+    if depth == 0 or hasattr(of, "named_parameters") or hasattr(of, "dtype"):
+        return
+    if isinstance(of, dict):
+        inside = list(of.values())
+    elif isinstance(of, (list, tuple, set)):
+        inside = list(of)
+    else:
+        inside = list(getattr(of, "__dict__", {}).values())
+    for one in inside:
+        yield from _parts(one, depth - 1)
