@@ -60,10 +60,26 @@ def test_a_run_beyond_the_budget_is_never_promising() -> None:
 
 def test_the_setup_comes_from_the_record_and_names_nothing_else() -> None:
     rows = {row["name"]: row["value"] for row in papers.make()["setup"]}
-    assert rows["Parameters per model"] == "74,882"
+    assert rows["Parameters per model (self-reported)"] == "74,882"
+    assert "Parameters per model" not in rows
     assert rows["Held-out points per data set and seed"] == "2,000"
     assert rows["Seeds"] == "1, 2, 3"
     assert "Device" not in rows
+
+
+def test_the_setup_tells_what_was_counted_from_what_a_run_says() -> None:
+    record = papers.record(0, {}) | {
+        "counted": {"parameters": 74000.0, "flops": 1234.0},
+        "usage": {"run": {"gpu_s": 3}},
+    }
+    rows = setup_facts.setup_rows(
+        papers.direction(), papers.template(), papers.template().profiles["tiny"], record, "run_0/record.json", {}
+    )
+    told = {row["name"]: row["value"] for row in rows}
+    assert told["Parameters per model"] == "74,000"
+    assert told["Parameters per model (self-reported)"] == "74,882"
+    assert told["Floating-point operations per answer"] == "1,234"
+    assert told["GPU time of the baseline run (s)"] == "3.00"
 
 
 def test_the_setup_counts_the_promises_that_were_held_and_names_the_others() -> None:

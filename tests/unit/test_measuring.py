@@ -114,7 +114,7 @@ class TestQuery:
     def test_the_model_is_asked_without_training_data_or_answers(self, asked: Laboratory) -> None:
         query = one(asked, Kind.QUERY)
         tops = {"/".join(path.split("/")[:2]) for path in query.inputs}
-        assert tops == {"in/code", "in/outputs", "in/driver.py"}
+        assert tops == {"in/code", "in/outputs", "in/driver.py", "in/counting.py"}
         assert "FUMEHOOD_DATA" not in query.environment
 
     def test_the_evaluator_gets_the_answers_alone(self, asked: Laboratory) -> None:
