@@ -14,7 +14,7 @@ depends_on = None
 def upgrade() -> None:
     """Go up to this version."""
     with op.batch_alter_table("runs") as changed:
-        changed.add_column(sa.Column("alone", sa.Integer(), nullable=False, server_default="0"))
+        changed.add_column(sa.Column("alone", sa.BigInteger(), nullable=False, server_default="0"))
         changed.add_column(sa.Column("arguments", sa.JSON(none_as_null=True), nullable=False, server_default="[]"))
     with op.batch_alter_table("runs") as changed:
         changed.alter_column("alone", server_default=None)
