@@ -156,6 +156,8 @@ RUN = Run(
     index=1,
     arm=Arm.CONFIRM,
     confirms=RunId("run_0"),
+    alone=2,
+    arguments=("--updates=25",),
     title="Twice as wide",
     description="width 2",
     files={"experiment.py": "01" * 32},

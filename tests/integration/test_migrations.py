@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from sqlalchemy.exc import DBAPIError
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Verdict
-from fumehood.domain.ids import DirectionId, TenantId
+from fumehood.domain.experiment import Arm, Run
+from fumehood.domain.ids import DirectionId, ExperimentId, RunId, TenantId
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.errors import MachineUnfitError, TamperedError
 from fumehood.services import audit
@@ -417,3 +419,31 @@ def test_verdicts_that_were_there_before_are_counted_too(url: str, database: str
 
 def _nothing(kind: sa.types.TypeEngine[object]) -> object:
     return {} if isinstance(kind, sa.JSON) else 0 if isinstance(kind, (sa.BigInteger, sa.Double)) else ""
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_going_back_leaves_out_seeds_that_were_run_alone_and_matched_baselines(
+    url: str, database: str, postgres: PostgresServer
+) -> None:
+    url = url if database == "sqlite" else postgres.empty()
+    store = open_store(url)
+    look = Run(
+        id=RunId("look"),
+        direction_id=DirectionId("dir_1"),
+        experiment_id=ExperimentId("exp_1"),
+        index=1,
+        arm=Arm.CONFIRM,
+    )
+    pool = dataclasses.replace(look, id=RunId("pool"), experiment_id=None, index=0)
+    matched = dataclasses.replace(look, id=RunId("matched"), index=0, arguments=("--updates=25",))
+    alone = dataclasses.replace(look, id=RunId("alone"), alone=1)
+    with store.begin() as tx:
+        tx.directions.save(DIRECTION)
+        tx.runs.save(look, pool, matched, alone)
+    store.close()
+    downgrade(url, "0010_log")
+    upgrade(url)
+    store = open_store(url)
+    with store.begin(write=False) as tx:
+        assert tx.runs.find() == (look, pool)
+    store.close()

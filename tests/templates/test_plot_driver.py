@@ -37,6 +37,7 @@ left.legend()
 right.bar(["a", "b"], [5, 6], label="bars")
 right.fill_between([0, 1], [0, 0], [1, 1])
 third.imshow([[1.0, 2.0], [3.0, 4.0]])
+figure.supylabel("all of them")
 figure.savefig(Path.cwd() / "others.png")
 figure.savefig("kept.pdf")
 Path("deep").mkdir(exist_ok=True)
@@ -78,6 +79,7 @@ def test_series_words_and_files_read_are_told_of_each_figure(lab_python: Path, t
     drawn = drawings.drawn_of((tmp_path / "drawn/losses.json").read_bytes())
     assert drawings.runs_in(drawn, TITLES) == (("run_0", "run_1"), "labels")
     assert drawings.strays(drawn, TITLES) == []
+    assert {one["y"] for one in told(tmp_path, "others")["axes"]} == {"all of them"}
     others = {one["kind"]: one for one in told(tmp_path, "others")["series"]}
     assert (others["points"]["x"], others["points"]["y"]) == ([1, 2], [3, 4])
     assert others["bars"]["y"] == [5, 6]

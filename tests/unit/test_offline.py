@@ -157,9 +157,9 @@ def test_a_figures_note_follows_from_its_series(artifacts: MemoryArtifacts) -> N
     first = [line(0, "Baseline", 2.0), line(0, "Cosine schedule", 1.0)]
     assert noted(*first) == f"{said} At its end, the curve of Cosine schedule lies lowest."
     second = [line(1, "Baseline", 3.0), line(1, "Cosine schedule", 2.5)]
-    assert (
-        noted(*first, *second) == f"{said} At its end, the curve of Cosine schedule lies lowest in two of two panels."
-    )
+    assert noted(*first, *second) == f"{said} At its end, the curve of Cosine schedule lies lowest in every panel."
+    third = [line(2, "Baseline", 1.0), line(2, "Cosine schedule", 2.5)]
+    assert noted(*first, *second, *third).endswith(" lies lowest in two of three panels.")
 
 
 def test_refining_changes_nothing_and_nothing_more_is_cited(artifacts: MemoryArtifacts) -> None:

@@ -30,7 +30,8 @@ def drawing(figure: Mapping[str, Any]) -> str:
     """Return what a figure shows, from its axes, its runs and the ends of its curves alone."""
     titles = [str(one).strip().rstrip(".") for one in figure.get("runs", {}).values()]
     axes, series = figure.get("axes") or [], figure.get("series") or []
-    y = next((str(one["y"]) for one in axes if one.get("y")), "values")
+    # Pictures of runs beside one another bear the runs' names on their axes.
+    y = next((str(one["y"]) for one in axes if one.get("y") and one["y"] not in titles), "values")
     x = next((f" over the {one['x']}" for one in axes if one.get("x")), "")
     said = f"Drawn are the {y}{x} of {w.listed(titles)}."
     labelled = [one for one in series if one.get("label") and "last" in one and one.get("kind") == "line"]
@@ -40,7 +41,8 @@ def drawing(figure: Mapping[str, Any]) -> str:
     if len({one["label"] for one in labelled}) < 2 or not lowest:
         return said
     label, count = lowest[0]
-    where = "" if len(panels) == 1 else f" in {w.count(count)} of {w.count(len(panels), 'panel')}"
+    where = " in every panel" if count == len(panels) else f" in {w.count(count)} of {w.count(len(panels), 'panel')}"
+    where = where if len(panels) > 1 else ""
     return f"{said} At its end, the curve of {label} lies lowest{where}."
 
 

@@ -85,7 +85,11 @@ def _keep(figure: Any, place: Path, name: str, read: list[str], names: dict[str,
         "words": _words(figure),
         "read": read,
         "axes": [
-            {"title": _said(one.get_title()), "x": _said(one.get_xlabel()), "y": _said(one.get_ylabel())}
+            {
+                "title": _said(one.get_title()),
+                "x": _said(one.get_xlabel() or figure.get_supxlabel()),
+                "y": _said(one.get_ylabel() or figure.get_supylabel()),
+            }
             for one in figure.axes
         ],
         "series": _series(figure),
