@@ -86,9 +86,11 @@ class Attention(nn.Module):
             part(places).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, places, width / heads)
             for part, places in ((self.query, last), (self.key, x), (self.value, x))
         )
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, heads, L, T)
+        # With four places, products that are summed up are faster than so many tiny matrix products.
+        scores = (query.unsqueeze(-2) * key.unsqueeze(-3)).sum(dim=-1) / math.sqrt(query.shape[-1])  # (B, heads, L, T)
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1 + x.shape[1] - last.shape[1])
-        read = scores.masked_fill(later, -math.inf).softmax(dim=-1) @ value
+        shares = scores.masked_fill(later, -math.inf).softmax(dim=-1)
+        read = (shares.unsqueeze(-1) * value.unsqueeze(-3)).sum(dim=-2)  # (B, heads, L, width / heads)
         return self.out(read.transpose(1, 2).flatten(-2))
 
 
@@ -172,7 +174,12 @@ def train(
         logits = functional_call(model, (weights, buffers), (pairs,))
         return F.cross_entropy(logits, answers), (logits.argmax(dim=-1) == answers).float().mean()
 
-    losses_of_all = vmap(loss_of_one, randomness="different")
+    def loss_of_the_only(weights: dict, buffers: dict, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The same of a stack of one, which is spared what vmap costs on a processor."""
+        own = [{name: value.squeeze(0) for name, value in stack.items()} for stack in (weights, buffers)]
+        return tuple(one.unsqueeze(0) for one in loss_of_one(*own, *(part.squeeze(0) for part in batch)))
+
+    losses_of_all = loss_of_the_only if config.stack == 1 else vmap(loss_of_one, randomness="different")
     betas = (config.beta1, config.beta2)
     optimiser = torch.optim.AdamW(weights.values(), betas=betas, weight_decay=config.weight_decay, fused=True)
     history = torch.zeros(stop, 2, len(members), device=device)  # (steps, 2, E)
@@ -183,6 +190,7 @@ def train(
         if step == start or step % STEPS_PER_DRAW == 0:
             drawn = draw_batches(tables, members, step // STEPS_PER_DRAW, config)
         batch = [part[step % STEPS_PER_DRAW] for part in drawn]  # (E, B, 2), (E, B)
+        torch.manual_seed(members[0].random_seed(f"step {step}"))  # for what an edit may draw in a step
         losses, accuracies = losses_of_all(weights, buffers, *batch)  # (E,), (E,)
         optimiser.zero_grad()
         losses.sum().backward()  # the models share nothing, so each gets its own gradient
@@ -191,7 +199,7 @@ def train(
         optimiser.step()
         history[step] = torch.stack([losses.detach(), accuracies])
         done = step + 1
-        if done % config.evaluate_every == 0 or done == config.num_train_steps:
+        if done % config.evaluate_every == 0:
             journal.note(done, answers_of_all(model, state, tables))
         if done in journal.kept:
             journal.keep(done, state, optimiser, history)
@@ -301,6 +309,8 @@ def parse_arguments() -> tuple[Config, argparse.Namespace]:
     for name, value in vars(args).items():
         if isinstance(value, int | float) and value <= 0 and name not in ("threads", "stack", "stop_at", "checkpoints"):
             parser.error(f"--{name} must be above zero")
+    if args.num_train_steps % args.evaluate_every:
+        parser.error("--num_train_steps must be a multiple of --evaluate_every")
     return Config(**{item.name: getattr(args, item.name) for item in fields(Config)}), args
 
 
