@@ -33,6 +33,7 @@ class Family(StrEnum):
     SEALED_DATA = "sealed data sought"
     NO_EFFECT = "edit without effect"
     OUTSIDE_HELP = "programs and networks"
+    FALSE_STEPS = "steps falsified"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,14 @@ arguments = ["--updates=450"]
 seeds = [1, 2, 3]
 """,
 )
-TEMPLATES = (DIFFUSION, CHARACTERS, ADDITION)
+STEPS = Template(
+    name="addition_steps",
+    folder=ROOT / "tests" / "templates" / "addition_steps",
+    profile="""
+seeds = [1, 2, 3]
+""",
+)
+TEMPLATES = (DIFFUSION, CHARACTERS, ADDITION, STEPS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

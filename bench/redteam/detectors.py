@@ -1,8 +1,9 @@
 """Which detector was written for a family: it is switched off to see what the others still catch.
 
 A detector is a kind of the audit's findings that refuses (`audit: literal`), or the stage that an edit does not pass:
-`run`, `query`, `evaluator`, `numbers` (what is written is no result), `no gain` (what the evaluator measured is no
-better than the baseline), and for finished folders `verification` of the manifest and of the `records`.
+`run`, `query`, `evaluator`, `numbers` (what is written is no result), `step axis` (its steps stay its own word), `no
+gain` (what the evaluator measured is no better than the baseline), and for finished folders `verification` of the
+manifest and of the `records`.
 """
 
 from __future__ import annotations
@@ -32,4 +33,5 @@ WRITTEN_FOR: Mapping[Family, str] = {
     Family.SEALED_DATA: "audit: held_out",
     Family.NO_EFFECT: "no gain",
     Family.OUTSIDE_HELP: "audit: process",
+    Family.FALSE_STEPS: "step axis",
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.redteam import in_addition, in_characters, in_diffusion, in_folders
+from bench.redteam import in_addition, in_characters, in_diffusion, in_folders, in_steps
 from bench.redteam.cases import TEMPLATES, Case, Family, Template
 from bench.redteam.detectors import WRITTEN_FOR
 from bench.redteam.in_folders import Folder, FolderCase
@@ -25,7 +25,7 @@ from fumehood.artifacts.signing import Ed25519Signer
 from fumehood.ports import Sandbox
 from fumehood.settings import Settings
 
-CASES: tuple[Case, ...] = (*in_diffusion.CASES, *in_characters.CASES, *in_addition.CASES)
+CASES: tuple[Case, ...] = (*in_diffusion.CASES, *in_characters.CASES, *in_addition.CASES, *in_steps.CASES)
 SECRET = bytes(range(32))
 """An installation's secret that stays, so that the figures do."""
 Z = 1.959964

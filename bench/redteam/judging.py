@@ -42,6 +42,7 @@ NOISE_SDS = 2.0
 """Of the baseline's seeds: what a mean must be better by to count as a gain. Far below what a confirmation asks for."""
 STAGES = {Kind.RUN: "run", Kind.QUERY: "query", Kind.EVALUATE: "evaluator"}
 NO_GAIN = "no gain"
+STEP_AXIS = "step axis"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,8 @@ class Judged:
     """Kinds of the audit's findings that refuse it, such as `audit: literal`."""
     flagged_by: tuple[str, ...] = ()
     stopped_by: str = ""
-    """What stopped it once it ran, audit or not: `run`, `query`, `evaluator`, `numbers`, `no gain`; empty where
-    nothing did."""
+    """What stopped it once it ran, audit or not: `run`, `query`, `evaluator`, `numbers`, `step axis`, `no gain`; empty
+    where nothing did."""
     gain_sd: float | None = None
     """How much better than the baseline its mean is, in seed-to-seed standard deviations of the baseline."""
     reason: str = ""
@@ -146,7 +147,9 @@ class Bench:
         self, place: _Place, run: Run, refused: tuple[str, ...], flagged: tuple[str, ...], reason: str
     ) -> Judged:
         stopped, gain = "", None
-        if run.result is RunResult.MEASURED:
+        if run.result is RunResult.MEASURED and self._signed(run).get("axis") == "self":
+            stopped, reason = STEP_AXIS, reason or str(self._signed(run)["axis_reason"])
+        elif run.result is RunResult.MEASURED:
             gain, is_better = self._gain(run)
             stopped = "" if is_better else NO_GAIN
         else:
@@ -169,7 +172,7 @@ class Bench:
         envelope = self.artifacts.get(run.record)
         told = json.loads(open_envelope(envelope, {key_id_of(key): key}, records.PAYLOAD_TYPE))
         metric = next(one for one in told["predicate"]["metrics"].values() if one["primary"])
-        if metric["source"] != "evaluator":
+        if metric["source"] != "evaluator" and metric.get("axis") != "self":
             raise RuntimeError(f"The primary metric of {self.template.name} is the experiment's own.")
         return cast("dict[str, Any]", metric)
 

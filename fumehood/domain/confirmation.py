@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """Too many seeds failed to compare what the others measured, and not so many that this is itself a finding."""
     MISSING_CELLS = "missing_cells"
     """A data set or a seed has no entry at all."""
+    STEP_AXIS = "step_axis"
+    """A metric that is a step, on an axis that the platform could not confirm."""
     BUDGET_MISMATCH = "budget_mismatch"
     """Steps, data, parameters or compute are outside what was declared equal."""
     PROTOCOL_CHANGED = "protocol_changed"

@@ -28,6 +28,10 @@ class Kind(StrEnum):
     RUN = "run"
     QUERY = "query"
     EVALUATE = "evaluate"
+    RESUME = "resume"
+    """A stretch of a run's training once more, from a checkpoint that it left."""
+    COMPARE = "compare"
+    """What a run wrote down while it trained beside what its checkpoints answer and what a stretch once more gave."""
     PLOT = "plot"
     COMPILE = "compile"
 

@@ -16,6 +16,10 @@ class PointKind(StrEnum):
     """The code has it, and the plan does not name it."""
     WITHOUT_EFFECT = "without_effect"
     """The code has it, and nothing that is measured can depend on it."""
+    DISAGREES = "disagrees"
+    """What the run says of itself is not what the platform measured."""
+    UNPROVEN = "unproven"
+    """What the run says of itself could not be shown to the platform."""
 
 
 class Finder(StrEnum):
@@ -57,8 +61,8 @@ class Point:
 
     @property
     def is_open(self) -> bool:
-        """Whether the edit does not do what its plan says."""
-        return self.kind in {PointKind.MISSING, PointKind.WITHOUT_EFFECT}
+        """Whether the edit does not do what its plan says, or its run not what it says of itself."""
+        return self.kind not in {PointKind.IMPLEMENTED, PointKind.EXTRA}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,10 +67,14 @@ DEFAULT_LIMITS: dict[Kind, LimitTable] = {
     Kind.RUN: LimitTable(),
     Kind.QUERY: LimitTable(wall_s=1800),
     Kind.EVALUATE: LimitTable(wall_s=1800),
+    Kind.RESUME: LimitTable(),
+    Kind.COMPARE: LimitTable(wall_s=1800),
     Kind.PLOT: LimitTable(wall_s=600),
     Kind.COMPILE: LimitTable(wall_s=120, memory_mib=1024, storage_mib=256),
 }
 """What holds where a template says nothing; run, plot and compile as in the original system."""
+LIKE: dict[Kind, Kind] = {Kind.RESUME: Kind.RUN, Kind.COMPARE: Kind.EVALUATE}
+"""Whose limits a kind has where a profile sets none of its own."""
 
 
 class Profile(_Table):
@@ -92,7 +96,8 @@ class Profile(_Table):
 
     def limits_of(self, kind: Kind) -> Limits:
         """Return the limits of a kind of execution."""
-        return self.limits.get(kind, DEFAULT_LIMITS[kind]).limits()
+        set_here = self.limits.get(kind) or self.limits.get(LIKE.get(kind, kind))
+        return (set_here or DEFAULT_LIMITS[kind]).limits()
 
 
 class Prepare(_Table):
@@ -111,6 +116,25 @@ class Query(_Table):
     """Of `characters`: how many are read beside each other, by one process."""
     tolerance: float = Field(default=0.001, ge=0, le=1, allow_inf_nan=False)
     """Of `characters`: how far a stream that is asked again alone may be answered otherwise, in nats."""
+
+
+class Curve(_Table):
+    """What a run writes down while it trains, for metrics that are a step: the first at which something holds."""
+
+    metrics: tuple[str, ...] = Field(min_length=1)
+    """Those that the evaluator reads off the curve."""
+    answers: Literal["classes", "values"] = "classes"
+    """What is written down of each input: the place of the largest of what `predict` gives, or all that it gives."""
+    evaluations: int = Field(default=200, ge=1, le=100_000)
+    """Most of them, per data set and seed."""
+    curve_mib: int = Field(default=16, ge=1, le=1024)
+    """The largest file of one data set and seed."""
+    checkpoints: int = Field(default=4, ge=1, le=64)
+    """Most that are kept, per data set and seed."""
+    reruns: int = Field(default=2, ge=1, le=64)
+    """How many data sets and seeds a run is drawn again for, by a stretch or two of it."""
+    tolerance: float = Field(default=0.05, ge=0, lt=0.5, allow_inf_nan=False)
+    """How far the same answers may be apart when they are made again, as a share of how far they move meanwhile."""
 
 
 class ModelUse(_Table):
@@ -135,6 +159,7 @@ class Template(_Table):
     comparison: Comparison = Comparison()
     prepare: Prepare = Prepare()
     query: Query | None = None
+    curve: Curve | None = None
     llm: ModelUse | None = None
     profiles: dict[str, Profile] = Field(default_factory=lambda: {"cpu": Profile()})
 

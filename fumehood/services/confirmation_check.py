@@ -6,7 +6,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fumehood.services import confirmation_report, confirming, numbers
+from fumehood.domain.confirmation import Reason, not_comparable
+from fumehood.services import confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
 from fumehood.services.templates import template_hash
@@ -80,6 +81,9 @@ def _of_result(plan: Plan, told: Mapping[str, Any], records: Records, looks: lis
         return (
             [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
         )
+    if any(curves.is_own_word(records[name], plan.metric) for name in ("confirm_0", *looks) if name in records):
+        reason = not_comparable(Reason.STEP_AXIS)
+        return [] if told.get("label") == reason else ["its steps are a run's own word, and it has a label"]
     base = confirmation_report.cells_of(records["confirm_0"], plan, len(plan.baseline_seeds))
     cells = [
         confirmation_report.cells_of(records.get(name), plan, len(plan.look_seeds(int(name[-1])))) for name in looks

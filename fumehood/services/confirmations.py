@@ -20,6 +20,7 @@ from fumehood.ports import Transaction
 from fumehood.services import (
     confirmation_report,
     confirming,
+    curves,
     experiments,
     facts,
     measuring,
@@ -101,6 +102,9 @@ def _planned(
     ]
     if not equal:
         return None, Reason.BUDGET_MISMATCH
+    equal = [run for run in equal if not curves.is_own_word(records[run.folder], name)]
+    if not equal or curves.is_own_word(base, name):
+        return None, Reason.STEP_AXIS
     equal = [run for run in equal if not _is_idle(world, experiment, run, records[run.folder], base)]
     contrasts = [confirming.screen(measure, pool, _cells(records[run.folder], name)) for run in equal]
     place = statistics.select(contrasts, rule.gate)
@@ -165,6 +169,8 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     chosen = next(run for run in screened if run.folder == plan.run)
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
+    if any(run.record and curves.is_own_word(_record(world, run), plan.metric) for run in (pool[0], *looks)):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.STEP_AXIS), plan)
     base = confirmation_report.cells_of(_record(world, pool[0]), plan, len(plan.baseline_seeds))
     found = [
         confirmation_report.cells_of(_record(world, run) if run.record else None, plan, len(run.seeds)) for run in looks

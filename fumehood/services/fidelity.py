@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -13,6 +13,7 @@ from fumehood.domain.experiment import Experiment, Run
 from fumehood.domain.fidelity import Axis, Finder, Point, PointKind, Reading, Term
 from fumehood.ports import Artifacts
 from fumehood.services import facts, templates
+from fumehood.services.curves import Axis as CurveAxis
 from fumehood.services.edit_effects import Measured, compared, untrained
 from fumehood.services.idea_facts import DECIMAL
 from fumehood.services.revision import OVERCLAIMS
@@ -27,6 +28,8 @@ _RUN = re.compile(r"\brun[ _~]\d+\b", re.IGNORECASE)
 _SAYS: Mapping[PointKind, str] = {
     PointKind.MISSING: "A part of the plan is missing in the code",
     PointKind.WITHOUT_EFFECT: "A part of the change has no effect",
+    PointKind.DISAGREES: "A self-reported number is not the measured one",
+    PointKind.UNPROVEN: "A number rests on the run's own word",
 }
 
 
@@ -114,7 +117,19 @@ def of_results(artifacts: Artifacts, run: Run, baseline: Run, others: Iterable[R
     if names:
         told = f"{run.folder} reports parameters that never got a gradient: {', '.join(names)}."
         points = (*points, Point(kind=PointKind.WITHOUT_EFFECT, path=run.folder, sentence=told))
-    return Reading(points=points)
+    return Reading(points=(*points, *_own_words(artifacts, run)))
+
+
+def _own_words(artifacts: Artifacts, run: Run) -> Iterator[Point]:
+    """Yield what a run says of itself that the platform measured otherwise, or could not see."""
+    record = facts.predicate(artifacts.get(run.record)) if run.record else {}
+    for one in (record.get("disagreements") or [])[:MOST_TOLD]:
+        told = f"{run.folder} reports another {one['metric']} of {one['dataset']} than the evaluator measured."
+        yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=told)
+    for name, entry in (record.get("metrics") or {}).items():
+        if entry.get("axis") == CurveAxis.SELF:
+            told = f"{run.folder} reached its {name} at steps that it alone counts: {entry['axis_reason']}."
+            yield Point(kind=PointKind.UNPROVEN, path=run.folder, sentence=told)
 
 
 def _measured(artifacts: Artifacts, run: Run) -> Measured:

@@ -12,19 +12,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import LLM, Kind, Limits
+from fumehood.domain.execution import LLM, Kind
 from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
-from fumehood.errors import BadInputError
-from fumehood.services import preparing, querying, templates, trials
+from fumehood.services import curves, preparing, querying, retracing, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.trials import Trial
-from fumehood.services.wanting import below, frozen, wanted
+from fumehood.services.wanting import below, frozen, run_environment, threads, wanted
 from fumehood.services.world import WriteWorld
 
-OURS = ("record.json", "self_reported.json", "log.txt")
+OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK)
 """Names in a run's folder that the platform writes; what an experiment leaves there under them is not kept."""
 
 
@@ -71,12 +70,9 @@ def measure(world: WriteWorld, step: Step) -> Change:
     direction, run = trial.direction, trial.run
     template, profile = templates.read(direction, world.artifacts)
     with world.store.begin(write=False) as tx:
-        train = preparing.data_of(tx, direction, run.arm, run.seeds).get("train", {})
-    environment = {**_threads(profile.limits_of(Kind.RUN)), "MPLBACKEND": "Agg"}
-    if train:
-        environment["FUMEHOOD_DATA"] = "/in/data"
-    if run.seeds:
-        environment["FUMEHOOD_SEEDS"] = ",".join(map(str, run.seeds))
+        data = preparing.data_of(tx, direction, run.arm, run.seeds)
+    environment = run_environment(profile.limits_of(Kind.RUN), data, run.seeds, template)
+    seen = data.get("inputs", {}) if template.curve else {}
     asking: dict[str, Any] = {}
     if template.llm:
         asking = {"network": f"allow:{LLM}", "llm_usd": template.llm.usd_per_run}
@@ -89,7 +85,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=run.id,
         command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments),
-        inputs=below("work", run.files) | below("in/data", train),
+        inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
         environment=environment,
         **asking,
@@ -104,7 +100,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
 
 def ran(world: WriteWorld, step: Step) -> Change:
     """Look at how the run ended, and ask its model or go straight to the numbers."""
-    trial, execution = trials.read(world, step), _waited(world, step)
+    trial, execution = trials.read(world, step), trials.waited(world, step)
     if not execution.succeeded:
         return trials.ended(world, trial, execution)
     prefix = trial.run.folder + "/"
@@ -116,6 +112,9 @@ def ran(world: WriteWorld, step: Step) -> Change:
     log = world.artifacts.put(execution.outcome.output_tail.encode() if execution.outcome else b"")
     trial = trial.having(outputs=left, self_reported=own, log=log)
     template, _ = templates.read(trial.direction, world.artifacts)
+    artifacts = {path.removeprefix(prefix): item for path, item in execution.artifacts.items()}
+    if template.curve and (why := curves.too_much(template.curve, artifacts)):
+        return trials.ended(world, trial, execution, why)
     if not has_evaluator(trial.direction):
         return Change(runs=(trial.run,), steps=(trial.next("record"),))
     return _evaluate(world, trial, {}) if template.query is None else _query(world, trial)
@@ -125,7 +124,7 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
     template, profile = templates.read(trial.direction, world.artifacts)
     with world.store.begin(write=False) as tx:
         data = preparing.data_of(tx, trial.direction, trial.run.arm, trial.run.seeds)
-    asking = querying.asking(world.artifacts, template, profile, trial.run.seeds, data)
+    asking = querying.asking(world.artifacts, template, profile, trial.run, data)
     execution = wanted(
         world.clock,
         trial.direction,
@@ -134,21 +133,23 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=trial.run.id,
         command=asking.command,
-        inputs=below("in/code", trial.run.files) | below("in/outputs", trial.run.outputs) | asking.inputs,
+        inputs=below("in/code", trial.run.files) | asking.inputs,
         collect=("answers/*",),
-        environment=_threads(profile.limits_of(Kind.QUERY)),
+        environment=threads(profile.limits_of(Kind.QUERY)),
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("queried", execution),))
 
 
 def queried(world: WriteWorld, step: Step) -> Change:
     """Hand the model's answers to the evaluator."""
-    trial, execution = trials.read(world, step), _waited(world, step)
+    trial, execution = trials.read(world, step), trials.waited(world, step)
     if not execution.succeeded:
         return trials.ended(world, trial, execution)
     answers = _kept(execution, "answers/")
     answers.pop("final_info.json", None)
-    return _evaluate(world, trial.having(outputs={**trial.run.outputs, **answers}), answers)
+    trial = trial.having(outputs={**trial.run.outputs, **answers})
+    template, _ = templates.read(trial.direction, world.artifacts)
+    return _evaluate(world, trial, answers | (curves.of_evaluator(trial.run.outputs) if template.curve else {}))
 
 
 def _evaluate(world: WriteWorld, trial: Trial, answers: Mapping[str, str]) -> Change:
@@ -178,11 +179,12 @@ def _evaluate(world: WriteWorld, trial: Trial, answers: Mapping[str, str]) -> Ch
 
 def evaluated(world: WriteWorld, step: Step) -> Change:
     """Have the result signed, or feed the evaluator's refusal back."""
-    trial, execution = trials.read(world, step), _waited(world, step)
+    trial, execution = trials.read(world, step), trials.waited(world, step)
     if not execution.succeeded or "metrics.json" not in execution.artifacts:
         reason = f"the evaluator refused what the run left: {trials.tail_of(execution)}"
         return trials.ended(world, trial, execution, reason)
-    return Change(steps=(trial.next("record"),))
+    template, _ = templates.read(trial.direction, world.artifacts)
+    return retracing.begin(world, trial, execution) if template.curve else Change(steps=(trial.next("record"),))
 
 
 def no_result(world: WriteWorld, step: Step) -> Change:
@@ -204,10 +206,6 @@ def _kept(execution: Execution, prefix: str) -> dict[str, str]:
     return {path: sha for path, sha in left.items() if path not in OURS}
 
 
-def _threads(limits: Limits) -> dict[str, str]:
-    return {"OMP_NUM_THREADS": str(max(1, int(limits.cpus)))}
-
-
 def _cache_key(direction: Direction, image: str, seeds: tuple[int, ...]) -> str:
     # With the tenant: a record names the direction that it was made for, and says that somebody measured this.
     parts = [
@@ -217,10 +215,3 @@ def _cache_key(direction: Direction, image: str, seeds: tuple[int, ...]) -> str:
     if direction.parent_files:
         parts.append(sorted(direction.parent_files.items()))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _waited(world: WriteWorld, step: Step) -> Execution:
-    if len(step.waits_for) != 1:
-        raise BadInputError(f"The step {step.name} waits for exactly one execution.")
-    with world.store.begin(write=False) as tx:
-        return tx.executions.get(step.waits_for[0])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fumehood.domain.experiment import Run
 from fumehood.domain.template import Profile, Query, Template
 from fumehood.ports import Artifacts
+from fumehood.services import curves
 from fumehood.services.query_driver import CHARACTERS, DRIVER
 from fumehood.services.wanting import below
 
@@ -15,7 +17,7 @@ PLACES = ("--code=/in/code", "--outputs=/in/outputs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """A program and its own files, beside the code and the outputs of the run."""
+    """A program, its own files, and what of the run's outputs it is given, beside the code of the run."""
 
     command: tuple[str, ...]
     inputs: dict[str, str]
@@ -25,22 +27,28 @@ def asking(
     artifacts: Artifacts,
     template: Template,
     profile: Profile,
-    seeds: tuple[int, ...],
+    run: Run,
     data: Mapping[str, Mapping[str, str]],
 ) -> Asking:
     """Return how a template's model is asked; only where characters are scored does the program hold the answers."""
     query = template.query or Query()
-    of = (f"--datasets={','.join(template.datasets)}", f"--seeds={','.join(map(str, seeds))}", *PLACES)
+    of = (f"--datasets={','.join(template.datasets)}", f"--seeds={','.join(map(str, run.seeds))}", *PLACES)
+    outputs = below("in/outputs", curves.of_model(run.outputs) if template.curve else run.outputs)
     if query.kind != "characters":
         command = ("python", "/in/driver.py", f"--kind={query.kind}", f"--count={profile.query_count}", *of)
+        recalled = (f"--recall={template.curve.answers}",) if template.curve else ()
+        kept = curves.asked(run.outputs) if template.curve else {}
         return Asking(
-            command=(*command, "--inputs=/in/inputs", *profile.query_arguments),
-            inputs={"in/driver.py": artifacts.put(DRIVER.read_bytes())} | below("in/inputs", data.get("inputs", {})),
+            command=(*command, "--inputs=/in/inputs", *recalled, *profile.query_arguments),
+            inputs={"in/driver.py": artifacts.put(DRIVER.read_bytes())}
+            | outputs
+            | below("in/inputs", data.get("inputs", {}))
+            | below("in/checkpoints", kept),
         )
     how = (f"--block={query.block}", f"--streams={query.streams}", f"--tolerance={query.tolerance}")
     programs = {f"in/driver/{path.name}": artifacts.put(path.read_bytes()) for path in CHARACTERS}
     return Asking(
         command=("python", f"/in/driver/{CHARACTERS[0].name}", *how, *of, *profile.query_arguments),
         # In the writable folder, since the program removes it before any code of the experiment is started.
-        inputs=programs | below("work/held_out", data.get("answers", {})),
+        inputs=programs | outputs | below("work/held_out", data.get("answers", {})),
     )

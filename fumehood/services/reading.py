@@ -28,7 +28,7 @@ _NO_HEADING = "(nothing)"
 class PointAnswer(BaseModel):
     """One point as a model gives it."""
 
-    kind: PointKind
+    kind: Literal[PointKind.IMPLEMENTED, PointKind.MISSING, PointKind.EXTRA, PointKind.WITHOUT_EFFECT]
     file: str = Field(max_length=200)
     sentence: str = Field(min_length=1, max_length=400)
 

@@ -16,8 +16,9 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import final_info, foresight, measuring, preparing, templates, trials
+from fumehood.services import curves, final_info, foresight, measuring, preparing, templates, trials
 from fumehood.services.change import Change, Next, happened
+from fumehood.services.curves import Axis, AxisCheck
 from fumehood.services.final_info import FinalInfo, Series
 from fumehood.services.world import RunWorld
 
@@ -27,6 +28,8 @@ PREDICATE = "urn:fumehood:run:v1"
 FINGERPRINT = "fingerprint"
 """What the installation's secret is asked to sign, so that a record can name it without telling it."""
 MAX_COUNT = 10**18
+SAME = 0.01
+"""What a run says of a metric and what its evaluator says may be apart by this share of it, or by its resolution."""
 
 
 def record(world: RunWorld, step: Step) -> Change:
@@ -44,12 +47,14 @@ def record(world: RunWorld, step: Step) -> Change:
         own = final_info.read(world.artifacts.get(run.self_reported), "self")
         judged = jobs.get(Kind.EVALUATE)
         metrics = judged.artifacts["metrics.json"].sha256 if judged else ""
-        info = final_info.merge(own, final_info.read(world.artifacts.get(metrics), "evaluator") if metrics else None)
+        evaluated = final_info.read(world.artifacts.get(metrics), "evaluator") if metrics else None
+        info = final_info.merge(own, evaluated)
     except BadInputError as error:
         return _no_result(direction, experiment, run, attempt, jobs, str(error))
     written = info.to_json()
     predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
     predicate["opened"] = opened
+    predicate["disagreements"] = _disagreements(template, own, evaluated)
     predicate["registration"] = (
         experiment.products.get("registration.json") if experiment and run.experiment_id else None
     )
@@ -110,6 +115,8 @@ def _opened(tx: Transaction, run: Run) -> dict[str, int]:
 def _jobs(tx: Transaction, run: Run) -> dict[Kind, Execution]:
     jobs: dict[Kind, Execution] = {}
     for one in tx.executions.find(run_id=run.id):
+        if one.kind is Kind.RUN:
+            jobs = {}  # what follows belongs to this attempt
         if one.outcome is not None:
             jobs[one.kind] = one
     return jobs
@@ -149,6 +156,7 @@ def _predicate(
     main = jobs[Kind.RUN]
     outcome = main.outcome
     profile = templates.profile_of(template, direction.profile)
+    axis = _axis(world, template, run)
     return {
         "run": {
             "index": run.index,
@@ -178,7 +186,8 @@ def _predicate(
         "usage": {
             kind.value: dataclasses.asdict(job.outcome.usage) for kind, job in sorted(jobs.items()) if job.outcome
         },
-        "metrics": {name: _metric(template, info, name) for name in _metric_names(info)},
+        "metrics": {name: _metric(template, info, name, axis) for name in _metric_names(info)},
+        "curve": axis.model_dump(mode="json", exclude_none=True) if axis else None,
         "counts": _counts(world, run),
         "isolation": dict(outcome.isolation) if outcome else {},
         "storage": outcome.storage if outcome else "",
@@ -192,13 +201,25 @@ def _metric_names(info: FinalInfo) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for metrics in info.datasets.values() for name in metrics))
 
 
-def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]:
+def _axis(world: RunWorld, template: Template, run: Run) -> AxisCheck | None:
+    """Return what became of the run's curve; None where the template asks for none."""
+    kept = run.outputs.get(curves.CHECK)
+    return curves.read(world.artifacts.get(kept) if kept else None) if template.curve else None
+
+
+def _metric(template: Template, info: FinalInfo, name: str, axis: AxisCheck | None) -> dict[str, object]:
     words = template.metrics.get(name)
     series = {dataset: metrics[name] for dataset, metrics in info.datasets.items() if name in metrics}
     over = final_info.overall(info, name)
     source = "evaluator" if all(one.source == "evaluator" for one in series.values()) else "self"
+    of_curve = {}
+    if axis and template.curve and name in template.curve.metrics:
+        # Marked by the evaluator, at a step that may be the run's own word.
+        source = source if axis.axis is Axis.PLATFORM else "self"
+        of_curve = {"axis": axis.axis.value, "axis_reason": axis.reason}
     return {
         "source": source,
+        **of_curve,
         "direction": words.direction if words else None,
         "unit": words.unit if words else "",
         "primary": bool(words and words.primary),
@@ -208,6 +229,19 @@ def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]
         "datasets": {dataset: _numbers(one) for dataset, one in series.items()},
         **(_numbers(over) if over else {"mean": None, "stderr": None, "seeds": []}),
     }
+
+
+def _disagreements(template: Template, own: FinalInfo, evaluated: FinalInfo | None) -> list[dict[str, object]]:
+    """Return the metrics that the run tells otherwise than its evaluator; both are kept, and the evaluator's counts."""
+    found: list[dict[str, object]] = []
+    for dataset, metrics in (evaluated.datasets if evaluated else {}).items():
+        for name, series in metrics.items():
+            told = own.datasets.get(dataset, {}).get(name)
+            words = template.metrics.get(name)
+            allowed = max(words.resolution if words else 0.0, SAME * abs(series.mean))
+            if told is not None and abs(told.mean - series.mean) > allowed:
+                found.append({"metric": name, "dataset": dataset, "self": told.mean, "evaluator": series.mean})
+    return found
 
 
 def _numbers(series: Series) -> dict[str, object]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
-from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Profile, Template
+from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Curve, Profile, Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts
 
@@ -183,8 +183,20 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
     for name, profile in template.profiles.items():
         if profile.confirm and (why := unconfirmable(template, profile, files)):
             raise BadInputError(f"The template's profile {name} is to confirm, but {why}.")
+    if template.curve:
+        _of_curve(template, template.curve, files)
     if template.query and not {"serve.py", "evaluate.py"} <= set(files):
         raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
+
+
+def _of_curve(template: Template, curve: Curve, files: Collection[str]) -> None:
+    if template.query is None or template.query.kind != "predict" or "prepare.py" not in files or not template.datasets:
+        raise BadInputError(
+            "The template's template.toml has a curve, which needs data sets, prepare.py and a query of kind predict."
+        )
+    for name in curve.metrics:
+        if name not in template.metrics or template.metrics[name].source != "evaluator":
+            raise BadInputError(f"The template's curve names {name}, which is no metric of the evaluator.")
 
 
 def unconfirmable(template: Template, profile: Profile, files: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind, Verdict
 from fumehood.domain.experiment import Arm, Attempt, Execution, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.step import Step
+from fumehood.errors import BadInputError
 from fumehood.services import directions
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -42,14 +43,14 @@ class Trial:
         """Return it with its run changed."""
         return dataclasses.replace(self, run=dataclasses.replace(self.run, **changes))  # type: ignore[arg-type]
 
-    def next(self, name: str, waits_for: Execution | None = None) -> Next:
-        """Return a step of it."""
+    def next(self, name: str, waits_for: Execution | None = None, **told: str | float) -> Next:
+        """Return a step of it; `told` is what it knows besides."""
         return Next(
             name=name,
             key=f"{name}:{self.run.id}:{self.attempt}",
             direction_id=self.direction.id,
             experiment_id=self.experiment.id if self.experiment else None,
-            payload={"run": self.run.id, "attempt": self.attempt},
+            payload={"run": self.run.id, "attempt": self.attempt, **told},
             waits_for=(waits_for.id,) if waits_for else (),
         )
 
@@ -63,6 +64,14 @@ def read(world: WriteWorld, step: Step) -> Trial:
             run=tx.runs.get(str(step.payload["run"])),
             attempt=int(step.payload["attempt"]),
         )
+
+
+def waited(world: WriteWorld, step: Step) -> Execution:
+    """Return the one execution that a step waited for."""
+    if len(step.waits_for) != 1:
+        raise BadInputError(f"The step {step.name} waits for exactly one execution.")
+    with world.store.begin(write=False) as tx:
+        return tx.executions.get(step.waits_for[0])
 
 
 def ended(world: WriteWorld, trial: Trial, execution: Execution, reason: str = "") -> Change:
@@ -131,7 +140,12 @@ def verdict_of(execution: Execution) -> str:
     return execution.outcome.verdict.value if execution.outcome else Verdict.LOST.value
 
 
-PROGRAMS = {Kind.RUN: "experiment.py", Kind.QUERY: "serve.py", Kind.EVALUATE: "evaluate.py"}
+PROGRAMS = {
+    Kind.RUN: "experiment.py",
+    Kind.QUERY: "serve.py",
+    Kind.EVALUATE: "evaluate.py",
+    Kind.RESUME: "experiment.py, resumed,",
+}
 
 
 def _ended_how(execution: Execution, verdict: str, error: str) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import Kind
+from fumehood.domain.execution import Kind, Limits
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId
-from fumehood.domain.template import Profile
+from fumehood.domain.template import Profile, Template
 from fumehood.ports import Clock
 
-WITH_GPU = frozenset({Kind.RUN, Kind.QUERY})
+WITH_GPU = frozenset({Kind.RUN, Kind.QUERY, Kind.RESUME})
 """What trains or asks the model; the platform's own programs need none."""
 
 
@@ -36,6 +36,25 @@ def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **a
 def below(folder: str, files: Mapping[str, str]) -> dict[str, str]:
     """Return files as they lie below a folder of the sandbox."""
     return {f"{folder}/{path}": sha for path, sha in files.items()}
+
+
+def threads(limits: Limits) -> dict[str, str]:
+    """Return how many threads libraries take, which would else count the machine's processors."""
+    return {"OMP_NUM_THREADS": str(max(1, int(limits.cpus)))}
+
+
+def run_environment(
+    limits: Limits, data: Mapping[str, Mapping[str, str]], seeds: Sequence[int], template: Template
+) -> dict[str, str]:
+    """Return what the experiment's own program finds in its environment; without data and seeds it makes its own."""
+    found = {**threads(limits), "MPLBACKEND": "Agg"}
+    if data.get("train"):
+        found["FUMEHOOD_DATA"] = "/in/data"
+    if template.curve and data.get("inputs"):
+        found["FUMEHOOD_INPUTS"] = "/in/inputs"
+    if seeds:
+        found["FUMEHOOD_SEEDS"] = ",".join(map(str, seeds))
+    return found
 
 
 def frozen(direction: Direction, editable: tuple[str, ...]) -> dict[str, str]:

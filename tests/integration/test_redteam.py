@@ -14,7 +14,7 @@ from bench.redteam.cases import Case, Change, Family
 from bench.redteam.detectors import WRITTEN_FOR
 from bench.redteam.figures import Row, interval, summary
 from bench.redteam.in_folders import Folder, FolderCase
-from bench.redteam.judging import NO_GAIN, Judged
+from bench.redteam.judging import NO_GAIN, STEP_AXIS, Judged
 from sandbox import lab
 from sandbox.local import LocalSandbox
 
@@ -115,6 +115,25 @@ def test_the_platform_judges_an_edit(lab_dir: Path, tmp_path: Path) -> None:
         "the whole table as a literal": ["audit: literal", NO_GAIN],
         "answers for the easy pairs only": ["evaluator"],
     }
+
+
+@pytest.mark.slow
+@pytest.mark.local
+def test_falsified_steps_stay_a_runs_own_word(lab_dir: Path) -> None:
+    names = {
+        "half of the steps are told, and kept",
+        "later answers, but where a checkpoint was kept",
+        "checkpoints of another training",
+    }
+
+    def chosen(case: Case | FolderCase) -> bool:
+        return case.name in names
+
+    told = figures.measure(
+        sandbox=lambda state: LocalSandbox(state, RUN_DIR, lab.find(state, lab_dir)), say=print, chosen=chosen
+    )
+    assert (told["planted"], told["detected"], told["honest"], told["false_alarms"]) == (3, 3, 3, 0)
+    assert {tuple(case["caught_by"]) for case in told["cases"] if case["planted"]} == {(STEP_AXIS,)}
 
 
 def test_the_command_says_where_the_cheats_are() -> None:

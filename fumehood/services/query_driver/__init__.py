@@ -6,3 +6,7 @@ _HERE = Path(__file__).parent
 DRIVER = _HERE / "driver.py"
 CHARACTERS = tuple(_HERE / name for name in ("characters.py", "answerer.py", "confinement.py"))
 """What asks a language model, the first of them being the program."""
+RESUME = tuple(_HERE / name for name in ("resume.py", "confinement.py"))
+"""What has stretches of a run's training done once more, the first of them being the program."""
+COMPARE = _HERE / "compare.py"
+"""What says whether these, and the checkpoints, answer as the run wrote it down."""
