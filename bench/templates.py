@@ -33,22 +33,44 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = ROOT / "fumehood/services/query_driver/driver.py"
 RESULTS = ROOT / "bench/results"
 KEY = bytes(range(32))
-PUBLISHED: Mapping[str, tuple[str, float, Mapping[str, float]]] = {
-    "2d_diffusion": ("kl_divergence", math.log(2), {"circle": 0.36, "dino": 1.1, "line": 0.17, "moons": 0.095})
+
+
+class Published(NamedTuple):
+    """What three published baselines had at most (The AI Scientist, v1), of one metric."""
+
+    metric: str
+    unit: str
+    size: float
+    """Of their unit, in ours."""
+    profiles: tuple[str, ...]
+    """Those that have the published sizes."""
+    most: Mapping[str, float]
+
+
+PUBLISHED = {
+    "2d_diffusion": Published(
+        "kl_divergence",
+        "bits",
+        math.log(2),
+        ("cpu", "gpu"),
+        {"circle": 0.36, "dino": 1.1, "line": 0.17, "moons": 0.095},
+    ),
+    "grokking": Published(
+        "steps_to_99",
+        "updates",
+        1.0,
+        ("gpu",),
+        {"x_div_y": 4470, "x_minus_y": 4910, "x_plus_y": 2960, "permutation": 7500},
+    ),
 }
-"""By template: the metric, its unit in ours, and the most that three published baselines had (The AI Scientist, v1)."""
 BARE = {
     "2d_diffusion": """
-import time, torch, experiment
-from torch.nn import functional as F
-config = experiment.Config(**CONFIG)
-device = experiment.choose_device(config)
 model = experiment.Denoiser(config).to(device)
 optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
 points = torch.randn(config.train_batch_size, 2, device=device)
@@ -57,6 +79,24 @@ def step():
     optimiser.zero_grad()
     F.mse_loss(model(points, t), points).backward()
     optimiser.step()
+""",
+    "grokking": """
+model = experiment.Transformer(config, 97).to(device)
+optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=True)
+pairs = torch.randint(97, (config.train_batch_size, 2), device=device)
+def step():
+    optimiser.zero_grad()
+    F.cross_entropy(model(pairs), pairs[:, 0]).backward()
+    optimiser.step()
+""",
+}
+"""By template: one model's forward and backward pass and update, as `step`."""
+TIMED = """
+import time, torch, experiment
+from torch.nn import functional as F
+config = experiment.Config(**CONFIG)
+device = experiment.choose_device(config)
+STEP
 def wait():
     if device == "cuda":
         torch.cuda.synchronize()
@@ -71,8 +111,7 @@ for _ in range(10):
     wait()
     best.append((time.perf_counter() - begun) / 20)
 print(sorted(best)[len(best) // 2] * 1000)
-""",
-}
+"""
 
 
 @dataclass
@@ -172,6 +211,7 @@ def measure(
         shutil.copytree(source, work, ignore=shutil.ignore_patterns("__pycache__", "prepare.py", "evaluate.py"))
         (folder / "key").write_bytes(KEY)
         env = {**_inherited(), "MPLBACKEND": "Agg", "FUMEHOOD_SEEDS": told, "FUMEHOOD_DATA": str(folder / "train")}
+        env["FUMEHOOD_INPUTS"] = str(folder / "inputs")
         prepare = [*words.get("prepare", {}).get("arguments", []), *profile.get("prepare_arguments", []), *more]
         drawn = [
             ran(
@@ -180,7 +220,7 @@ def measure(
                 cwd=folder,
                 env=env,
             )
-            for part in ("train", "answers")
+            for part in ("train", "answers", *(("inputs",) if words["query"]["kind"] == "predict" else ()))
         ]
         own = [*profile.get("arguments", []), *arguments]
         runs = {
@@ -194,11 +234,13 @@ def measure(
         query = ran(
             *(str(DRIVER), f"--kind={words['query']['kind']}", f"--count={profile['query_count']}"),
             *(f"--datasets={','.join(words['datasets'])}", f"--seeds={told}", f"--code={work}", f"--outputs={first}"),
-            f"--answers={folder / 'answered'}",
+            *(f"--inputs={folder / 'inputs'}", f"--answers={folder / 'answered'}"),
             *profile.get("query_arguments", []),
             cwd=work,
             env=env,
         )
+        for curve in first.glob("curve_*.npz"):
+            shutil.copy(curve, folder / "answered")
         evaluated = ran(
             *(str(source / "evaluate.py"), f"--outputs={folder / 'answered'}", f"--held_out={folder / 'answers'}"),
             *(f"--train={folder / 'train'}", f"--out_dir={folder / 'results'}", f"--seeds={told}"),
@@ -222,7 +264,7 @@ def measure(
         "evaluate_s": round(evaluated.seconds, 2),
         "bare_ms": bare_ms,
         "ratio": _ratio(runs[copies[0]], models, counts, bare_ms),
-        "metrics": _metrics(name, metrics, is_full=profile_name != "tiny"),
+        "metrics": _metrics(name, metrics, profile_name),
     }
 
 
@@ -252,7 +294,7 @@ def bare(name: str, arguments: list[str], work: Path, env: Mapping[str, str]) ->
     if name not in BARE:
         return None
     given = dict(one.removeprefix("--").split("=", 1) for one in arguments if "=" in one)
-    program = f"CONFIG = {_typed(given)!r}\n{BARE[name]}"
+    program = f"CONFIG = {_typed(given)!r}\n{TIMED.replace('STEP', BARE[name])}"
     (work / "bare.py").write_text(program)
     return float(ran("bare.py", cwd=work, env=env).output.split()[-1])
 
@@ -270,24 +312,28 @@ def _typed(given: Mapping[str, str]) -> dict[str, Any]:
     return typed
 
 
-def _metrics(name: str, metrics: Mapping[str, Any], *, is_full: bool) -> list[dict[str, Any]]:
-    known, unit, published = PUBLISHED.get(name, ("", 1.0, {}))
+def _metrics(name: str, metrics: Mapping[str, Any], profile_name: str) -> list[dict[str, Any]]:
+    published = PUBLISHED.get(name)
     rows = []
     for dataset, entry in metrics.items():
         for metric, values in entry["final_info_dict"].items():
-            compared = is_full and metric == known
-            scale = unit if compared else 1.0
-            seen = [value / scale for value in values]
+            compared = published if published and (metric, profile_name) in _sized(published) else None
+            seen = [value / (compared.size if compared else 1.0) for value in values]
             rows.append(
                 {
                     "dataset": dataset,
                     "metric": metric,
                     "mean": statistics.fmean(seen),
                     "sd": statistics.stdev(seen) if len(seen) > 1 else None,
-                    "published": published.get(dataset) if compared else None,
+                    "published": compared.most.get(dataset) if compared else None,
+                    "unit": compared.unit if compared else None,
                 }
             )
     return rows
+
+
+def _sized(published: Published) -> set[tuple[str, str]]:
+    return {(published.metric, profile) for profile in published.profiles}
 
 
 def table(told: Mapping[str, Any]) -> Iterator[str]:
@@ -303,7 +349,7 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"  bare step {told['bare_ms']:.3f} ms; a model's step costs {told['ratio']} of it"
     for row in told["metrics"]:
         spread = "" if row["sd"] is None else f" ± {row['sd']:.4f}"
-        beside = "" if row["published"] is None else f", published at most {row['published']} (bits)"
+        beside = "" if row["published"] is None else f", published at most {row['published']} ({row['unit']})"
         yield f"  {row['dataset']} {row['metric']}: {row['mean']:.4f}{spread}{beside}"
 
 
