@@ -36,13 +36,44 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-DRIVER = ROOT / "fumehood/services/query_driver/driver.py"
+DRIVERS = ROOT / "fumehood/services/query_driver"
 RESULTS = ROOT / "bench/results"
 KEY = bytes(range(32))
 PUBLISHED: Mapping[str, tuple[str, float, Mapping[str, float]]] = {
-    "2d_diffusion": ("kl_divergence", math.log(2), {"circle": 0.36, "dino": 1.1, "line": 0.17, "moons": 0.095})
+    "2d_diffusion": ("kl_divergence", math.log(2), {"circle": 0.36, "dino": 1.1, "line": 0.17, "moons": 0.095}),
+    "nanogpt": ("best_val_loss", 1.0, {"shakespeare_char": 1.466, "enwik8": 1.006, "text8": 0.980}),
+    "nanogpt_lite": ("best_val_loss", 1.0, {"shakespeare_char": 1.466}),
 }
-"""By template: the metric, its unit in ours, and the most that three published baselines had (The AI Scientist, v1)."""
+"""By template: the metric, its unit in ours, and the most that published baselines had (The AI Scientist, v1)."""
+_GPT = """
+import time, torch, experiment
+from torch.nn import functional as F
+config = experiment.Config(**CONFIG)
+device = experiment.choose_device(config)
+model = experiment.GPT(config, 65).to(device)
+optimiser = experiment.make_optimiser(model, config)
+tokens = torch.randint(65, (config.batch_size, config.block_size), device=device)
+def step():
+    optimiser.zero_grad()
+    with experiment.mixed_precision(tokens.device):
+        logits = model(tokens)
+    F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()).backward()
+    optimiser.step()
+def wait():
+    if device == "cuda":
+        torch.cuda.synchronize()
+for _ in range(3):
+    step()
+wait()
+best = []
+for _ in range(10):
+    begun = time.perf_counter()
+    for _ in range(3):
+        step()
+    wait()
+    best.append((time.perf_counter() - begun) / 3)
+print(sorted(best)[len(best) // 2] * 1000)
+"""
 BARE = {
     "2d_diffusion": """
 import time, torch, experiment
@@ -72,6 +103,8 @@ for _ in range(10):
     best.append((time.perf_counter() - begun) / 20)
 print(sorted(best)[len(best) // 2] * 1000)
 """,
+    "nanogpt": _GPT,
+    "nanogpt_lite": _GPT,
 }
 
 
@@ -192,7 +225,7 @@ def measure(
         first = folder / f"run_{copies[0]}_0"
         counts = json.loads((first / "parameters.json").read_text()) if (first / "parameters.json").exists() else {}
         query = ran(
-            *(str(DRIVER), f"--kind={words['query']['kind']}", f"--count={profile['query_count']}"),
+            *_asking(words["query"], profile.get("query_count", 0), folder),
             *(f"--datasets={','.join(words['datasets'])}", f"--seeds={told}", f"--code={work}", f"--outputs={first}"),
             f"--answers={folder / 'answered'}",
             *profile.get("query_arguments", []),
@@ -222,8 +255,35 @@ def measure(
         "evaluate_s": round(evaluated.seconds, 2),
         "bare_ms": bare_ms,
         "ratio": _ratio(runs[copies[0]], models, counts, bare_ms),
-        "metrics": _metrics(name, metrics, is_full=profile_name != "tiny"),
+        "metrics": _metrics(name, _with_own(first, metrics), is_full=_is_published(name, profile_name, source)),
     }
+
+
+def _asking(query: Mapping[str, Any], count: int, folder: Path) -> list[str]:
+    """Return the platform's program that asks a model, with what only its kind needs."""
+    if query["kind"] != "characters":
+        return [str(DRIVERS / "driver.py"), f"--kind={query['kind']}", f"--count={count}"]
+    shutil.copytree(folder / "answers", folder / "held_out")  # it removes what it has read
+    how = [
+        f"--{name}={query.get(name, usual)}" for name, usual in (("block", 256), ("streams", 32), ("tolerance", 1e-3))
+    ]
+    return [str(DRIVERS / "characters.py"), *how, f"--held_out={folder / 'held_out'}"]
+
+
+def _with_own(run: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evaluator's metrics beside those that the experiment gives itself, by data set."""
+    own = json.loads((run / "final_info.json").read_text())
+    return {
+        dataset: {"final_info_dict": {**own[dataset]["final_info_dict"], **entry["final_info_dict"]}}
+        for dataset, entry in metrics.items()
+    }
+
+
+def _is_published(name: str, profile: str, source: Path) -> bool:
+    """Whether a profile has the sizes of published figures: the full ones, and for language models their texts too."""
+    if name == "2d_diffusion":
+        return profile != "tiny"
+    return profile == "gpu" and (source / "data").is_dir()
 
 
 def _inherited() -> dict[str, str]:
@@ -285,6 +345,7 @@ def _metrics(name: str, metrics: Mapping[str, Any], *, is_full: bool) -> list[di
                     "mean": statistics.fmean(seen),
                     "sd": statistics.stdev(seen) if len(seen) > 1 else None,
                     "published": published.get(dataset) if compared else None,
+                    "unit": "(bits)" if compared and unit != 1.0 else "(nats)",
                 }
             )
     return rows
@@ -303,7 +364,7 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"  bare step {told['bare_ms']:.3f} ms; a model's step costs {told['ratio']} of it"
     for row in told["metrics"]:
         spread = "" if row["sd"] is None else f" ± {row['sd']:.4f}"
-        beside = "" if row["published"] is None else f", published at most {row['published']} (bits)"
+        beside = "" if row["published"] is None else f", published at most {row['published']} {row['unit']}"
         yield f"  {row['dataset']} {row['metric']}: {row['mean']:.4f}{spread}{beside}"
 
 

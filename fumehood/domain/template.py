@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -113,6 +113,22 @@ class Query(_Table):
     """Of `characters`: how far a stream that is asked again alone may be answered otherwise, in nats."""
 
 
+class PublicData(_Table):
+    """A public file that a data set is made from; the platform fetches it, never a run."""
+
+    title: str = ""
+    url: str = Field(pattern=r"^https?://[^\s/]+/\S*$")
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """Empty where nobody could say it beforehand: then an admin has to."""
+    bytes: int = Field(ge=1, le=16 * 1024**3)
+    licence: str = Field(min_length=1)
+    source: str = ""
+    """Who made it, and from what."""
+
+
+DataName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
 class ModelUse(_Table):
     """What the experiment's own program may ask of the direction's model while it runs."""
 
@@ -136,6 +152,8 @@ class Template(_Table):
     prepare: Prepare = Prepare()
     query: Query | None = None
     llm: ModelUse | None = None
+    data: dict[DataName, PublicData] = Field(default_factory=dict)
+    """By data set."""
     profiles: dict[str, Profile] = Field(default_factory=lambda: {"cpu": Profile()})
 
     @property

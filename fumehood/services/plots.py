@@ -12,7 +12,7 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
-from fumehood.services import auditing, experiments, fidelity, registering, screening, templates, trials
+from fumehood.services import auditing, experiments, fidelity, public_data, registering, screening, templates, trials
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, Payload, happened
 from fumehood.services.wanting import wanted
@@ -145,7 +145,8 @@ def _fitted(
 
 def plotted(world: WriteWorld, step: Step) -> Change:
     """Keep the figures and start writing, or try again with the error in sight."""
-    _, experiment, _ = _subject(world, step)
+    direction, experiment, _ = _subject(world, step)
+    template, _ = templates.read(direction, world.artifacts)
     runs = _runs(world, experiment)
     with world.store.begin(write=False) as tx:
         execution = tx.executions.get(step.waits_for[0])
@@ -160,6 +161,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
         *auditing.limitations(world.artifacts, experiment, versions),
         *registering.limitations(world.artifacts, experiment),
         *fidelity.limitations(world.artifacts, experiment, runs),
+        *public_data.limitations(template, direction.template_files),
     )
     if not figures:
         limitations = (*limitations, "No figure could be drawn: plot.py failed on every attempt.")

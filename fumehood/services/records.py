@@ -16,7 +16,7 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import final_info, foresight, measuring, preparing, templates, trials
+from fumehood.services import final_info, foresight, measuring, preparing, public_data, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.final_info import FinalInfo, Series
 from fumehood.services.world import RunWorld
@@ -166,6 +166,7 @@ def _predicate(
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},
         "evaluator": direction.template_files.get("evaluate.py"),
         "image": outcome.image if outcome else "",
+        "sources": public_data.origins(template, direction.template_files),
         "data": {part: templates.template_hash(files) for part, files in sorted(data.items())},
         "profile": direction.profile,
         "arguments": list(profile.arguments),
