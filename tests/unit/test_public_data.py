@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from pydantic import ValidationError
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.template import PublicData, Template
 from fumehood.errors import TamperedError
-from fumehood.services import public_data
+from fumehood.services import facts, public_data
 from fumehood.services.known_templates import KnownTemplates
 from fumehood.services.public_data import FetchedData
+from tests.fakes.laboratory import TINY, Laboratory
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "nanogpt_lite"
 NAME = "shakespeare_char"
@@ -119,3 +121,26 @@ def test_what_is_no_catalogue_entry_is_refused(wrong: dict[str, object]) -> None
 def test_a_data_sets_name_is_a_plain_file_name(name: str) -> None:
     with pytest.raises(ValidationError):
         Template(title="Plays", data={name: SOURCE})
+
+
+@pytest.mark.parametrize("is_fetched", [True, False])
+def test_records_papers_and_runs_agree_on_what_was_used(make_lab: Callable[..., Laboratory], is_fetched: bool) -> None:
+    catalogue = f'[data.plays]\nurl = "{SOURCE.url}"\nsha256 = "{SHA256}"\nbytes = 20\nlicence = "public domain"\n'
+    files = {**TINY, "template.toml": TINY["template.toml"] + catalogue, "stand_in/plays.txt": "A small text.\n"}
+    if is_fetched:
+        files["data/plays"] = BYTES.decode()
+    lab = make_lab(files=files)
+    lab.submit(runs=1)
+    lab.go_on()
+    for run in lab.runs():
+        origin = facts.predicate(lab.artifacts.get(run.record))["sources"]["plays"]
+        assert origin["from"] == ("fetched" if is_fetched else "stand-in")
+    seen: dict[str, set[str]] = {}
+    for spec in lab.sandbox.launched:
+        seen.setdefault(spec.kind.value, set()).update(one.path for one in spec.inputs)
+    # The text itself reaches what draws the data, and no run.
+    wanted = f"in/template/{'data/plays' if is_fetched else 'stand_in/plays.txt'}"
+    assert wanted in seen["prepare"]
+    assert not any("plays" in path for path in seen["run"])
+    (experiment,) = lab.experiments()
+    assert any("stood in" in one for one in experiment.limitations) != is_fetched
