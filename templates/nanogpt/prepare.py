@@ -129,14 +129,12 @@ def published_split(source: Source, dataset: str) -> Split:
 
 def encoded(train: np.ndarray, validation: np.ndarray, held_out: np.ndarray) -> Split:
     """Number the characters of the whole text, which the alphabet is taken from, as in the original."""
-    seen = np.zeros(256, dtype=bool)
-    for part in (train, validation, held_out):
-        seen |= np.bincount(part, minlength=256) > 0
-    codes = np.cumsum(seen).astype(np.int64) - 1  # (256,) of each character that occurs
-    table = codes.clip(0).astype(np.uint8)
-    return Split(
-        table[train], table[validation], table[held_out].reshape(-1, STREAM), np.flatnonzero(seen).astype(np.uint8)
-    )
+    parts = [part.tobytes() for part in (train, validation, held_out)]
+    alphabet = bytes(code for code in range(256) if any(bytes([code]) in part for part in parts))
+    table = bytes(max(0, alphabet.find(code)) for code in range(256))
+    # An index into a table would take eight bytes for each character.
+    codes = [np.frombuffer(part.translate(table), dtype=np.uint8) for part in parts]
+    return Split(codes[0], codes[1], codes[2].reshape(-1, STREAM), np.frombuffer(alphabet, dtype=np.uint8))
 
 
 def answers(parts: Split, key: bytes, arm: str, dataset: str, seeds: list[int], characters: int) -> dict[str, object]:
@@ -180,6 +178,7 @@ def write(args: argparse.Namespace, key: bytes) -> None:
     sources = {}
     for dataset in datasets():
         source = read_source(dataset)
+        source = source._replace(text=source.text[: args.most_characters or None])
         sources[dataset] = {"from": source.origin, "sha256": source.sha256, "characters": len(source.text)}
         is_secret = args.split == "secret"
         parts = split(source, key, args.arm, dataset) if is_secret else published_split(source, dataset)
@@ -203,6 +202,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=seed_list, required=True)
     parser.add_argument("--out_dir", type=Path, required=True)
     parser.add_argument("--held_out_characters", type=int, default=65_536, help="of each seed, where there are as many")
+    parser.add_argument("--most_characters", type=int, default=0, help="of each text, from its beginning; 0 takes all")
     parser.add_argument("--split", choices=("secret", "published"), default="secret")
     args = parser.parse_args()
     try:

@@ -66,7 +66,7 @@ class Text:
 
     def __init__(self, codes: np.ndarray, config: Config, start: int, device: str) -> None:
         assert len(codes) >= config.block_size, f"a text of {len(codes)} characters has no block"
-        self.codes = torch.from_numpy(codes).to(device)  # (N,) uint8
+        self.codes = torch.tensor(codes, device=device)  # (N,) uint8
         self.offsets = torch.arange(config.block_size, device=device)
         self.first = torch.full((1, 1), start, device=device)
         self.places = len(codes) - config.block_size + 1
@@ -81,15 +81,15 @@ class Text:
 def mean_loss(model: GPT, text: Text, config: Config) -> float:
     """Nats per character over the text's blocks, evenly spread where there are many, without dropout."""
     count = min(config.evaluation_blocks, (text.places - 1) // config.block_size + 1)
-    places = torch.linspace(0, text.places - 1, count, device=text.codes.device).long()
+    places = torch.linspace(0, text.places - 1, count, dtype=torch.float64).long().to(text.codes.device)
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), device=places.device)
     for part in places.split(config.batch_size):
         inputs, targets = text.blocks(part)
         with mixed_precision(inputs.device):
             logits = model(inputs).flatten(0, 1)  # (B * T, symbols)
-        total = total.to(logits.device) + F.cross_entropy(logits.float(), targets.flatten(), reduction="sum")
+        total += F.cross_entropy(logits.float(), targets.flatten(), reduction="sum")
     model.train(was_training)
     return (total / (count * config.block_size)).item()
 
