@@ -14,6 +14,7 @@ from pathlib import Path
 import experiment
 import numpy as np
 import torch
+from model import Reading, sample
 
 
 def load(path: str | Path, dataset: str, seed: int) -> object:
@@ -24,7 +25,7 @@ def load(path: str | Path, dataset: str, seed: int) -> object:
 def begin(model: object, streams: int) -> object:
     """Return what is known of streams of which nothing was read."""
     network, _ = model
-    return experiment.Reading(network, streams)
+    return Reading(network, streams)
 
 
 def step(model: object, state: object, characters: list[str]) -> np.ndarray:
@@ -49,7 +50,7 @@ def main() -> None:
         dataset, _, seed = checkpoint.stem.removeprefix("model_").rpartition("_")
         network, codes = load(args.models, dataset, int(seed))
         letters = {code: character for character, code in codes.items()}
-        (drawn,) = experiment.sample(network, 1, args.count, torch.Generator().manual_seed(int(seed)))
+        (drawn,) = sample(network, 1, args.count, torch.Generator().manual_seed(int(seed)))
         print(f"--- {dataset} seed {seed}\n{''.join(letters[code] for code in drawn.tolist())}")
 
 

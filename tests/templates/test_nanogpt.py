@@ -492,11 +492,11 @@ def test_what_is_remembered_of_one_stream_gains_nothing_in_the_next(trained: Ben
         seen = np.zeros(len(model[1]))
     state.seen = seen
 """
-    begins = "    network, _ = model\n    return experiment.Reading(network, streams)\n"
+    begins = "    network, _ = model\n    return Reading(network, streams)\n"
     code = trained.copied(
         "serve.py",
         begins,
-        f"    network, _ = model\n    state = experiment.Reading(network, streams)\n{remembered}    return state\n",
+        f"    network, _ = model\n    state = Reading(network, streams)\n{remembered}    return state\n",
     )
     text = (code / "serve.py").read_text()
     text = text.replace(
