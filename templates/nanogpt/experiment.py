@@ -3,7 +3,7 @@
     python experiment.py --out_dir=run_0
 
 Small machine: add `--n_layer=2 --n_head=2 --n_embd=64 --batch_size=4 --iterations=120 --learning_rate=3e-3 --warmup=12
---evaluate_every=60 --sample_characters=50` (some seconds for each model on one core).
+--evaluate_every=30 --sample_characters=50` (some seconds for each model on one core).
 
 Where the command line says nothing, a data set has the settings of the original template (`Config` and `SETTINGS`).
 Each block begins with a mark, so that the model also learns to predict a character of which it has seen nothing

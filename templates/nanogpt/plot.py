@@ -97,7 +97,9 @@ def plot_curves(runs: list[Path], datasets: list[str], part: str, title: str, na
         axis.set_xlabel("training iteration")
     axes[0].set_ylabel(title)
     handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(3, max(1, len(names))))
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(2 if len(datasets) == 1 else 3, max(1, len(names)))
+    )
     figure.savefig(f"{name}.png")
     plt.close(figure)
 
@@ -124,7 +126,8 @@ def plot_nats(runs: list[Path], info: dict[Path, dict], datasets: list[str]) -> 
         axis.set_axisbelow(True)
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(measured) > 3 else {}
         axis.set_xticks(range(len(measured)), [label(run, 24 if slanted else 14) for run in measured], fontsize=8)
-        plt.setp(axis.get_xticklabels(), **slanted)
+        if slanted:  # with nothing to set, it prints everything that could be
+            plt.setp(axis.get_xticklabels(), **slanted)
     figure.supylabel("nats per held-out character (lower is better)", fontsize=10)
     figure.savefig("nats_by_run.png")
     plt.close(figure)
