@@ -2,7 +2,7 @@
 
     python experiment.py --out_dir=run_0
 
-Small machine: add `--n_layer=2 --n_head=2 --n_embd=64 --batch_size=4 --iterations=120 --learning_rate=3e-3 --warmup=12
+Small machine: add `--n_layer=2 --n_head=2 --n_embd=64 --batch_size=4 --iterations=90 --learning_rate=3e-3 --warmup=10
 --evaluate_every=30 --sample_characters=50` (some seconds for each model on one core).
 
 Where the command line says nothing, a data set has the settings of the original template (`Config` and `SETTINGS`).
