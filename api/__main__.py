@@ -27,6 +27,8 @@ from fumehood.queue.celery import CeleryQueue
 from fumehood.queue.celery import create_app as create_celery
 from fumehood.queue.local import CommitQueue
 from fumehood.services import keys, screening
+from fumehood.services.known_templates import KnownTemplates
+from fumehood.services.public_data import FetchedData
 from fumehood.serving import leave_alone_what_stays
 from fumehood.settings import Settings
 from fumehood.store import migrate
@@ -78,6 +80,7 @@ def main() -> int:
         cursor_key=cursor_key,
         policy=policy,
         models=models,
+        known_templates=KnownTemplates(fetched=FetchedData(settings.data_dir)),
         public_keys=lambda: {key: public_pem(raw) for key, raw in trusted_keys(settings.state_dir).items()},
         needs={"broker": queue.check} if isinstance(queue, CeleryQueue) else {},
     )

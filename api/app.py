@@ -25,6 +25,7 @@ from fumehood.gateway.models import Models
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import keys, screening, submissions
 from fumehood.services.group_commit import GroupCommit
+from fumehood.services.known_templates import KnownTemplates
 
 
 def create_app(
@@ -41,13 +42,15 @@ def create_app(
     needs: Mapping[str, Check] | None = None,
     policy: Policy = screening.NO_POLICY,
     models: Models | None = None,
+    known_templates: KnownTemplates | None = None,
 ) -> FastAPI:
     """Return the application; every route but the open ones of the door asks for a key.
 
     `cursor_key` signs cursors, the same in every process of an installation; `public_keys` returns the signing keys
-    as PEM, by fingerprint. `needs` are further checks of `/readyz`, such as the broker's. The rules of `policy` screen
-    directions and ideas as they come in; the workers screen all by the same file. A direction may name the `models`,
-    which are those that the gateway knows; left out, those that come with the platform.
+    as PEM, by fingerprint. `needs` are further checks of `/readyz`, such as the broker's. The rules of `policy`
+    screen directions and ideas as they come in; the workers screen all by the same file. A direction may name the
+    `models`, which are those that the gateway knows; left out, those that come with the platform. `known_templates`
+    knows where data lie that were fetched for templates.
     """
     models = models or Models.shipped()
     app = FastAPI(
@@ -75,6 +78,7 @@ def create_app(
         policy=policy,
         models=models,
         accept=GroupCommit(partial(submissions.accept, store, clock)),
+        known_templates=known_templates or KnownTemplates(),
         public_keys=public_keys,
     )
     for room in (directions, experiments, moves, catalogue, log, admin):

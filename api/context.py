@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
@@ -91,7 +91,7 @@ class Context:
     """Those that the gateway knows; whether it has a key for one is not the API's to know."""
     accept: Callable[[Checked], Direction]
     """Stores a submission, together with others that came at the same moment."""
-    known_templates: KnownTemplates = field(default_factory=KnownTemplates)
+    known_templates: KnownTemplates
     public_keys: Callable[[], Mapping[str, bytes]]
     """The signing keys by fingerprint, as PEM."""
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-DRIVER = ROOT / "fumehood/services/query_driver/driver.py"
+DRIVERS = ROOT / "fumehood/services/query_driver"
 RESULTS = ROOT / "bench/results"
 KEY = bytes(range(32))
 
@@ -51,6 +51,7 @@ class Published(NamedTuple):
     profiles: tuple[str, ...]
     """Those that have the published sizes."""
     most: Mapping[str, float]
+    is_of_fetched_data: bool = False
 
 
 PUBLISHED = {
@@ -68,7 +69,29 @@ PUBLISHED = {
         ("gpu",),
         {"x_div_y": 4470, "x_minus_y": 4910, "x_plus_y": 2960, "permutation": 7500},
     ),
+    "nanogpt": Published(
+        "best_val_loss",
+        "nats",
+        1.0,
+        ("gpu",),
+        {"shakespeare_char": 1.466, "enwik8": 1.006, "text8": 0.980},
+        is_of_fetched_data=True,
+    ),
+    "nanogpt_lite": Published(
+        "best_val_loss", "nats", 1.0, ("gpu",), {"shakespeare_char": 1.466}, is_of_fetched_data=True
+    ),
 }
+_GPT = """
+model = experiment.GPT(config, 65).to(device)
+optimiser = experiment.make_optimiser(model, config)
+tokens = torch.randint(65, (config.batch_size, config.block_size), device=device)
+def step():
+    optimiser.zero_grad()
+    with experiment.mixed_precision(tokens.device):
+        logits = model(tokens)
+    F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten()).backward()
+    optimiser.step()
+"""
 BARE = {
     "2d_diffusion": """
 model = experiment.Denoiser(config).to(device)
@@ -89,8 +112,12 @@ def step():
     F.cross_entropy(model(pairs), pairs[:, 0]).backward()
     optimiser.step()
 """,
+    "nanogpt": _GPT,
+    "nanogpt_lite": _GPT,
 }
 """By template: one model's forward and backward pass and update, as `step`."""
+TURN, LARGE = 20, {"nanogpt": 3, "nanogpt_lite": 3}
+"""Steps that are timed together; fewer of a model that takes a second for each."""
 TIMED = """
 import time, torch, experiment
 from torch.nn import functional as F
@@ -100,16 +127,16 @@ STEP
 def wait():
     if device == "cuda":
         torch.cuda.synchronize()
-for _ in range(30):
+for _ in range(TURN):
     step()
 wait()
 best = []
 for _ in range(10):
     begun = time.perf_counter()
-    for _ in range(20):
+    for _ in range(TURN):
         step()
     wait()
-    best.append((time.perf_counter() - begun) / 20)
+    best.append((time.perf_counter() - begun) / TURN)
 print(sorted(best)[len(best) // 2] * 1000)
 """
 
@@ -232,7 +259,7 @@ def measure(
         first = folder / f"run_{copies[0]}_0"
         counts = json.loads((first / "parameters.json").read_text()) if (first / "parameters.json").exists() else {}
         query = ran(
-            *(str(DRIVER), f"--kind={words['query']['kind']}", f"--count={profile['query_count']}"),
+            *_asking(words["query"], profile.get("query_count", 0), folder),
             *(f"--datasets={','.join(words['datasets'])}", f"--seeds={told}", f"--code={work}", f"--outputs={first}"),
             *(f"--inputs={folder / 'inputs'}", f"--answers={folder / 'answered'}"),
             *profile.get("query_arguments", []),
@@ -264,8 +291,36 @@ def measure(
         "evaluate_s": round(evaluated.seconds, 2),
         "bare_ms": bare_ms,
         "ratio": _ratio(runs[copies[0]], models, counts, bare_ms),
-        "metrics": _metrics(name, metrics, profile_name),
+        "metrics": _metrics(_with_own(first, metrics), _published(name, profile_name, source)),
     }
+
+
+def _asking(query: Mapping[str, Any], count: int, folder: Path) -> list[str]:
+    """Return the platform's program that asks a model, with what only its kind needs."""
+    if query["kind"] != "characters":
+        return [str(DRIVERS / "driver.py"), f"--kind={query['kind']}", f"--count={count}"]
+    shutil.copytree(folder / "answers", folder / "held_out")  # it removes what it has read
+    how = [
+        f"--{name}={query.get(name, usual)}" for name, usual in (("block", 256), ("streams", 32), ("tolerance", 1e-3))
+    ]
+    return [str(DRIVERS / "characters.py"), *how, f"--held_out={folder / 'held_out'}"]
+
+
+def _with_own(run: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evaluator's metrics beside those that the experiment gives itself, by data set."""
+    own = json.loads((run / "final_info.json").read_text())
+    return {
+        dataset: {"final_info_dict": {**own[dataset]["final_info_dict"], **entry["final_info_dict"]}}
+        for dataset, entry in metrics.items()
+    }
+
+
+def _published(name: str, profile: str, source: Path) -> Published | None:
+    """Return what a profile can be held against: one with the published sizes, and where it matters with its data."""
+    found = PUBLISHED.get(name)
+    if found is None or profile not in found.profiles or (found.is_of_fetched_data and not (source / "data").is_dir()):
+        return None
+    return found
 
 
 def _inherited() -> dict[str, str]:
@@ -294,7 +349,8 @@ def bare(name: str, arguments: list[str], work: Path, env: Mapping[str, str]) ->
     if name not in BARE:
         return None
     given = dict(one.removeprefix("--").split("=", 1) for one in arguments if "=" in one)
-    program = f"CONFIG = {_typed(given)!r}\n{TIMED.replace('STEP', BARE[name])}"
+    told = f"CONFIG, TURN = {_typed(given)!r}, {LARGE.get(name, TURN)}"
+    program = f"{told}\n{TIMED.replace('STEP', BARE[name])}"
     (work / "bare.py").write_text(program)
     return float(ran("bare.py", cwd=work, env=env).output.split()[-1])
 
@@ -312,12 +368,11 @@ def _typed(given: Mapping[str, str]) -> dict[str, Any]:
     return typed
 
 
-def _metrics(name: str, metrics: Mapping[str, Any], profile_name: str) -> list[dict[str, Any]]:
-    published = PUBLISHED.get(name)
+def _metrics(metrics: Mapping[str, Any], published: Published | None) -> list[dict[str, Any]]:
     rows = []
     for dataset, entry in metrics.items():
         for metric, values in entry["final_info_dict"].items():
-            compared = published if published and (metric, profile_name) in _sized(published) else None
+            compared = published if published and metric == published.metric else None
             seen = [value / (compared.size if compared else 1.0) for value in values]
             rows.append(
                 {
@@ -330,10 +385,6 @@ def _metrics(name: str, metrics: Mapping[str, Any], profile_name: str) -> list[d
                 }
             )
     return rows
-
-
-def _sized(published: Published) -> set[tuple[str, str]]:
-    return {(published.metric, profile) for profile in published.profiles}
 
 
 def table(told: Mapping[str, Any]) -> Iterator[str]:

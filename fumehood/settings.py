@@ -114,6 +114,8 @@ class Settings(FileSettings):
     """The file of the admin's policy, which screens directions, ideas and diffs; empty allows everything."""
     templates_dir: Path | None = None
     """The folder of the templates that a server offers by name; those that come with Fumehood when empty."""
+    data_mirror: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """Where `fumehood template fetch` looks for templates' public data, as `MIRROR/NAME`; empty is where each says."""
     lab_dir: Path | None = None
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
     coder_python: Path | None = None
@@ -205,3 +207,8 @@ class Settings(FileSettings):
     def resolved_database_url(self) -> str:
         """The database that is really used."""
         return self.database_url or f"sqlite:///{self.state_dir / 'fumehood.db'}"
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of templates' public data that was fetched."""
+        return self.state_dir / "data"

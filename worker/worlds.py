@@ -17,6 +17,8 @@ from fumehood.domain.worker import Part
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
 from fumehood.ports import Artifacts, Coder
+from fumehood.services.known_templates import KnownTemplates
+from fumehood.services.public_data import FetchedData
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
@@ -61,6 +63,11 @@ IMAGE_PACKAGES = frozenset(
 )
 """What the images of executions hold beside the standard library, for workers that have no lab to look at."""
 _LOCK = ".lock"
+
+
+def known_templates(settings: Settings) -> KnownTemplates:
+    """Return what reads templates with the data that were fetched for them."""
+    return KnownTemplates(fetched=FetchedData(settings.data_dir))
 
 
 def prepare_state(settings: Settings) -> None:

@@ -49,7 +49,10 @@ def measure(
         worlds.prepare_state(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
         direction = submissions.submit(
-            store, artifacts, SystemClock(), asked, worlds.SHIPPED, baseline_only=True, policy=policy
+            *(store, artifacts, SystemClock(), asked, worlds.SHIPPED),
+            baseline_only=True,
+            policy=policy,
+            known_templates=worlds.known_templates(settings),
         )
         progress.start(f"measuring the baseline of {direction.template}")
         follow(settings, store, direction, str(told["adapter"]), progress)

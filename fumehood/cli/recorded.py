@@ -10,6 +10,8 @@ from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts
 from fumehood.services import templates
+from fumehood.services.public_data import FetchedData
+from fumehood.settings import Settings
 from fumehood.store.plain import DIRECTION
 from worker import worlds
 
@@ -38,6 +40,9 @@ def direction_of(folder: Path) -> Direction:
 def as_submitted(recorded: Direction, template: str, artifacts: Artifacts) -> Direction:
     """Return the direction as it was when it was submitted, without budgets; its template must be the same still."""
     files = templates.snapshot(templates.find(template, worlds.SHIPPED), artifacts)
+    fetched = FetchedData(Settings().data_dir).files(templates.load(files, artifacts, template), artifacts)
+    # What was fetched since is no change of a template that did without it.
+    files = {path: sha for path, sha in fetched.items() if path in recorded.template_files} | files
     for path in sorted(files.keys() | recorded.template_files.keys()):
         if files.get(path) != recorded.template_files.get(path):
             raise BadInputError(

@@ -90,7 +90,11 @@ def run(
         direction = (
             _find(store, known, out)
             if known
-            else submissions.submit(store, artifacts, clock, asked, worlds.SHIPPED, policy=policy)
+            else submissions.submit(
+                *(store, artifacts, clock, asked, worlds.SHIPPED),
+                policy=policy,
+                known_templates=worlds.known_templates(settings),
+            )
         )
         if known:
             checks.models(settings, direction)

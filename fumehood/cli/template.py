@@ -9,10 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from fumehood.artifacts import fetching
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.cli import options, output
 from fumehood.cli.options import SandboxOption
+from fumehood.errors import BadInputError
 from fumehood.services import templates
+from fumehood.services.public_data import FetchedData
 from fumehood.settings import Settings
 from worker import worlds
 
@@ -100,6 +103,44 @@ def baseline(
             mark = "" if told["sources"][name] == "evaluator" else " (self-reported)"
             output.print_lines([f"{dataset} {name}: {mean:.6g}{spread}{mark}"])
     output.print_lines(_noise(told["noise"]))
+
+
+@app.command()
+def fetch(
+    name_or_folder: Annotated[str, typer.Argument(metavar="TEMPLATE", help="A template's name or folder.")],
+    data: Annotated[list[str] | None, typer.Option(help="A data set; all when left out. May be repeated.")] = None,
+    sha256: Annotated[
+        str, typer.Option(help="The hash that you vouch for, of one data set for which the template gives none.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Get the public data of a template, check their size and hash, and keep them for its directions."""
+    settings = Settings()
+    found = templates.find(name_or_folder, worlds.SHIPPED)
+    with tempfile.TemporaryDirectory(prefix="fumehood-template-") as scratch:
+        artifacts = LocalArtifacts(Path(scratch))
+        template = templates.load(templates.snapshot(found, artifacts), artifacts, found.name)
+    names = data or list(template.data)
+    if unknown := [name for name in names if name not in template.data]:
+        known = ", ".join(template.data) or "none"
+        raise BadInputError(f"The template {found.name} has no public data {unknown[0]!r}; it has {known}.")
+    if sha256 and len(names) != 1:
+        raise BadInputError("--sha256 is of one file: name its data set by --data.")
+    into, progress = FetchedData(settings.data_dir), output.Progress(as_json=as_json)
+    rows = []
+    for name in names:
+        source = template.data[name]
+        progress.say(f"{name}: {source.bytes:,} bytes, {source.licence}")
+        got = fetching.fetch(name, source, into, mirror=settings.data_mirror, sha256=sha256, say=progress.say)
+        told = {"bytes": source.bytes, "licence": source.licence, "new": not got.was_here}
+        rows.append({"name": name, "sha256": got.sha256, **told})
+    if as_json:
+        output.print_json(rows)
+    else:
+        output.print_lines(
+            [f"{row['name']}: {'fetched' if row['new'] else 'is here'}, SHA-256 {row['sha256']}" for row in rows]
+            or [f"{found.name} needs no public data."]
+        )
 
 
 def _noise(noise: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -147,6 +147,22 @@ class Curve(_Table):
     """How far the same answers may be apart when they are made again, as a share of how far they move meanwhile."""
 
 
+class PublicData(_Table):
+    """A public file that a data set is made from; the platform fetches it, never a run."""
+
+    title: str = ""
+    url: str = Field(pattern=r"^https?://[^\s/]+/\S*$")
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """Empty where nobody could say it beforehand: then an admin has to."""
+    bytes: int = Field(ge=1, le=16 * 1024**3)
+    licence: str = Field(min_length=1)
+    source: str = ""
+    """Who made it, and from what."""
+
+
+DataName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
 class ModelUse(_Table):
     """What the experiment's own program may ask of the direction's model while it runs."""
 
@@ -173,6 +189,8 @@ class Template(_Table):
     query: Query | None = None
     curve: Curve | None = None
     llm: ModelUse | None = None
+    data: dict[DataName, PublicData] = Field(default_factory=dict)
+    """By data set."""
     profiles: dict[str, Profile] = Field(default_factory=lambda: {"cpu": Profile()})
 
     @property

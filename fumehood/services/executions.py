@@ -9,7 +9,17 @@ import tempfile
 from pathlib import Path
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import Ended, ExecutionState, Input, Outcome, Spec, Usage, Verdict
+from fumehood.domain.execution import (
+    MAX_ARTIFACT_BYTES,
+    MIB,
+    Ended,
+    ExecutionState,
+    Input,
+    Outcome,
+    Spec,
+    Usage,
+    Verdict,
+)
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import Event, Step, StepState
@@ -102,6 +112,8 @@ def _spec(
         collect=execution.collect,
         environment=execution.environment,
         limits=execution.limits,
+        # What its storage holds may come out, also where that is more than is usual.
+        max_artifact_bytes=max(MAX_ARTIFACT_BYTES, execution.limits.storage_mib * MIB),
         network=execution.network,
         gpus=gpus,
         fence=execution.fence,

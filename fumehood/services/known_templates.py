@@ -12,6 +12,7 @@ from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Artifacts
 from fumehood.services import templates
+from fumehood.services.public_data import FetchedData
 
 HOLDS_S = 60.0
 """So often a folder is kept anew, whatever became of the artifacts meanwhile."""
@@ -35,39 +36,49 @@ class KnownTemplates:
     One that breaks the contract is read again each time: somebody is mending it.
     """
 
-    def __init__(self, holds_s: float = HOLDS_S, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, holds_s: float = HOLDS_S, now: Callable[[], float] = time.monotonic, fetched: FetchedData | None = None
+    ) -> None:
+        self._fetched = fetched
         self._holds_s = holds_s
         self._now = now
         self._known: dict[Path, tuple[float, Marks, Read]] = {}
 
     def read(self, folder: Path, artifacts: Artifacts) -> Read:
         """Keep a folder's files and return what it says; `BadInputError` when it does not keep the contract."""
-        marks, now = _marks(folder), self._now()
+        marks, now = _marks(folder, *([self._fetched.folder] if self._fetched else [])), self._now()
         known = self._known.get(folder)
         if known and now < known[0] and known[1] == marks:
             return known[2]
         # Several may do this at once, and come to the same: none waits for another whose artifacts are away.
-        found = read(folder, artifacts)
+        found = read(folder, artifacts, self._fetched)
         self._known[folder] = (now + self._holds_s, marks, found)
         return found
 
 
-def read(folder: Path, artifacts: Artifacts) -> Read:
-    """Keep a folder's files and return what it says; `BadInputError` when it does not keep the contract."""
+def read(folder: Path, artifacts: Artifacts, fetched: FetchedData | None = None) -> Read:
+    """Keep a folder's files and return what it says; `BadInputError` when it does not keep the contract.
+
+    What was fetched for it counts as its own files, below `data/`; what the folder itself has there comes before.
+    """
     files = templates.snapshot(folder, artifacts)
     problems = templates.check(files, artifacts, folder.name)
     if problems:
         raise BadInputError(f"The template {folder.name} does not keep the contract: {problems[0]}")
     _, task = templates.prompt_of(files, artifacts)
-    return Read(name=folder.name, files=files, template=templates.load(files, artifacts, folder.name), task=task)
+    template = templates.load(files, artifacts, folder.name)
+    if fetched:
+        files = {**fetched.files(template, artifacts), **files}
+    return Read(name=folder.name, files=files, template=template, task=task)
 
 
-def _marks(folder: Path) -> Marks:
+def _marks(*folders: Path) -> Marks:
     """Return what tells that a file is another one, or has other bytes; taken before any of them is read."""
     found = []
-    for top, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(top, name)  # noqa: PTH118 - hundreds a second
-            seen = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - the same
-            found.append((path, seen.st_ino, seen.st_size, seen.st_mtime_ns))
+    for folder in folders:
+        for top, _, names in os.walk(folder):
+            for name in names:
+                path = os.path.join(top, name)  # noqa: PTH118 - hundreds a second
+                seen = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - the same
+                found.append((path, seen.st_ino, seen.st_size, seen.st_mtime_ns))
     return tuple(sorted(found))

@@ -18,6 +18,7 @@ from fumehood.services import (
     drawings,
     experiments,
     fidelity,
+    public_data,
     registering,
     screening,
     templates,
@@ -177,6 +178,7 @@ def _fitted(
 def plotted(world: WriteWorld, step: Step) -> Change:
     """Keep the figures with what they were drawn from and start writing, or try again with the error in sight."""
     direction, experiment, idea = _subject(world, step)
+    template, _ = templates.read(direction, world.artifacts)
     runs = _runs(world, experiment)
     titles = drawings.titles_of(runs)
     with world.store.begin(write=False) as tx:
@@ -197,6 +199,7 @@ def plotted(world: WriteWorld, step: Step) -> Change:
         *auditing.limitations(world.artifacts, experiment, versions),
         *registering.limitations(world.artifacts, experiment),
         *fidelity.limitations(world.artifacts, experiment, runs),
+        *public_data.limitations(template, direction.template_files),
     )
     products = dict(experiment.products)
     notes = experiment.notes

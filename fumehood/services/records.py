@@ -17,7 +17,17 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import counts, curves, final_info, foresight, measuring, preparing, templates, trials
+from fumehood.services import (
+    counts,
+    curves,
+    final_info,
+    foresight,
+    measuring,
+    preparing,
+    public_data,
+    templates,
+    trials,
+)
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.curves import Axis, AxisCheck
 from fumehood.services.final_info import FinalInfo, Series
@@ -181,6 +191,7 @@ def _predicate(
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},
         "evaluator": direction.template_files.get("evaluate.py"),
         "image": outcome.image if outcome else "",
+        "sources": public_data.origins(template, direction.template_files),
         "data": {part: templates.template_hash(files) for part, files in sorted(data.items())},
         "profile": direction.profile,
         "arguments": [*profile.arguments, *run.arguments],

@@ -9,7 +9,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
 from fumehood.domain.template import Profile, Template
 from fumehood.errors import NotFoundError
-from fumehood.services import numbers
+from fumehood.services import numbers, public_data
 from fumehood.services.fact_types import Number, SetupRow
 
 PROMISES = tuple(f"S{number}" for number in range(1, 17))
@@ -74,6 +74,8 @@ def setup_rows(
     text("Arguments of the data preparation", " ".join(prepared))
     held_out = next((one.split("=")[-1] for one in reversed(prepared) if one.startswith("--held_out_points=")), "")
     text("Held-out points per data set and seed", f"{int(held_out):,}" if held_out.isdigit() else "")
+    used = public_data.origins(template, direction.template_files)
+    text("Public data", ", ".join(f"{name}: {one['from']}" for name, one in used.items()), "direction.json")
     asked = int(said.get("query_count") or profile.query_count) if template.query else 0
     text("Samples asked of each model", f"{asked:,}" if asked else "")
     text("Arguments of the evaluator", " ".join(said.get("evaluate_arguments") or profile.evaluate_arguments))

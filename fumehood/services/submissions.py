@@ -93,9 +93,16 @@ def submit(
     baseline_only: bool = False,
     once: Once | None = None,
     policy: Policy = screening.NO_POLICY,
+    known_templates: KnownTemplates | None = None,
 ) -> Direction:
     """Check what is asked, keep a snapshot of the template, and make the first step due."""
-    checked = check(store, artifacts, clock, asked, shipped, baseline_only=baseline_only, once=once, policy=policy)
+    checked = check(
+        *(store, artifacts, clock, asked, shipped),
+        baseline_only=baseline_only,
+        once=once,
+        policy=policy,
+        known_templates=known_templates,
+    )
     (made,) = accept(store, clock, (checked,))
     if isinstance(made, FumehoodError):
         raise made

@@ -40,3 +40,38 @@ def test_a_program_that_fails_is_said(tmp_path: Path, lab_python: Path) -> None:
     assert done.returncode != 0
     assert "must be above zero" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_language_model_is_asked_one_character_after_another(tmp_path: Path, lab_python: Path) -> None:
+    small = ("--n_layer=1", "--n_head=1", "--n_embd=16", "--batch_size=2", "--iterations=4", "--evaluate_every=2")
+    command = [
+        *(str(lab_python), "-B", str(ROOT / "bench" / "templates.py"), "--template=nanogpt_lite", "--profile=tiny"),
+        *("--seeds=1", f"--results={tmp_path}", "--prepare=--held_out_characters=512"),
+        *(f"--argument={one}" for one in (*small, "--sample_characters=5")),
+    ]
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (kept,) = tmp_path.glob("templates-tiny-*.json")
+    (told,) = json.loads(kept.read_text())["profiles"]
+    assert told["bare_ms"] > 0
+    (run,) = told["run"]
+    assert run["samples_per_s"] > 0
+    nats = {row["metric"]: row["mean"] for row in told["metrics"]}
+    assert {"nats_per_character", "late_nats_per_character", "best_val_loss"} <= set(nats)
+    assert all(0 < nats[name] < 6 for name in ("nats_per_character", "best_val_loss"))
+
+
+def test_a_plain_model_beside_the_templates_learns_the_same(lab_python: Path) -> None:
+    words = (
+        *(str(lab_python), "-B", str(ROOT / "bench" / "plain_gpt.py")),
+        *("--profile=tiny", "--iterations=6", "--seeds", "1"),
+    )
+    done = subprocess.run(
+        words, env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout[done.stdout.index("{\n") :])
+    # Six small steps leave both where all characters are nearly alike.
+    assert abs(told["template_loss"][0] - told["plain_loss"][0]) < 0.3
+    assert 2 < told["plain_loss"][0] < 5

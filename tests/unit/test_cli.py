@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
+import hashlib
 import io
 import json
 import os
@@ -15,6 +17,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.step import Event
 from fumehood.errors import FumehoodError, MachineUnfitError, ModelUnavailableError, OverBudgetError, WorkFailedError
 from fumehood.gateway.keys import Keys
-from fumehood.services import directions
+from fumehood.services import directions, templates
 from fumehood.settings import Settings
 from tests.fakes.laboratory import TINY, Laboratory, write_template
 
@@ -193,10 +196,9 @@ class TestRunRefuses:
 
     def test_a_template_that_is_not_named(self, say: Callable[..., Said], tmp_path: Path) -> None:
         said = say("run", "--out", str(tmp_path / "out"))
-        assert (said.status, said.sentence) == (
-            2,
-            "--template is missing: give a folder, or one that ships with Fumehood (2d_diffusion).",
-        )
+        shipped = ", ".join(templates.names(ROOT / "templates"))
+        told = f"--template is missing: give a folder, or one that ships with Fumehood ({shipped})."
+        assert (said.status, said.sentence) == (2, told)
         assert not (tmp_path / "out").exists()
 
     def test_a_folder_that_is_not_empty(self, say: Callable[..., Said], tmp_path: Path) -> None:
@@ -478,6 +480,40 @@ class TestTemplates:
     def test_the_shipped_ones_are_listed(self, say: Callable[..., Said]) -> None:
         assert "2d_diffusion" in [row["name"] for row in say("template", "list", "--json").document]
         assert say("template", "list").status == 0
+
+    def test_public_data_are_fetched_once_from_a_mirror(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = b"To be, or not to be\n"
+        sha256 = hashlib.sha256(data).hexdigest()
+        words = f'title = "Plays"\n[data.plays]\nurl = "https://plays.example/a"\nsha256 = "{sha256}"\n'
+        words += f'bytes = {len(data)}\nlicence = "public domain"\n'
+        folder = write_template(tmp_path / "mine", {**TINY, "template.toml": words})
+        (tmp_path / "mirror").mkdir()
+        (tmp_path / "mirror" / "plays").write_bytes(data)
+        handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "mirror")
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            monkeypatch.setenv("FUMEHOOD_DATA_MIRROR", f"http://127.0.0.1:{server.server_port}")
+            for is_new in (True, False):
+                said = say("template", "fetch", str(folder), "--json")
+                (row,) = said.document
+                assert (said.status, row["name"], row["sha256"], row["new"]) == (0, "plays", sha256, is_new)
+            said = say("template", "fetch", str(folder))
+            assert f"plays: is here, SHA-256 {sha256}" in said.out
+            server.shutdown()
+        assert (tmp_path / "state" / "data" / sha256).read_bytes() == data
+
+    def test_what_cannot_be_fetched_is_bad_usage(self, say: Callable[..., Said], tmp_path: Path) -> None:
+        said = say("template", "fetch", "nanogpt_lite", "--data", "plays")
+        assert (said.status, said.sentence) == (
+            2,
+            "The template nanogpt_lite has no public data 'plays'; it has shakespeare_char.",
+        )
+        said = say("template", "fetch", "nanogpt", "--sha256", "0" * 64)
+        assert (said.status, said.sentence) == (2, "--sha256 is of one file: name its data set by --data.")
+        said = say("template", "fetch", str(write_template(tmp_path / "mine")))
+        assert (said.status, said.out.strip()) == (0, "mine needs no public data.")
 
     def test_a_folder_that_keeps_the_contract(self, say: Callable[..., Said], tmp_path: Path) -> None:
         folder = write_template(tmp_path / "mine")

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from fumehood.domain.direction import DirectionState
-from fumehood.domain.execution import EXECUTION_MOVES, Ended, ExecutionState, Kind, Outcome, Running, Spec, Verdict
+from fumehood.domain.execution import (
+    EXECUTION_MOVES,
+    Ended,
+    ExecutionState,
+    Kind,
+    Limits,
+    Outcome,
+    Running,
+    Spec,
+    Verdict,
+)
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId, container_name
 from fumehood.domain.step import StepState
@@ -133,6 +143,13 @@ class TestKey:
         one = wanted()
         one.lab.go_on()
         assert one.lab.sandbox.launched[0].inputs == ()
+
+
+@pytest.mark.parametrize(("storage_mib", "most"), [(512, 1024), (4096, 4096)])
+def test_what_its_storage_holds_may_come_out(wanted: Callable[..., One], storage_mib: int, most: int) -> None:
+    one = wanted(limits=Limits(storage_mib=storage_mib))
+    one.lab.go_on()
+    assert one.lab.sandbox.launched[0].max_artifact_bytes == most * 1024 * 1024
 
 
 class Stalling(InstantSandbox):
