@@ -14,7 +14,7 @@ import pytest
 
 from fumehood.artifacts.signing import key_id_of, open_envelope
 from fumehood.domain.confirmation import ONE_DATASET
-from fumehood.domain.execution import Kind, Spec
+from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import RunResult
 from fumehood.errors import BadInputError
 from fumehood.services import confirmation_report, confirming, held_out, verification
@@ -207,3 +207,29 @@ def test_an_evaluator_without_its_examples_gives_no_result(tmp_path: Path, other
     (base,) = lab.runs()
     assert base.result is RunResult.PENDING
     assert said in lab.direction().error
+
+
+def test_seeds_that_are_run_alone_bring_their_examples(tmp_path: Path) -> None:
+    told = evaluates(0.01)
+
+    def breaks(spec: Spec) -> Did:
+        is_look = spec.kind is Kind.RUN and any(word.startswith("--out_dir=confirm_") for word in spec.command)
+        if is_look and "," in spec.environment["FUMEHOOD_SEEDS"]:
+            return Did(verdict=Verdict.FAILED, output="RuntimeError: not all at once")
+        return told(spec)
+
+    whole, alone = (carried_out(tmp_path / name, does) for name, does in (("whole", told), ("alone", breaks)))
+    results = []
+    for lab in (whole, alone):
+        (experiment,) = lab.experiments()
+        _, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
+        assert result is not None
+        results.append(result)
+    assert results[1]["alone"] == {"confirm_0": [], "confirm_1": []}
+    assert [result["label"] for result in results] == ["better", "better"]
+    for result in results:
+        entry = result["datasets"]["circle"]
+        assert entry["tau"] == pytest.approx(abs(entry["difference"]) * 0.01 * np.std([-1, 1, -1, 1], ddof=1))
+        assert entry["held_out"] == 4
+    out = alone.export(tmp_path / "out")
+    assert verification.verify_folder(verification.open_folder(out), opener(alone)).problems == []
