@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from fumehood.domain.confirmation import Reason, not_comparable
 from fumehood.services import confirmation_report, confirming, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
@@ -80,6 +81,9 @@ def _of_result(plan: Plan, told: Mapping[str, Any], records: Records, looks: lis
         return (
             [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
         )
+    shared = not_comparable(Reason.SHARED_DEVICE)
+    if numbers.incomparable(plan.metric, records["confirm_0"], *(records.get(name) for name in looks)):
+        return [] if told.get("label") == shared else ["its times were measured on a shared device, and it has a label"]
     base = confirmation_report.cells_of(records["confirm_0"], plan, len(plan.baseline_seeds))
     cells = [
         confirmation_report.cells_of(records.get(name), plan, len(plan.look_seeds(int(name[-1])))) for name in looks

@@ -23,6 +23,7 @@ from fumehood.services import (
     experiments,
     facts,
     measuring,
+    numbers,
     preparing,
     replication,
     statistics,
@@ -101,6 +102,9 @@ def _planned(
     ]
     if not equal:
         return None, Reason.BUDGET_MISMATCH
+    equal = [run for run in equal if not numbers.incomparable(name, records[run.folder], base)]
+    if not equal:
+        return None, Reason.SHARED_DEVICE
     equal = [run for run in equal if not _is_idle(world, experiment, run, records[run.folder], base)]
     contrasts = [confirming.screen(measure, pool, _cells(records[run.folder], name)) for run in equal]
     place = statistics.select(contrasts, rule.gate)
@@ -165,9 +169,13 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     chosen = next(run for run in screened if run.folder == plan.run)
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
-    base = confirmation_report.cells_of(_record(world, pool[0]), plan, len(plan.baseline_seeds))
+    records = [_record(world, run) if run.record else None for run in (pool[0], *looks)]
+    if numbers.incomparable(plan.metric, *records):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.SHARED_DEVICE), plan)
+    base = confirmation_report.cells_of(records[0], plan, len(plan.baseline_seeds))
     found = [
-        confirmation_report.cells_of(_record(world, run) if run.record else None, plan, len(run.seeds)) for run in looks
+        confirmation_report.cells_of(record, plan, len(run.seeds))
+        for record, run in zip(records[1:], looks, strict=True)
     ]
     said = confirmation_report.decide(plan, base, found)
     if said.label is None:

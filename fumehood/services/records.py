@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from typing import Any
 
 from fumehood import __version__
 from fumehood.domain.direction import Direction
@@ -16,7 +17,7 @@ from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
 from fumehood.ports import Transaction
-from fumehood.services import final_info, foresight, measuring, preparing, templates, trials
+from fumehood.services import final_info, foresight, measuring, neighbours, preparing, templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.final_info import FinalInfo, Series
 from fumehood.services.world import RunWorld
@@ -38,6 +39,7 @@ def record(world: RunWorld, step: Step) -> Change:
         jobs = _jobs(tx, run)
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
         opened = _opened(tx, run)
+        placed = neighbours.placements(tx, jobs)
     attempt = int(step.payload["attempt"])
     template = templates.load(direction.template_files, world.artifacts, direction.template)
     try:
@@ -48,7 +50,7 @@ def record(world: RunWorld, step: Step) -> Change:
     except BadInputError as error:
         return _no_result(direction, experiment, run, attempt, jobs, str(error))
     written = info.to_json()
-    predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
+    predicate = _predicate(world, direction, template, run, attempt, jobs, data, info, placed)
     predicate["opened"] = opened
     predicate["registration"] = (
         experiment.products.get("registration.json") if experiment and run.experiment_id else None
@@ -145,6 +147,7 @@ def _predicate(
     jobs: dict[Kind, Execution],
     data: dict[str, dict[str, str]],
     info: FinalInfo,
+    placed: dict[str, dict[str, Any]],
 ) -> dict[str, object]:
     main = jobs[Kind.RUN]
     outcome = main.outcome
@@ -161,7 +164,8 @@ def _predicate(
         "experiment": run.experiment_id,
         "platform": __version__,
         "secret": hashlib.sha256(world.derive_key(FINGERPRINT)).hexdigest(),
-        "device": "cpu",
+        "device": "gpu" if main.gpus else "cpu",
+        "placement": placed,
         "code": dict(sorted(run.files.items())),
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},
         "evaluator": direction.template_files.get("evaluate.py"),
@@ -178,7 +182,7 @@ def _predicate(
         "usage": {
             kind.value: dataclasses.asdict(job.outcome.usage) for kind, job in sorted(jobs.items()) if job.outcome
         },
-        "metrics": {name: _metric(template, info, name) for name in _metric_names(info)},
+        "metrics": {name: _metric(template, info, name, placed) for name in _metric_names(info)},
         "counts": _counts(world, run),
         "isolation": dict(outcome.isolation) if outcome else {},
         "storage": outcome.storage if outcome else "",
@@ -192,13 +196,15 @@ def _metric_names(info: FinalInfo) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for metrics in info.datasets.values() for name in metrics))
 
 
-def _metric(template: Template, info: FinalInfo, name: str) -> dict[str, object]:
+def _metric(template: Template, info: FinalInfo, name: str, placed: dict[str, dict[str, Any]]) -> dict[str, object]:
     words = template.metrics.get(name)
     series = {dataset: metrics[name] for dataset, metrics in info.datasets.items() if name in metrics}
     over = final_info.overall(info, name)
     source = "evaluator" if all(one.source == "evaluator" for one in series.values()) else "self"
+    counted = {"source": source, "is_time": bool(words and words.is_time)}
     return {
-        "source": source,
+        **counted,
+        "not_comparable": neighbours.incomparable(counted, placed),
         "direction": words.direction if words else None,
         "unit": words.unit if words else "",
         "primary": bool(words and words.primary),

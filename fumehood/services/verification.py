@@ -25,6 +25,7 @@ from fumehood.services import (
     export,
     final_info,
     log_checks,
+    neighbours,
     numbers,
     records,
     replication,
@@ -162,10 +163,22 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
             predicate = _record(folder, opened, report, where, run)
             if predicate is not None:
                 found[run] = predicate
+    _placements(report, where, found)
     if confirmation_report.PRODUCT in folder.paths:
         _confirmation(folder, report, where, found)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
+
+
+def _placements(report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
+    if any("placement" in one for one in found.values()):
+        report.count("placements", sum(len(one.get("placement") or ()) for one in found.values()))
+    try:
+        wrong = list(neighbours.problems(found))
+    except (KeyError, TypeError, AttributeError) as error:
+        wrong = [f"who ran beside whom cannot be checked ({type(error).__name__}: {error})"]
+    for problem in wrong:
+        report.add(f"{where}{problem}")
 
 
 def _confirmation(folder: Folder, report: Report, where: str, found: dict[str, dict[str, Any]]) -> None:
