@@ -198,12 +198,23 @@ class TokenRevoked(BaseModel):
 
 
 class LeaseRead(BaseModel):
-    """A GPU and who holds it; nobody, where there is no execution."""
+    """What an execution holds of the machine now: GPUs, or a part of the processors alone."""
 
-    model_config = _example(id="0", tenant=None, execution_id=None, since=0.0, beat_at=0.0)
+    model_config = _example(
+        id="exec_01kaw3v9m1c7d2e5f8g0h3j6kq:0",
+        tenant="local",
+        execution_id="exec_01kaw3v9m1c7d2e5f8g0h3j6kq",
+        gpus=["0"],
+        gpu_memory_mib=8192,
+        since=1.8e9,
+        beat_at=1.8e9,
+    )
     id: str
-    tenant: str | None
-    execution_id: str | None
+    tenant: str
+    execution_id: str
+    gpus: list[str]
+    gpu_memory_mib: int | None
+    """What is set aside on each of them, which others of the tenant may share; null has them alone."""
     since: float
     beat_at: float
 

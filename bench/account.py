@@ -153,9 +153,7 @@ def _begun_once(row: Execution, starts: int) -> str:
 
 def given_back(tx: Transaction) -> list[str]:
     """Return what is still reserved or held, though nothing runs."""
-    held = [
-        f"the lease of {lease.id} is held by {lease.execution_id}" for lease in tx.leases.find() if lease.execution_id
-    ]
+    held = [f"the lease {lease.id} is held" for lease in tx.leases.find(ended_at=None)]
     for direction in tx.directions.find():
         for account in (direction.id, direction.tenant):
             balance = tx.ledger.balance(account)

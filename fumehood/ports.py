@@ -22,8 +22,9 @@ from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.literature import Hit, Work
 from fumehood.domain.log import Leaf, TreeHead
+from fumehood.domain.machine import Lease, Peak
 from fumehood.domain.output import Output
-from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.quota import Balance
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step
 from fumehood.domain.tenant import Key, Switch, Tenant
@@ -282,6 +283,13 @@ class Outputs(Collection[Output], Protocol):
         """Remove every piece of an execution."""
 
 
+class Leases(Collection[Lease], Protocol):
+    """What executions hold of the machine, and held; those without an end hold it now."""
+
+    def during(self, since: float, until: float) -> tuple[Lease, ...]:
+        """Return those that held something at any time between these two."""
+
+
 class Replies(Collection[Reply], Protocol):
     """What requests with an idempotency key made."""
 
@@ -315,7 +323,8 @@ class Transaction(Protocol):
     revocations: Revocations
     replies: Replies
     feedback: Collection[Feedback]
-    leases: Collection[Lease]
+    leases: Leases
+    peaks: Collection[Peak]
     outputs: Outputs
     steps: Steps
     events: Events

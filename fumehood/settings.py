@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
@@ -155,6 +155,8 @@ class Settings(FileSettings):
     """The same of their memory."""
     gpus: tuple[str, ...] = ()
     """The GPUs that the run workers of this machine may pass in, as Docker names them; a JSON list."""
+    gpu_memory_mib: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """How much memory each of them has, in MiB; one that is not named is never shared."""
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or JSON lines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -14,7 +14,7 @@ from fumehood.domain.worker import Part
 from fumehood.errors import FumehoodError
 from fumehood.observe import metrics
 from fumehood.ports import Store
-from fumehood.services import audit, executions, log, outputs, quotas, tenants
+from fumehood.services import audit, executions, leasing, log, outputs, tenants
 from fumehood.services.presence import Presence
 from fumehood.services.world import RunWorld
 from fumehood.settings import Settings
@@ -79,7 +79,7 @@ def _watch_alone(world: RunWorld, settings: Settings, ended: Callable[[], None],
             outputs.publish(world.store, world.sandbox, world.clock)
             published = looked_at
         if looked_at - kept > KEEP_EVERY_S:
-            quotas.beat(world.store, world.clock)
+            leasing.beat(world.store, world.clock)
             outputs.forget(world.store, world.clock)
             audit.seal(world.store)
             log.sign(world.store, world.clock, world.signer)

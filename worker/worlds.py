@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
 from fumehood.domain.ids import DirectionId
-from fumehood.domain.quota import Machine
+from fumehood.domain.machine import Machine
 from fumehood.domain.worker import Part
 from fumehood.errors import MachineUnfitError
 from fumehood.gateway import tokens
@@ -164,6 +164,7 @@ def run_world(settings: Settings, adapter: str, gateway_url: str = "") -> RunWor
     secret, clock = installation_secret(settings.state_dir), SystemClock()
     return RunWorld(
         gpus=settings.gpus,
+        gpu_memory_mib=settings.gpu_memory_mib,
         machine=_machine(settings),
         store=store_of(settings),
         artifacts=artifacts_of(settings),

@@ -156,7 +156,7 @@ def _quotas(routes: APIRouter, context: Context) -> None:
 
     @routes.get("/leases", summary="List the leases", responses=errors())
     def list_leases(asked: AskedPage) -> Page[LeaseRead]:
-        """Return the GPUs that were ever leased, and who holds them now."""
+        """Return what executions hold of the machine now: their GPUs, or a part of its processors."""
         return asked.page(
             context,
             lambda after, limit: administration.leases(store, after, limit),

@@ -38,7 +38,7 @@ key_app = typer.Typer(help="What lets them in.", no_args_is_help=True)
 token_app = typer.Typer(help="What lets work ask models.", no_args_is_help=True)
 quota_app = typer.Typer(help="How much of each thing they may have.", no_args_is_help=True)
 budget_app = typer.Typer(help="How much they may spend.", no_args_is_help=True)
-lease_app = typer.Typer(help="Who holds a GPU now.", no_args_is_help=True)
+lease_app = typer.Typer(help="Who holds what of the machine now.", no_args_is_help=True)
 for name, inner in (
     ("tenant", tenant_app),
     ("key", key_app),
@@ -151,7 +151,7 @@ def show_budget(tenant: Tenant, url: Url = "", as_json: AsJson = False) -> None:
 
 @lease_app.command("list")
 def list_leases(url: Url = "", as_json: AsJson = False) -> None:
-    """List who holds a GPU."""
+    """List who holds a GPU, or a part of the processors."""
     with Server.of(Settings(), url) as server:
         _tell_all(server.pages("/v1/admin/leases"), as_json=as_json)
 

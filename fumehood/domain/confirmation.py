@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """Steps, data, parameters or compute are outside what was declared equal."""
     PROTOCOL_CHANGED = "protocol_changed"
     """Metric, evaluation, data or split are not those of the baseline."""
+    SHARED_DEVICE = "shared_device"
+    """It is a time, and something else ran on the device meanwhile, or whether it did is not known."""
     NO_SCALE = "no_scale"
     """The baseline does not vary, or the metric is saturated."""
 

@@ -214,6 +214,8 @@ class Usage:
     peak_memory_mib: float = 0.0
     peak_storage_mib: float = 0.0
     gpu_s: float = 0.0
+    told_gpu_memory_mib: float = 0.0
+    """The most of a GPU's memory, as the program says it itself: no gauge of ours sees it. 0 where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

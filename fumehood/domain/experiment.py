@@ -239,6 +239,12 @@ class Execution:
     sandbox: str = "auto"
     gpus: int = 0
     """How many it is to be given; which ones, the leases say."""
+    gpu_memory_mib: int | None = None
+    """What it needs of each; None has them alone."""
+    alone: bool = False
+    """Whether nothing else may run beside it, since its time is what is measured."""
+    measured_as: str = ""
+    """What it has in common with others whose peaks say what it will take; empty where nothing is known to."""
     state: ExecutionState = ExecutionState.WANTED
     fence: int = 0
     losses: int = 0

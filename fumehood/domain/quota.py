@@ -1,37 +1,15 @@
-"""How much a tenant may have: quotas by name, what is taken of them, and who holds a GPU."""
+"""How much a tenant may have: quotas by name, and what is taken of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from fumehood.domain.caps import Cap
 from fumehood.domain.execution import Limits
-from fumehood.domain.ids import ExecutionId, TenantId
 from fumehood.errors import BadInputError, OverBudgetError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What is to be had for executions at once."""
-
-    cpus: float
-    memory_mib: int
-
-    def without(self, taken: Iterable[Limits]) -> Machine:
-        """Return what is left beside executions with these limits."""
-        limits = tuple(taken)
-        return Machine(
-            cpus=self.cpus - sum(one.cpus for one in limits),
-            memory_mib=self.memory_mib - sum(one.memory_mib for one in limits),
-        )
-
-    def holds(self, limits: Limits) -> bool:
-        """Whether an execution fits."""
-        return limits.cpus <= self.cpus + _SLACK and limits.memory_mib <= self.memory_mib
-
 
 QUOTAS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -82,19 +60,6 @@ class Balance:
     running: int = 0
     """Executions that are reserved for or run."""
     gpus: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """Who holds a GPU now; a device that nobody holds has no execution."""
-
-    id: str
-    """The device, as the engine names it."""
-    tenant: TenantId | None = None
-    execution_id: ExecutionId | None = None
-    since: float = 0.0
-    beat_at: float = 0.0
-    """When somebody last saw that it is needed."""
 
 
 def checked(quotas: Mapping[str, float]) -> dict[str, float]:

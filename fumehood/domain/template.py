@@ -30,6 +30,8 @@ class Metric(_Table):
     """The smallest difference that means anything; a floor under the baseline's spread."""
     cap: float | None = Field(default=None, allow_inf_nan=False)
     """What a failed seed counts as, such as the limit of a time to a target; the worst value seen when left out."""
+    is_time: bool = False
+    """Whether it says how long something took, so that it counts only from runs that had their device alone."""
 
 
 class Comparison(_Table):
@@ -102,6 +104,8 @@ class Profile(_Table):
     confirm: bool = False
     gpus: int = Field(default=0, ge=0, le=64)
     """How many a run, and a question to its model, is given."""
+    gpu_memory_mib: int | None = Field(default=None, ge=1)
+    """What such an execution needs of each of them, so that several may share one; None has them alone."""
     limits: dict[Kind, LimitTable] = Field(default_factory=dict)
 
     def limits_of(self, kind: Kind) -> Limits:
@@ -197,3 +201,8 @@ class Template(_Table):
     def primary(self) -> str | None:
         """The name of the primary metric, if there is one."""
         return next((name for name, metric in self.metrics.items() if metric.primary), None)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether runs are judged by a time, so that each is given its device alone."""
+        return self.primary is not None and self.metrics[self.primary].is_time

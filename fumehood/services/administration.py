@@ -6,7 +6,7 @@ import re
 
 from fumehood.domain.audit import AuditEntry
 from fumehood.domain.ids import ULID
-from fumehood.domain.quota import Lease
+from fumehood.domain.machine import Lease
 from fumehood.domain.tenant import Key, Tenant
 from fumehood.errors import NotFoundError
 from fumehood.ports import Store
@@ -43,9 +43,9 @@ def key(store: Store, key_id: str) -> Key:
 
 
 def leases(store: Store, after: str | None, limit: int) -> tuple[Lease, ...]:
-    """Return a page of the leases of GPUs."""
+    """Return a page of the leases that hold something now."""
     with store.begin(write=False) as tx:
-        return tx.leases.page(after, limit)
+        return tx.leases.page(after, limit, ended_at=None)
 
 
 def audit(store: Store, seq: int, limit: int) -> tuple[AuditEntry, ...]:

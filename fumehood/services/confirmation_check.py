@@ -134,6 +134,9 @@ def _of_result(
         is_told = told.get("label") == "not_comparable: budget_mismatch"
         return [] if is_told else ["its baseline has not the run's budget, and it has a label"]
     sealed = [of for name, of in records.items() if name.startswith("confirm_")]
+    if numbers.incomparable(plan.metric, *sealed):
+        shared = not_comparable(Reason.SHARED_DEVICE)
+        return [] if told.get("label") == shared else ["its times were measured on a shared device, and it has a label"]
     if any(curves.is_own_word(of, plan.metric) for of in sealed):
         reason = not_comparable(Reason.STEP_AXIS)
         return [] if told.get("label") == reason else ["its steps are a run's own word, and it has a label"]

@@ -57,6 +57,9 @@ def choose(
     equal = equal or [one for one in runs if _to_match(one[1], base, comparison)]
     if not equal:
         return Choice(reason=Reason.BUDGET_MISMATCH)
+    equal = [one for one in equal if not numbers.incomparable(metric, one[1], base)]
+    if not equal:
+        return Choice(reason=Reason.SHARED_DEVICE)
     equal = [one for one in equal if not curves.is_own_word(one[1], metric)]
     if not equal or curves.is_own_word(base, metric):
         return Choice(reason=Reason.STEP_AXIS)

@@ -26,6 +26,7 @@ from fumehood.services import (
     facts,
     held_out,
     measuring,
+    numbers,
     preparing,
     replication,
     templates,
@@ -182,7 +183,10 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     chosen = next(run for run in screened if run.folder == plan.run)
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
-    if any(run.record and curves.is_own_word(records[run.folder], plan.metric) for run in runs):
+    sealed = [records[run.folder] for run in runs if run.record]
+    if numbers.incomparable(plan.metric, *sealed):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.SHARED_DEVICE), plan)
+    if any(curves.is_own_word(of, plan.metric) for of in sealed):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.STEP_AXIS), plan)
     found = [confirmation_report.cells_of_look(run.folder, run.seeds, records, plan) for run in looks]
     errors = confirmation_report.held_out_errors(

@@ -27,7 +27,7 @@ from fumehood.domain.token import id_for_execution
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store, Transaction
-from fumehood.services import outputs, quotas, switches
+from fumehood.services import outputs, quotas, switches, told
 from fumehood.services.change import Again, Change, Next, happened, key_of
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
@@ -65,7 +65,9 @@ def launch(world: RunWorld, step: Step) -> Change:
         return _collected(world, execution, outcome)
     with tempfile.TemporaryDirectory(prefix="fumehood-key-") as folder:
         try:
-            gpus = quotas.reserve(world.store, world.clock, direction, execution, world.gpus, world.machine)
+            gpus = quotas.reserve(
+                world.store, world.clock, direction, execution, world.gpus, world.machine, world.gpu_memory_mib
+            )
             if gpus is None:
                 return _waits_its_turn(world, step, execution)
             _begin(world, step, _spec(world, direction, execution, Path(folder), gpus))
@@ -133,6 +135,8 @@ def collect(world: RunWorld, step: Step) -> Change:
             for item in outcome.artifacts:
                 if world.artifacts.put_file(Path(folder) / item.path) != item.sha256:
                     raise ConflictError(f"The artifact {item.path} of {name} changed while it was collected.")
+            if execution.gpus:
+                outcome = told.with_gpu_memory(outcome, Path(folder))
         except NotFoundError:
             outcome = _never_ran(execution, Verdict.LOST, "its container is gone")
     _trace(world.store, execution, outcome)
@@ -153,9 +157,9 @@ def _trace(store: Store, execution: Execution, outcome: Outcome) -> None:
         launched = tx.steps.find(key=launch_next(execution).key)
     parent = "".join(traces.carried_by(step.payload) for step in launched)
     ends = execution.launched_at + outcome.usage.wall_s
-    told = {"execution": execution.id, "direction": execution.direction_id, "experiment": execution.experiment_id}
+    named = {"execution": execution.id, "direction": execution.direction_id, "experiment": execution.experiment_id}
     traces.ended(
-        f"execution {execution.kind}", parent, execution.launched_at, ends, **told, verdict=outcome.verdict.value
+        f"execution {execution.kind}", parent, execution.launched_at, ends, **named, verdict=outcome.verdict.value
     )
 
 

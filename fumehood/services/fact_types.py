@@ -93,6 +93,8 @@ class MetricFacts(TypedDict):
     """`better`, `worse`, `same`: which side by the metric's direction, not a finding; empty without direction."""
     noise: float | None
     """Size of the difference in its own standard errors."""
+    not_comparable: str
+    """Why it is compared with nothing, such as `shared_device`: of this run or of the baseline; empty where it is."""
     datasets: dict[str, DatasetFacts]
 
 
@@ -121,7 +123,7 @@ class RunFacts(TypedDict):
     metrics: dict[str, MetricFacts]
     contrast: ContrastFacts | None
     label: str
-    """`promising` or `not shown`; empty for the baseline and for a run without a comparison."""
+    """`promising`, `not shown` or `not_comparable: ...`; empty for the baseline and for a run without a comparison."""
     budget: list[str]
     """In which counts it differs from the baseline beyond the declared tolerance, one sentence each."""
     counts: dict[str, float]

@@ -10,6 +10,7 @@ import statistics as stats
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fumehood.domain.confirmation import Reason, not_comparable
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Experiment, Run, RunResult
 from fumehood.domain.idea import Idea
@@ -96,7 +97,7 @@ def gather(
         confirmation=confirmation_facts(confirmation, ordered, table),
         outcome=experiment.outcome.value if experiment.outcome else "",
         label=experiment.label,
-        limitations=list(experiment.limitations),
+        limitations=[*experiment.limitations, *_shared_times(told, words)],
         figures=figure_facts(experiment, shown or {}, [run.folder for run in ordered if run.folder in measured]),
         model={"name": direction.model, "offline": offline, "direction_text_used": not (offline and own_text)},
         coder=coder,
@@ -104,6 +105,19 @@ def gather(
         constants=constants(direction, template, profile, idea, ordered, code),
         numbers=table,
     )
+
+
+def _shared_times(told: Sequence[RunFacts], words: Mapping[str, MetricWords]) -> list[str]:
+    """Return, one sentence a metric, which times are compared with none."""
+    found = []
+    for name, one in words.items():
+        runs = [run["title"] for run in told if name in run["metrics"] and run["metrics"][name]["not_comparable"]]
+        if runs:
+            found.append(
+                f"The {one['title']} of {', '.join(runs)} is compared with none: it counts only where a run and the"
+                " baseline had their device alone."
+            )
+    return found
 
 
 def _is_idle(run: Run, baseline: Run, measured: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -265,6 +279,7 @@ def _metric(
 ) -> MetricFacts:
     way = numbers.direction_of(name, record, template.metrics)
     other = base["metrics"].get(name) if base else None
+    why = numbers.incomparable(name, record, base)
 
     def tell(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, stem: str) -> DatasetFacts:
         error = ours.get("stderr")
@@ -276,7 +291,7 @@ def _metric(
         dotted = f"{folder}.{pointer.replace('/', '.')}"
         _add(table, f"{dotted}.mean", source, f"{pointer}/mean", record, digits=numbers.digits_beside(mean, error))
         _add(table, f"{dotted}.stderr", source, f"{pointer}/stderr", record)
-        if theirs is None or theirs.get("mean") is None:
+        if why or theirs is None or theirs.get("mean") is None:
             return told
         found = statistics.difference(mean, float(theirs["mean"]), error, theirs.get("stderr"), way)
         told["difference"], told["noise"] = found.value, found.noise
@@ -298,6 +313,7 @@ def _metric(
         **whole,
         source=str(entry.get("source") or "self"),
         relative_percent=relative["value"] if relative else None,
+        not_comparable=why,
         datasets=datasets,
     )
 
@@ -313,6 +329,9 @@ def _compare(
     told["budget"] = budget(record, base, template.comparison)
     name = template.primary
     if name is None or name not in record["metrics"]:
+        return
+    if why := numbers.incomparable(name, record, base):
+        told["label"] = not_comparable(Reason(why))
         return
     found = numbers.contrast_of(name, record, base, template.metrics)
     told["label"] = statistics.NOT_SHOWN if told["budget"] else statistics.label(found)

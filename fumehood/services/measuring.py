@@ -90,6 +90,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
         environment=environment,
+        alone=template.is_timed,
         **asking,
     )
     text = f"{trial.title}: attempt {trial.attempt} started"
@@ -138,6 +139,7 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         inputs=below("in/code", trial.run.files) | asking.inputs,
         collect=("answers/*",),
         environment=threads(profile.limits_of(Kind.QUERY)),
+        alone=template.is_timed,
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("queried", execution),))
 
@@ -177,6 +179,7 @@ def _evaluate(world: WriteWorld, trial: Trial, answers: Mapping[str, str]) -> Ch
         | below("in/held_out", data.get("answers", {}))
         | below("in/train", data.get("train", {})),
         collect=("metrics.json", "examples.npz"),
+        alone=template.is_timed,
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("evaluated", execution),))
 

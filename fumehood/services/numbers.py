@@ -89,11 +89,19 @@ def direction_of(name: str, record: Record, metrics: Mapping[str, Metric]) -> Wa
     return cast(Way, found) if found in {"lower", "higher"} else None
 
 
+def incomparable(name: str, *records: Record | None) -> str:
+    """Return why a metric of these records is compared with nothing, such as `shared_device`; empty where it is."""
+    entries = (one["metrics"].get(name, {}) for one in records if one is not None and "metrics" in one)
+    return next((str(entry["not_comparable"]) for entry in entries if entry.get("not_comparable")), "")
+
+
 def contrast_of(
     name: str, record: Record, base: Record | None, metrics: Mapping[str, Metric]
 ) -> statistics.Contrast | None:
     """Return the contrast of a metric between two records; None when it cannot be formed."""
     if base is None or name not in base.get("metrics", {}) or name not in record.get("metrics", {}):
+        return None
+    if incomparable(name, record, base):
         return None
     metric = metrics.get(name, Metric())
     return statistics.contrast(
@@ -116,6 +124,8 @@ def _derived(
     stem = "/".join([name, *rest[:-1]])
     if base is None:
         raise NotFoundError(f"The number {pointer} needs the baseline's record.")
+    if why := incomparable(name, record, base):
+        raise NotFoundError(f"The number {pointer} cannot be formed: {why}.")
     ours, theirs = resolve(f"{stem}/mean", record), resolve(f"{stem}/mean", base)
     found = statistics.difference(ours, theirs, None, None, direction_of(name, record, metrics))
     value = found.relative_percent if "relative" in rest[-1] else found.value

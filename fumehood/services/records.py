@@ -23,6 +23,7 @@ from fumehood.services import (
     final_info,
     foresight,
     measuring,
+    neighbours,
     preparing,
     public_data,
     templates,
@@ -51,6 +52,7 @@ def record(world: RunWorld, step: Step) -> Change:
         jobs = _jobs(tx, run)
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
         opened = _opened(tx, run)
+        placed = neighbours.placements(tx, jobs)
     attempt = int(step.payload["attempt"])
     template = templates.load(direction.template_files, world.artifacts, direction.template)
     try:
@@ -62,7 +64,7 @@ def record(world: RunWorld, step: Step) -> Change:
     except BadInputError as error:
         return _no_result(direction, experiment, run, attempt, jobs, str(error))
     written = info.to_json()
-    predicate = _predicate(world, direction, template, run, attempt, jobs, data, info)
+    predicate = _predicate(world, direction, template, run, attempt, jobs, data, info, placed)
     predicate["opened"] = opened
     predicate["disagreements"] = _disagreements(template, own, evaluated)
     predicate["registration"] = (
@@ -168,6 +170,7 @@ def _predicate(
     jobs: dict[Kind, Execution],
     data: dict[str, dict[str, str]],
     info: FinalInfo,
+    placed: dict[str, dict[str, Any]],
 ) -> dict[str, object]:
     main = jobs[Kind.RUN]
     outcome = main.outcome
@@ -186,7 +189,8 @@ def _predicate(
         "experiment": run.experiment_id,
         "platform": __version__,
         "secret": hashlib.sha256(world.derive_key(FINGERPRINT)).hexdigest(),
-        "device": "cpu",
+        "device": "gpu" if main.gpus else "cpu",
+        "placement": placed,
         "code": dict(sorted(run.files.items())),
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},
         "evaluator": direction.template_files.get("evaluate.py"),
@@ -204,7 +208,7 @@ def _predicate(
         "usage": {
             kind.value: dataclasses.asdict(job.outcome.usage) for kind, job in sorted(jobs.items()) if job.outcome
         },
-        "metrics": {name: _metric(template, info, name, axis) for name in _metric_names(info)},
+        "metrics": {name: _metric(template, info, name, axis, placed) for name in _metric_names(info)},
         "curve": axis.model_dump(mode="json", exclude_none=True) if axis else None,
         "counts": _size(world, run, counts.PARAMETERS, counts.SELF),
         "counted": _size(world, run, counts.COUNTED, counts.PLATFORM),
@@ -226,7 +230,9 @@ def _axis(world: RunWorld, template: Template, run: Run) -> AxisCheck | None:
     return curves.read(world.artifacts.get(kept) if kept else None) if template.curve else None
 
 
-def _metric(template: Template, info: FinalInfo, name: str, axis: AxisCheck | None) -> dict[str, object]:
+def _metric(
+    template: Template, info: FinalInfo, name: str, axis: AxisCheck | None, placed: dict[str, dict[str, Any]]
+) -> dict[str, object]:
     words = template.metrics.get(name)
     series = {dataset: metrics[name] for dataset, metrics in info.datasets.items() if name in metrics}
     over = final_info.overall(info, name)
@@ -236,9 +242,11 @@ def _metric(template: Template, info: FinalInfo, name: str, axis: AxisCheck | No
         # Marked by the evaluator, at a step that may be the run's own word.
         source = source if axis.axis is Axis.PLATFORM else "self"
         of_curve = {"axis": axis.axis.value, "axis_reason": axis.reason}
+    counted = {"source": source, "is_time": bool(words and words.is_time)}
     return {
-        "source": source,
+        **counted,
         **of_curve,
+        "not_comparable": neighbours.incomparable(counted, placed),
         "direction": words.direction if words else None,
         "unit": words.unit if words else "",
         "primary": bool(words and words.primary),

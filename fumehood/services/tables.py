@@ -9,6 +9,7 @@ from fumehood.services.fact_types import Facts, RunFacts, SetupRow
 Escape = Callable[[str], str]
 MAX_COLUMNS = 5
 _NONE = "--"
+_DAGGER = r"$^{\dagger}$"
 
 
 def build(name: str, facts: Facts, escape: Escape) -> str:
@@ -99,7 +100,7 @@ def _results(facts: Facts, escape: Escape) -> str:
             rows.append(_missing(run, escape, len(heads)))
             continue
         cells = [_plus_minus(facts, f"{run['name']}.{stem}") for stem in stems]
-        cells += [run["label"] or _NONE] if labelled else []
+        cells += [escape(run["label"]) or _NONE] if labelled else []
         rows.append(" & ".join([_title(run, escape), *cells]) + r" \\")
     head = " & ".join(["Variant", *heads]) + r" \\"
     spread = any(facts["numbers"][name]["value"] for name in _errors_of(facts, metric))
@@ -119,7 +120,7 @@ def _comparison(facts: Facts, escape: Escape) -> str:
     rows = []
     for run in compared:
         cells = [_or_none(facts, f"{run['name']}.{metric}.{part}") for part in parts]
-        rows.append(" & ".join([_title(run, escape), *cells, run["label"] or _NONE]) + r" \\")
+        rows.append(" & ".join([_title(run, escape), *cells, escape(run["label"]) or _NONE]) + r" \\")
     head = " & ".join(["Variant", *parts.values(), "label"]) + r" \\"
     caption = (
         f"Each variant against the baseline in {_name(facts, metric, escape, lower=True)}: raw and relative difference"
@@ -137,7 +138,7 @@ def _secondary(facts: Facts, escape: Escape) -> str:
     if not others:
         return ""
     rows = [
-        " & ".join([_title(run, escape), *(_plus_minus(facts, f"{run['name']}.{name}") for name in others)]) + r" \\"
+        " & ".join([_title(run, escape), *(_marked(facts, run, name) for name in others)]) + r" \\"
         for run in _everyone(facts)
         if run["metrics"]
     ]
@@ -149,12 +150,22 @@ def _secondary(facts: Facts, escape: Escape) -> str:
         heads.append(escape(words["title"]) + unit + mark)
     head = " & ".join(["Variant", *heads]) + r" \\"
     marked = any(r"\ast" in one for one in heads)
+    shared = any(_DAGGER in row for row in rows)
+    dagger = (
+        rf" A dagger ({_DAGGER}) marks a time that is compared with none, since something else ran on the device"
+        " meanwhile, in this run or in the baseline's."
+    )
     star = r" An asterisk marks what the experiment reported about itself." if marked else ""
     caption = (
         "Further quantities, as means over data sets, with standard errors over seeds where there are any; they are "
-        f"given for description and carry no label.{star}"
+        f"given for description and carry no label.{star}{dagger if shared else ''}"
     )
     return _table("secondary", "l" + "c" * len(heads), head, rows, caption, wide=True)
+
+
+def _marked(facts: Facts, run: RunFacts, metric: str) -> str:
+    told = run["metrics"].get(metric)
+    return _plus_minus(facts, f"{run['name']}.{metric}") + (_DAGGER if told and told["not_comparable"] else "")
 
 
 def _setup(facts: Facts, escape: Escape) -> str:

@@ -177,6 +177,8 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
                 profile.limits_of(kind)
             except BadInputError as error:
                 raise BadInputError(f"The template's profile {name} has unusable limits of {kind}: {error}") from error
+        if profile.gpu_memory_mib is not None and not profile.gpus:
+            raise BadInputError(f"The template's profile {name} says gpu_memory_mib, and asks for no GPU (gpus).")
     frozen = [path for path in template.editable if path in FROZEN_FILES]
     if frozen:
         raise BadInputError(f"The template's template.toml calls the frozen {frozen[0]} editable.")

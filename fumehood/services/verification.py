@@ -28,6 +28,7 @@ from fumehood.services import (
     final_info,
     held_out,
     log_checks,
+    neighbours,
     numbers,
     records,
     replication,
@@ -167,12 +168,24 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
             if statement is not None:
                 found[run] = statement["predicate"]
                 outputs[run] = records.outputs_of(statement)
+    _placements(report, where, found)
     if confirmation_report.PRODUCT in folder.paths:
         _confirmation(folder, report, where, found, outputs)
     if drawings.PRODUCT in folder.paths:
         _drawings(folder, report, where)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
+
+
+def _placements(report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
+    if any("placement" in one for one in found.values()):
+        report.count("placements", sum(len(one.get("placement") or ()) for one in found.values()))
+    try:
+        wrong = list(neighbours.problems(found))
+    except (KeyError, TypeError, AttributeError) as error:
+        wrong = [f"who ran beside whom cannot be checked ({type(error).__name__}: {error})"]
+    for problem in wrong:
+        report.add(f"{where}{problem}")
 
 
 def _confirmation(

@@ -11,6 +11,7 @@ from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import ExecutionId
 from fumehood.domain.template import Profile, Template
 from fumehood.ports import Clock
+from fumehood.services import templates
 
 WITH_GPU = frozenset({Kind.RUN, Kind.QUERY, Kind.RESUME})
 """What trains or asks the model; the platform's own programs need none."""
@@ -27,10 +28,21 @@ def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **a
             "limits": profile.limits_of(kind),
             "sandbox": direction.sandbox,
             "gpus": profile.gpus if kind in WITH_GPU else 0,
+            "gpu_memory_mib": profile.gpu_memory_mib if kind in WITH_GPU else None,
+            "measured_as": measured_as(direction, kind),
             "created_at": clock.now(),
             **asked,
         }
     )
+
+
+def measured_as(direction: Direction, kind: Kind) -> str:
+    """Return what executions have in common whose peaks tell of each other: tenant, kind, profile, and code.
+
+    The code is the template's, and the parent's over it, not an idea's: its first run is to be placed by something.
+    """
+    code = templates.template_hash({**direction.template_files, **direction.parent_files})
+    return f"{direction.tenant}/{kind}/{direction.profile}/{code}"
 
 
 def below(folder: str, files: Mapping[str, str]) -> dict[str, str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fumehood.domain.machine import Machine
 from fumehood.domain.policy import Policy
-from fumehood.domain.quota import Machine
 from fumehood.domain.step import Step
 from fumehood.ports import (
     Artifacts,
@@ -76,6 +76,8 @@ class RunWorld:
     """The installation secret's HMAC of a text, 32 bytes."""
     gpus: tuple[str, ...] = ()
     """The devices that this worker may pass in, as the engine names them."""
+    gpu_memory_mib: Mapping[str, int] = field(default_factory=dict)
+    """How much memory each has; a device that is not in it is never shared."""
     machine: Machine | None = None
     """What executions share here; without it, they begin however many there are."""
     presence: Presence | None = None

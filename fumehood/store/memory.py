@@ -24,15 +24,16 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.log import Leaf, TreeHead
+from fumehood.domain.machine import Lease, Peak
 from fumehood.domain.output import Output
-from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.quota import Balance
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Log, Outputs, Replies, Revocations, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Leases, Ledger, Log, Outputs, Replies, Revocations, Steps, Workers
 from fumehood.store import memory_figures, plain
 from fumehood.store.memory_log import MemoryLog
 from fumehood.store.plain import Shape
@@ -58,6 +59,7 @@ class _Tables:
     replies: Rows = field(default_factory=dict)
     feedback: Rows = field(default_factory=dict)
     leases: Rows = field(default_factory=dict)
+    peaks: Rows = field(default_factory=dict)
     outputs: Rows = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
     steps: Rows = field(default_factory=dict)
@@ -120,7 +122,8 @@ class MemoryTransaction:
         self.revocations: Revocations = MemoryRevocations(work.revocations, plain.REVOCATION, None)
         self.replies: Replies = MemoryReplies(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
-        self.leases: Collection[Lease] = MemoryCollection(work.leases, plain.LEASE, None)
+        self.leases: Leases = MemoryLeases(work.leases, plain.LEASE, None)
+        self.peaks: Collection[Peak] = MemoryCollection(work.peaks, plain.PEAK, None)
         self.outputs: Outputs = MemoryOutputs(work)
         self.audit: Audit = MemoryAudit(work.audit)
         self.log: Log = MemoryLog(work.leaves, work.tree_heads)
@@ -140,7 +143,7 @@ class MemoryTransaction:
             executions=memory_figures.executions(work.executions.values()),
             spending=memory_figures.spending(work.ledger),
             takings=memory_figures.takings(work.ledger),
-            gpus_held=sum(row["execution_id"] is not None for row in work.leases.values()),
+            gpus_held=len({one for row in work.leases.values() if row["ended_at"] is None for one in row["gpus"]}),
         )
 
 
@@ -230,6 +233,16 @@ class MemoryRevocations(MemoryCollection[Revocation]):
         """Remove what was revoked before that time."""
         for key in [key for key, row in self._rows.items() if row["at"] < before]:
             del self._rows[key]
+
+
+class MemoryLeases(MemoryCollection[Lease]):
+    """What executions hold of the machine."""
+
+    def during(self, since: float, until: float) -> tuple[Lease, ...]:
+        """Return those that held something at any time between these two."""
+        return tuple(
+            one for one in self.find() if one.since <= until and (one.ended_at is None or one.ended_at >= since)
+        )
 
 
 class MemoryOutputs(MemoryCollection[Output]):

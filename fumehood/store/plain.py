@@ -21,8 +21,9 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import TenantId
 from fumehood.domain.ledger import CallText, LedgerEntry, ModelCall, day_account
 from fumehood.domain.log import Leaf, TreeHead
+from fumehood.domain.machine import Lease, Peak
 from fumehood.domain.output import Output
-from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.quota import Balance
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Step
 from fumehood.domain.tenant import Key, Switch, Tenant
@@ -104,6 +105,7 @@ EVENT: Final = Shape(Event, "event")
 ENTRY: Final = Shape(LedgerEntry, "ledger entry")
 BALANCE: Final = Shape(Balance, "balance")
 LEASE: Final = Shape(Lease, "lease")
+PEAK: Final = Shape(Peak, "peak")
 TENANT: Final = Shape(Tenant, "tenant")
 KEY: Final = Shape(Key, "key")
 SWITCH: Final = Shape(Switch, "switch")

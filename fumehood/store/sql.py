@@ -37,15 +37,16 @@ from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExecutionId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
+from fumehood.domain.machine import Lease, Peak
 from fumehood.domain.output import Output
-from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.quota import Balance
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import CLEARING, Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Switch, Tenant
 from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Worker
 from fumehood.errors import ConflictError, NotFoundError
-from fumehood.ports import Audit, Collection, Events, Ledger, Log, Outputs, Replies, Revocations, Steps, Workers
+from fumehood.ports import Audit, Collection, Events, Leases, Ledger, Log, Outputs, Replies, Revocations, Steps, Workers
 from fumehood.store import plain, sql_figures, statements, tables
 from fumehood.store.engine import Version, connect
 from fumehood.store.failures import typed
@@ -112,7 +113,8 @@ class SqlTransaction:
         self.revocations: Revocations = SqlRevocations(connection, tables.REVOCATIONS, plain.REVOCATION)
         self.replies: Replies = SqlReplies(connection, tables.REPLIES, plain.REPLY)
         self.feedback: Collection[Feedback] = SqlCollection(connection, tables.FEEDBACK, plain.FEEDBACK)
-        self.leases: Collection[Lease] = SqlCollection(connection, tables.LEASES, plain.LEASE)
+        self.leases: Leases = SqlLeases(connection, tables.LEASES, plain.LEASE)
+        self.peaks: Collection[Peak] = SqlCollection(connection, tables.PEAKS, plain.PEAK)
         self.outputs: Outputs = SqlOutputs(connection, tables.OUTPUTS, plain.OUTPUT)
         self.steps: Steps = SqlSteps(connection, tables.STEPS, plain.STEP)
         self.events: Events = SqlEvents(connection)
@@ -214,6 +216,17 @@ class SqlRevocations(SqlCollection[Revocation]):
     def forget(self, *, before: float) -> None:
         """Remove what was revoked before that time."""
         self._connection.execute(delete(self._table).where(self._table.c.at < before))
+
+
+class SqlLeases(SqlCollection[Lease]):
+    """The table of what executions hold, and held, of the machine."""
+
+    def during(self, since: float, until: float) -> tuple[Lease, ...]:
+        """Return those that held something at any time between these two."""
+        columns = self._table.c
+        held = or_(columns.ended_at.is_(None), columns.ended_at >= since)
+        query = select(self._table).where(held, columns.since <= until).order_by(columns.row)
+        return tuple(self._shape.value(row) for row in self._connection.execute(query).mappings())  # type: ignore[arg-type]
 
 
 class SqlReplies(SqlCollection[Reply]):

@@ -27,9 +27,14 @@ def read(connection: Connection, now: float) -> Figures:
         executions=_executions(connection),
         spending=_spending(connection),
         takings=_takings(connection),
-        gpus_held=connection.execute(
-            select(func.count()).where(tables.LEASES.c.execution_id.is_not(None))
-        ).scalar_one(),
+        gpus_held=_gpus_held(connection),
+    )
+
+
+def _gpus_held(connection: Connection) -> int:
+    leases = tables.LEASES.c
+    return len(
+        {one for gpus in connection.scalars(select(leases.gpus).where(leases.ended_at.is_(None))) for one in gpus}
     )
 
 

@@ -214,6 +214,9 @@ class ExecutionRow(Base):
     llm_usd: Mapped[float]
     sandbox: Mapped[str]
     gpus: Mapped[int]
+    gpu_memory_mib: Mapped[int | None]
+    alone: Mapped[bool]
+    measured_as: Mapped[str]
     state: Mapped[str] = mapped_column(index=True)
     fence: Mapped[int]
     losses: Mapped[int]
@@ -347,16 +350,31 @@ class BalanceRow(Base):
 
 
 class LeaseRow(Base):
-    """Who holds a GPU."""
+    """What a try of an execution holds of the machine."""
 
     __tablename__ = "leases"
 
     row: Mapped[int] = _order()
     id: Mapped[str] = _id()
-    tenant: Mapped[str | None]
-    execution_id: Mapped[str | None] = mapped_column(index=True)
+    tenant: Mapped[str]
+    execution_id: Mapped[str]
+    gpus: Mapped[list[Any]]
+    gpu_memory_mib: Mapped[int | None]
     since: Mapped[float]
     beat_at: Mapped[float]
+    ended_at: Mapped[float | None] = mapped_column(index=True)
+
+
+class PeakRow(Base):
+    """The most that executions of one code took."""
+
+    __tablename__ = "peaks"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    memory_mib: Mapped[float]
+    cpus: Mapped[float]
+    gpu_memory_mib: Mapped[float]
 
 
 class TenantRow(Base):
@@ -530,6 +548,7 @@ EVENTS: Final = _table(EventRow)
 LEDGER: Final = _table(LedgerRow)
 BALANCES: Final = _table(BalanceRow)
 LEASES: Final = _table(LeaseRow)
+PEAKS: Final = _table(PeakRow)
 TENANTS: Final = _table(TenantRow)
 KEYS: Final = _table(KeyRow)
 SWITCHES: Final = _table(SwitchRow)

@@ -328,6 +328,8 @@ def write_results(
         "flops_per_update": seen.operations,
         "without_gradient": seen.idle,
     }
+    if torch.cuda.is_available():
+        counts["peak_gpu_memory_mib"] = torch.cuda.max_memory_reserved() / 2**20
     (out_dir / "parameters.json").write_text(json.dumps(counts, indent=2) + "\n")
     unfinished = out_dir / "final_info.json.part"
     unfinished.write_text(json.dumps(info, indent=2) + "\n")

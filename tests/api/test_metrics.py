@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.figures import StoreFigures
 from fumehood.domain.ids import ID, DirectionId, ExecutionId
 from fumehood.domain.ledger import LedgerEntry
-from fumehood.domain.quota import Lease
+from fumehood.domain.machine import Lease
 from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.domain.worker import Part, Worker
 from fumehood.errors import StoreUnavailableError
@@ -114,7 +114,7 @@ def test_what_executions_took_is_counted_when_they_are_over(served: Served) -> N
     with served.lab.store.begin() as tx:
         tx.ledger.add(reserved)
         tx.ledger.add(dataclasses.replace(reserved, id="exec_1:1:settled", kind="settled", cpu_s=-12.0, gpu_s=-6.0))
-        tx.leases.save(Lease(id="0", tenant=LOCAL_TENANT, execution_id=ExecutionId("exec_1")))
+        tx.leases.save(Lease(id="1", tenant=LOCAL_TENANT, execution_id=ExecutionId("exec_1"), gpus=("0",)))
     told = figures(served)
     assert told["fumehood_cpu_seconds_total run"] == 8.0
     assert told["fumehood_gpu_seconds_total run"] == 4.0

@@ -49,8 +49,9 @@ from fumehood.domain.idea import Decision, Evidence, Idea, IdeaKind, Novelty, Sc
 from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, IdeaId, RunId, TenantId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall, ModelUsage
 from fumehood.domain.log import Leaf, TreeHead
+from fumehood.domain.machine import Lease, Peak
 from fumehood.domain.output import Output
-from fumehood.domain.quota import Balance, Lease
+from fumehood.domain.quota import Balance
 from fumehood.domain.reply import Reply
 from fumehood.domain.step import Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
@@ -191,6 +192,9 @@ EXECUTION = Execution(
     llm_usd=0.25,
     sandbox="local",
     gpus=2,
+    gpu_memory_mib=4096,
+    alone=True,
+    measured_as="ten_1/run/tiny/ab",
     state=ExecutionState.COLLECTED,
     fence=3,
     losses=1,
@@ -288,7 +292,17 @@ SWITCH = Switch(id=PLATFORM, is_paused=True, is_killed=True, at=1.5)
 REVOCATION = Revocation(id="tok_1", at=1.5)
 REPLY = Reply(id="ab" * 32, request="cd" * 32, made="dir_1", at=1.5)
 FEEDBACK = Feedback(id="evt_9", direction_id=DIR, experiment_id=EXP, author="key_1", text="Try β.", at=1.5)
-LEASE = Lease(id="GPU-0", tenant=TENANT.id, execution_id=EXEC, since=1.5, beat_at=2.5)
+LEASE = Lease(
+    id="exec_1:3",
+    tenant=TENANT.id,
+    execution_id=EXEC,
+    gpus=("GPU-0", "GPU-1"),
+    gpu_memory_mib=4096,
+    since=1.5,
+    beat_at=2.5,
+    ended_at=3.5,
+)
+PEAK = Peak(id="ten_1/run/tiny/ab", memory_mib=512.5, cpus=1.5, gpu_memory_mib=2048.25)
 AUDIT = AuditEntry(
     id="evt_1",
     actor="key_1",
@@ -307,6 +321,7 @@ KINDS: tuple[tuple[str, Any], ...] = (
     ("replies", REPLY),
     ("feedback", FEEDBACK),
     ("leases", LEASE),
+    ("peaks", PEAK),
     ("outputs", OUTPUT),
     ("directions", DIRECTION),
     ("ideas", IDEA),
@@ -324,7 +339,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "switches": {"is_killed": False},
     "revocations": {"at": 2.5},
     "replies": {"made": "dir_2"},
-    "leases": {"tenant": None, "execution_id": None},
+    "leases": {"ended_at": None, "gpu_memory_mib": None, "gpus": ()},
+    "peaks": {"memory_mib": 600.0},
     "outputs": {"data": b"", "at": 2.5},
 }
 BELONGING = [(kind, sample) for kind, sample in KINDS if hasattr(sample, "direction_id") and kind != "calls"]
@@ -1413,17 +1429,40 @@ class TestFigures:
             reserved, id="exec_1:1:settled", kind="settled", cpu_s=-12.0, gpu_s=-6.0, running=-1, gpus=-1
         )
         again = dataclasses.replace(reserved, id="exec_1:2:reserved")
-        lease = Lease(id="0", tenant=ENTRY.tenant, execution_id=ExecutionId("exec_1"), since=1.0, beat_at=1.0)
+        lease = dataclasses.replace(LEASE, gpus=("0",), ended_at=None)
         with store.begin() as transaction:
             for line in (reserved, settled, again):
                 transaction.ledger.add(line)
-            transaction.leases.save(lease)
-            transaction.leases.save(Lease(id="1"))
+            # Two share one GPU, a third has none, and what has ended holds nothing.
+            shares, without = (
+                dataclasses.replace(lease, id="exec_2:0"),
+                dataclasses.replace(lease, id="exec_3:0", gpus=()),
+            )
+            transaction.leases.save(lease, shares, without, dataclasses.replace(LEASE, id="exec_4:0"))
         with store.begin(write=False) as transaction:
             figures = transaction.figures(1.0)
         assert figures.takings == (Taking(kind=Kind.RUN, cpu_s=8.0, gpu_s=4.0),)
         assert figures.gpus_held == 1
         assert figures.spending == ()
+
+
+class TestLeases:
+    def test_whatever_held_something_between_two_times_is_found_in_order(self, store: AnyStore) -> None:
+        spans = [(1.0, 2.0), (3.0, None), (2.0, 4.0), (6.0, None), (0.0, 9.0)]
+        made = [
+            dataclasses.replace(LEASE, id=f"exec_{number}:0", since=since, ended_at=until)
+            for number, (since, until) in enumerate(spans)
+        ]
+        with store.begin() as transaction:
+            transaction.leases.save(*made)
+        with store.begin(write=False) as transaction:
+            during = transaction.leases.during
+            assert during(2.5, 5.0) == (made[1], made[2], made[4])
+            assert during(2.0, 2.0) == (made[0], made[2], made[4])
+            assert during(10.0, 11.0) == (made[1], made[3])
+            assert during(-2.0, -1.0) == ()
+            assert transaction.leases.find(ended_at=None) == (made[1], made[3])
+            assert transaction.leases.page(made[1].id, 5, ended_at=None) == (made[3],)
 
 
 class TestQueue:

@@ -11,9 +11,9 @@ import pytest
 
 from bench import account, chaos
 from fumehood.domain.direction import Direction, DirectionState
-from fumehood.domain.ids import DirectionId, TenantId
+from fumehood.domain.ids import DirectionId, ExecutionId, TenantId
 from fumehood.domain.ledger import LedgerEntry
-from fumehood.domain.quota import Lease
+from fumehood.domain.machine import Lease
 from fumehood.store.memory import MemoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -42,14 +42,14 @@ def test_the_account_finds_what_was_lost_done_twice_or_kept() -> None:
     with store.begin() as tx:
         tx.directions.save(made)
         tx.ledger.add(entry)
-        tx.leases.save(Lease(id="gpu0", execution_id="exec_1"))  # type: ignore[arg-type]
+        tx.leases.save(Lease(id="exec_1:0", tenant=made.tenant, execution_id=ExecutionId("exec_1")))
         told = account.directions(tx, ["dir_2"])
         assert [line.split(" is ")[0] for line in told[:1]] == ["the direction dir_2 was accepted and"]
         assert "dir_1 was made without" in told[1]
         assert "failed" in told[2]
         assert "has the runs []" in account.done_once(tx, {})[0]
         kept = account.given_back(tx)
-    assert "gpu0" in kept[0]
+    assert "exec_1:0" in kept[0]
     assert "running=1" in kept[1]
     assert "call_1" in kept[-1]
 

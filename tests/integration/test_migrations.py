@@ -16,9 +16,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import Verdict
-from fumehood.domain.experiment import Arm, Run
-from fumehood.domain.ids import DirectionId, ExperimentId, RunId, TenantId
+from fumehood.domain.execution import ExecutionState, Kind, Verdict
+from fumehood.domain.experiment import Arm, Execution, Run
+from fumehood.domain.ids import DirectionId, ExecutionId, ExperimentId, RunId, TenantId
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.errors import MachineUnfitError, TamperedError
 from fumehood.services import audit
@@ -302,6 +302,46 @@ def test_what_experiments_had_spent_before_they_had_balances_is_summed_up(
             "dir_1": (2.5, 17, 9), "ten_1": (2.5, 17, 9), "ten_1/2026-01-01": (1.5, 15, 6), "exp_1": (1.5, 15, 6),
         }  # fmt: skip
         downgrade(url, "0006_audit_truncate")
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_what_held_a_gpu_holds_it_after_the_leases_were_made_anew(
+    url: str, database: str, postgres: PostgresServer
+) -> None:
+    url = url if database == "sqlite" else postgres.empty()
+    upgrade(url, "0010_log")
+    engine = connect(url)
+    added = {"gpu_memory_mib", "alone", "measured_as"}
+    executions, directions = (
+        sa.table(one.name, *(sa.column(column.name, column.type) for column in one.columns if column.name not in added))
+        for one in (tables.EXECUTIONS, tables.DIRECTIONS)
+    )
+    with engine.begin() as connection:
+        connection.execution_options(fumehood_write=True)
+        connection.execute(directions.insert().values(plain.DIRECTION.row(DIRECTION)))
+        for key, state, fence in (("exec_1", "launched", 2), ("exec_2", "launched", 0), ("exec_3", "removed", 0)):
+            made = Execution(
+                id=ExecutionId(key), direction_id=DIRECTION.id, kind=Kind.RUN, image="lab", command=("true",),
+                state=ExecutionState(state), fence=fence, launched_at=5.0,
+            )  # fmt: skip
+            row = {name: value for name, value in plain.EXECUTION.row(made).items() if name not in added}
+            connection.execute(executions.insert().values(row))
+        for device, holder in (("GPU-0", "exec_1"), ("GPU-1", None), ("GPU-2", "exec_1")):
+            connection.execute(
+                sa.text("INSERT INTO leases (id, tenant, execution_id, since, beat_at) VALUES (:id, 't', :of, 1, 1)"),
+                {"id": device, "of": holder},
+            )
+    engine.dispose()
+    for _ in range(2):
+        upgrade(url)
+        store = SqlStore(url)
+        with store.begin(write=False) as tx:
+            held = tx.leases.find(ended_at=None)
+        store.close()
+        assert [(one.id, one.gpus, one.tenant, one.since) for one in held] == [
+            ("exec_1:2", ("GPU-0", "GPU-2"), "ten_1", 5.0), ("exec_2:0", (), "ten_1", 5.0),
+        ]  # fmt: skip
+        downgrade(url, "0010_log")
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

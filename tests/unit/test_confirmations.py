@@ -15,6 +15,9 @@ from fumehood.artifacts.signing import key_id_of, open_envelope
 from fumehood.domain.direction import DirectionState
 from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, ExperimentState, Run, RunResult
+from fumehood.domain.ids import ExecutionId
+from fumehood.domain.machine import Lease
+from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError
 from fumehood.gateway.upstreams import offline_paper
 from fumehood.services import (
@@ -30,7 +33,7 @@ from fumehood.services import (
     verification,
 )
 from fumehood.services.change import Change
-from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script, step_of
+from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script, step_of, write_template
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
 
@@ -328,6 +331,36 @@ def test_what_an_experiment_left_pending_is_measured_for_the_next_on_the_same_se
     assert {run.seeds for run in confirming_runs(lab) if run.index == 0} == {left.seeds}
     folder = lab.export(tmp_path / "out") / "experiments" / second.name
     assert verification.verify_folder(verification.open_folder(folder), opener(lab)).problems == []
+
+
+@pytest.mark.parametrize(
+    ("shared_from", "label", "is_planned"),
+    [
+        ("", "better", True),
+        ("propose", "not_comparable: shared_device", False),
+        ("confirm_drawn", "not_comparable: shared_device", True),
+    ],
+)
+def test_a_time_is_confirmed_only_where_every_run_had_its_device_alone(
+    tmp_path: Path, shared_from: str, label: str, *, is_planned: bool
+) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    timed = CONFIRMING["template.toml"].replace("primary = true", "primary = true\nis_time = true")
+    write_template(lab.template, {"template.toml": timed})
+    lab.submit(profile="confirming", runs=1)
+
+    def goes_on() -> bool:
+        lab.clock.advance(0.01)
+        if shared_from and lab.steps(shared_from):
+            with lab.store.begin() as tx:
+                other = ExecutionId("exec_other")
+                tx.leases.save(Lease(id="exec_other:0", tenant=LOCAL_TENANT, execution_id=other))
+        return False
+
+    lab.go_on(until=goes_on)
+    (experiment,) = lab.experiments()
+    assert (experiment.label, experiment.state) == (label, ExperimentState.DONE), lab.told()
+    assert ("confirmation.json" in experiment.products) is is_planned
 
 
 def test_a_baseline_that_fails_on_sealed_data_labels_nothing(tmp_path: Path) -> None:

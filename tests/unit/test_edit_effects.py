@@ -289,6 +289,14 @@ class TestResults:
         assert len(self.told(same, base)) == 1
         assert self.told(other, base) == []
 
+    def test_what_a_template_calls_a_time_is_one_whatever_its_name(self) -> None:
+        def timed(value: float) -> dict[str, Any]:
+            return {"wait": {**metrics("self", wait=value)["wait"], "is_time": True}}
+
+        base = Measured(run=run(0, {}), metrics=metrics("self", loss=1.0) | timed(3.0))
+        same = Measured(run=run(1, {}), metrics=metrics("self", loss=1.0) | timed(4.0))
+        assert len(self.told(same, base)) == 1
+
     def test_a_baseline_with_more_seeds_is_compared_at_those_of_the_run(self) -> None:
         def told(name: str, seeds: tuple[int, ...], values: list[float]) -> Measured:
             own = {"kl": {"source": "evaluator", "datasets": {"circle": {"seeds": values}}}}

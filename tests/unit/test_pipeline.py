@@ -26,7 +26,7 @@ from tests.fakes.sandbox import Did, InstantSandbox
 from tests.fakes.store import KilledError, Moment, MortalStore
 
 BROKEN = ({"experiment.py": b"raise RuntimeError\n"}, "RUN: Broken | it breaks")
-CLOCKED = ("started_at", "signed_at", "direction", "experiment", "registration")
+CLOCKED = ("started_at", "signed_at", "placement", "direction", "experiment", "registration")
 """What differs between two equal measurements: when they were made, and for whom."""
 
 

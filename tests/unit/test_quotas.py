@@ -16,11 +16,12 @@ from fumehood.domain.execution import ExecutionState, Kind, Limits, Spec, Usage,
 from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import DirectionId, ExecutionId, TenantId, container_name
 from fumehood.domain.ledger import LedgerEntry
-from fumehood.domain.quota import Balance, Machine
+from fumehood.domain.machine import Machine
+from fumehood.domain.quota import Balance
 from fumehood.domain.step import StepState
 from fumehood.domain.tenant import LOCAL_TENANT, Tenant
 from fumehood.errors import BadInputError, OverBudgetError, SandboxUnavailableError
-from fumehood.services import executions, guidance, quotas, steps, switches, tenants
+from fumehood.services import executions, guidance, leasing, quotas, steps, switches, tenants, turns
 from fumehood.services.change import Change
 from tests.fakes.laboratory import Laboratory
 from tests.fakes.sandbox import Did, InstantSandbox
@@ -169,7 +170,7 @@ class TestRoom:
         lab.clock.advance(1)
         late = want(lab)
         assert not self.begin(lab, late)
-        lab.clock.advance(quotas.FORGOTTEN_S)
+        lab.clock.advance(turns.FORGOTTEN_S)
         assert self.begin(lab, late)
 
     def test_whose_tenant_has_as_many_as_it_may_keeps_nobody_waiting(self, make_lab: Make) -> None:
@@ -247,7 +248,7 @@ class TestExecutions:
         now = balance(lab)
         assert (now.running, now.gpus, now.cpu_s, now.bytes) == (0, 0, 0.0, 0)
         with lab.store.begin(write=False) as tx:
-            assert all(lease.execution_id is None for lease in tx.leases.find())
+            assert tx.leases.find(ended_at=None) == ()
         assert lab.told().count("execution.waits") == 1
         sandbox.full = False
         lab.go_on()
@@ -380,7 +381,8 @@ class TestLeases:
         assert [spec.gpus for spec in lab.sandbox.launched] == [("0",), ("0",)]
         assert (balance(lab).gpus, balance(lab).gpu_s) == (0, 8.0)
         with lab.store.begin(write=False) as tx:
-            assert [lease.execution_id for lease in tx.leases.find()] == [None]
+            assert [lease.execution_id for lease in tx.leases.find()] == [first.id, second.id]
+            assert tx.leases.find(ended_at=None) == ()
 
     def test_more_than_there_are_is_refused_with_the_remedy(self, make_lab: Make) -> None:
         lab = make_lab(sandbox=InstantSandbox(lambda _: Did()))
@@ -402,15 +404,15 @@ class TestLeases:
         one = want(lab, gpus=1)
         assert reserve(lab, one, ("0",)) == ("0",)
         lab.clock.advance(100)
-        quotas.beat(lab.store, lab.clock)
+        leasing.beat(lab.store, lab.clock)
         with lab.store.begin() as tx:
-            (lease,) = tx.leases.find()
+            (lease,) = tx.leases.find(ended_at=None)
             assert (lease.execution_id, lease.beat_at) == (one.id, lab.clock.now())
             # As if its end had been stored by a version that knew of no leases.
             tx.executions.save(dataclasses.replace(one, state=ExecutionState.REMOVED))
-        quotas.beat(lab.store, lab.clock)
+        leasing.beat(lab.store, lab.clock)
         with lab.store.begin(write=False) as tx:
-            assert tx.leases.find()[0].execution_id is None
+            assert tx.leases.find()[0].ended_at == lab.clock.now()
 
     def test_a_pause_keeps_no_device_of_what_has_ended(self, make_lab: Make) -> None:
         lab = make_lab(sandbox=InstantSandbox(lambda _: Did(usage=Usage(wall_s=2.0))))

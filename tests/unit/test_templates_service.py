@@ -158,6 +158,8 @@ class TestCheck:
             ("title = 'x'\n[metrics.m]\ndirection = 'up'", r"wrong at metrics\.m\.direction"),
             ("title = 'x'\n[profiles.tiny.limits.run]\nwall_s = -1", "profile tiny has unusable limits of run"),
             ("title = 'x'\n[profiles.tiny.limits.run]\nwall_s = nan", "profile tiny has unusable limits of run"),
+            ("title = 'x'\n[profiles.tiny]\ngpu_memory_mib = 10", "asks for no GPU"),
+            ("title = 'x'\n[profiles.tiny]\ngpus = 1\ngpu_memory_mib = 0", r"wrong at profiles\.tiny\.gpu_memory_mib"),
             ("title = 'x'\neditable = ['evaluate.py']", r"frozen evaluate\.py editable"),
             ("title = 'x'\n[query]\nkind = 'sample'", r"needs serve\.py"),
         ],

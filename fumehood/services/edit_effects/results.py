@@ -66,7 +66,7 @@ def has_same_numbers(ours: Measured, other: Measured) -> bool:
 def _values(of: Measured, seeds: Sequence[int] | None = None) -> dict[tuple[str, str], list[float]]:
     """Return the numbers that count, by metric and data set: all, or those of some seeds where there is one a seed."""
     judged = {name: one for name, one in of.metrics.items() if one.get("source") == "evaluator"}
-    chosen = judged or {name: one for name, one in of.metrics.items() if not _TIME.search(name)}
+    chosen = judged or {name: one for name, one in of.metrics.items() if not _is_time(name, one)}
     found = {}
     for name, one in chosen.items():
         for dataset, entry in one["datasets"].items():
@@ -77,6 +77,10 @@ def _values(of: Measured, seeds: Sequence[int] | None = None) -> dict[tuple[str,
                 by_seed = dict(zip(of.run.seeds, values, strict=True))
                 found[name, dataset] = [by_seed[seed] for seed in seeds]
     return found
+
+
+def _is_time(name: str, metric: Mapping[str, Any]) -> bool:
+    return bool(metric.get("is_time") or _TIME.search(name))
 
 
 def untrained(parameters: bytes, baseline: bytes = b"") -> tuple[str, ...]:

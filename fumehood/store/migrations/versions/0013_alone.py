@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013_alone"
-down_revision = "0011_call_texts"
+down_revision = "0012_packing"
 branch_labels = None
 depends_on = None
 
