@@ -78,6 +78,8 @@ class Found(_Told):
     """Share of the inputs that are answered otherwise, or the root of the mean square; the largest of a stretch."""
     moved: float
     """How far the recorded answers move there, in the same unit."""
+    allowed: float
+    """How far apart they may be."""
     holds: bool
 
 

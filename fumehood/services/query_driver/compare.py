@@ -5,7 +5,8 @@ Runs inside a `compare` execution, which has no code of the experiment:
 --stretches=/in/stretches --out=check.json`. A curve is an archive of `steps` (E,) and `predictions` (E, n), classes, or
 (E, n, ...), values. Two answers are apart by the share of inputs that they differ on, or by the root of their mean
 square. They may be apart by `tolerance` times what the recorded answers move there: from one evaluation to those beside
-it for a checkpoint, and since its beginning for a stretch.
+it for a checkpoint, and since its beginning for a stretch. By `LEAST` they may be apart in any case, or by one input:
+where two classes are as good as tied, another size of a batch can turn them round.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+LEAST = {"classes": 1e-3, "values": 1e-5}
+"""A share of the inputs, or of the root of the mean square of the recorded values."""
+
+
 class UnusableError(Exception):
     """A file is no curve; the message says why."""
 
@@ -42,7 +47,7 @@ def main() -> int:
             told[part] = list(found(asked, plan))
         except UnusableError as error:
             told["problems"].append(str(error))
-        told["problems"] += [_sentence(part, one, plan["tolerance"]) for one in told[part] if not one["holds"]]
+        told["problems"] += [_sentence(part, one) for one in told[part] if not one["holds"]]
     asked.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     return 0
 
@@ -87,7 +92,8 @@ def _checkpoints(asked: argparse.Namespace, plan: dict[str, Any]) -> Iterator[di
         beside = [recorded[other] for other in (at - 1, at + 1) if 0 <= other < len(steps)]
         moved = [apart(recorded[at], one, plan["answers"]) for one in beside]
         found = apart(recorded[at], recalled, plan["answers"])
-        yield _entry(kept, plan, found, sum(moved) / len(moved) if moved else 0.0)
+        allowed = _allowed(recorded[at], plan, sum(moved) / len(moved) if moved else 0.0)
+        yield _entry(kept, found, sum(moved) / len(moved) if moved else 0.0, allowed)
 
 
 def _stretches(asked: argparse.Namespace, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -111,27 +117,42 @@ def _stretches(asked: argparse.Namespace, plan: dict[str, Any]) -> Iterator[dict
         # Training may go on after the last evaluation, up to the end of the stretch.
         made, steps_done = updates.get(f"{dataset}_{seed}_{start}_{stop}", 0), (steps[inside[-1]] - start, stop - start)
         is_counted = not made or steps_done[0] <= made <= steps_done[1]
-        entry = _entry(stretch, plan, found, moved) | {"evaluations": len(inside), "updates": made}
+        allowed = _allowed(recorded[inside[-1]], plan, moved)
+        entry = _entry(stretch, found, moved, allowed) | {"evaluations": len(inside), "updates": made}
         yield entry | {"holds": entry["holds"] and is_counted}
 
 
-def _entry(of: dict[str, Any], plan: dict[str, Any], found: float, moved: float) -> dict[str, Any]:
+def _allowed(recorded: Array, plan: dict[str, Any], moved: float) -> float:
+    """Return how far from these recorded answers others may be."""
+    if plan["answers"] == "classes":
+        least = max(LEAST["classes"], 1 / recorded.size)
+    else:
+        least = LEAST["values"] * float(numpy.sqrt((recorded.astype(numpy.float64) ** 2).mean()))
+    return max(float(plan["tolerance"] * moved), least if numpy.isfinite(least) else 0.0)
+
+
+def _entry(of: dict[str, Any], found: float, moved: float, allowed: float) -> dict[str, Any]:
     told = {name: of[name] for name in ("dataset", "seed", "step", "start", "stop") if name in of}
     largest = min(found, 1e300)  # JSON knows no infinity
-    return told | {"apart": largest, "moved": min(moved, 1e300), "holds": found <= plan["tolerance"] * moved}
+    return told | {
+        "apart": largest,
+        "moved": min(moved, 1e300),
+        "allowed": min(allowed, 1e300),
+        "holds": found <= allowed,
+    }
 
 
-def _sentence(part: str, one: dict[str, Any], tolerance: float) -> str:
+def _sentence(part: str, one: dict[str, Any]) -> str:
     of = f"{one['dataset']} seed {one['seed']}"
     what = (
         f"the checkpoint of step {one['step']} answers"
         if part == "checkpoints"
         else f"the steps from {one['start']} to {one['stop']}, done again, answer"
     )
-    allowed = tolerance * one["moved"]
-    if one["apart"] <= allowed:
+    if one["apart"] <= one["allowed"]:
         return f"{of}: {one['updates']} updates were counted from step {one['start']} to {one['stop']}, done again."
-    return f"{of}: {what} otherwise than was written down, {one['apart']:.3g} apart where {allowed:.3g} are allowed."
+    apart_by = f"{one['apart']:.3g} apart where {one['allowed']:.3g} are allowed"
+    return f"{of}: {what} otherwise than was written down, {apart_by}."
 
 
 if __name__ == "__main__":
