@@ -59,8 +59,9 @@ for path in map(Path, sys.argv[2:]):
     together, losses = trained(members)
     for i in (0, 3, 5):
         (alone,), own = trained(members[i : i + 1])
-        assert torch.equal(own[:, :, 0], losses[:, :, i]), f"{path.stem}: the losses of {members[i].name}"
-        assert all(torch.equal(alone[name], together[i][name]) for name in alone), f"{path.stem}: {members[i].name}"
+        assert torch.allclose(own[:, :, 0], losses[:, :, i], atol=1e-5), f"{path.stem}: losses of {members[i].name}"
+        for name, value in alone.items():
+            assert torch.allclose(value, together[i][name], atol=1e-5), f"{path.stem}: {name} of {members[i].name}"
     print(path.stem, losses[-1, 0].tolist())
 """
 
@@ -606,7 +607,8 @@ def test_a_member_alone_is_what_it_is_in_the_stack_with_every_offline_edit(
     environment = {"PATH": "/usr/bin:/bin", **told(data)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert len(set(done.stdout.splitlines())) == len(programs)
+    done_with = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith("step ")]
+    assert done_with == list(programs)
 
 
 @pytest.mark.slow
@@ -641,7 +643,7 @@ def test_checkpoints_answer_what_the_curve_says_and_hold_no_answers(
 @pytest.mark.slow
 def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
     counts = json.loads((run / "parameters.json").read_text())
-    block = 4 * (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16) + 2 * 32
+    block = 4 * 16 * 16 + 3 * 16 + (16 * 64 + 64) + (64 * 16 + 16) + 2 * 32
     assert counts["parameters"] == 13 * 16 + 4 * 16 + 2 * block + 32 + (16 * 13 + 13)
     assert (counts["updates"], counts["samples_seen"]) == (STEPS, STEPS * 8)
     assert counts["without_gradient"] == []
@@ -658,7 +660,7 @@ def test_the_original_sizes_have_the_original_number_of_parameters(lab_python: P
     )
     command = [str(lab_python), "-B", "-c", f"import sys; sys.path.insert(0, {str(TEMPLATE)!r}); {count}"]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=120)
-    assert int(done.stdout) == 422_755, done.stderr  # 0.42 M
+    assert int(done.stdout) == 422_499, done.stderr  # 0.42 M
 
 
 @pytest.mark.slow
