@@ -60,7 +60,7 @@ def read_logits(path: Path, pairs: int, symbols: int) -> np.ndarray:
 def read_curve(path: Path, pairs: int, expected: np.ndarray) -> np.ndarray:
     """Read the symbols taken for the results at the expected steps, (E, pairs), or refuse them."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             steps, taken = archive["steps"], archive["predictions"]
     except FileNotFoundError:
         raise RefusedError(f"{path.name} is missing.") from None
@@ -78,9 +78,9 @@ def accuracy_and_loss(logits: np.ndarray, answers: np.ndarray) -> tuple[float, f
     """Judge logits (n, symbols) by the results (n,); a symbol is an answer only where it is above all others."""
     right = logits[np.arange(len(answers)), answers]  # (n,)
     accuracy = float(((logits >= right[:, None]).sum(axis=1) == 1).mean())
-    highest = logits.max(axis=1)  # (n,)
-    total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-    return accuracy, float((total - right).mean())
+    highest = logits.max(axis=1)  # (n,) taken off first, since large logits would drown the rest
+    total = np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+    return accuracy, float((total + (highest - right)).mean())
 
 
 def steps_until(steps: np.ndarray, accuracies: np.ndarray, share: float) -> int:

@@ -74,10 +74,12 @@ class Attention(nn.Module):
         super().__init__()
         assert width % heads == 0, "each head takes an equal part of the width"
         self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.query, self.value, self.out = (nn.Linear(width, width) for _ in range(3))
+        # A bias of the keys changes no answer: its gradient would be rounding alone, and Adam would make steps of it.
+        self.key = nn.Linear(width, width, bias=False)
         for part in (self.query, self.key, self.value):
             nn.init.uniform_(part.weight, -math.sqrt(1.5 / width), math.sqrt(1.5 / width))
-        for part in (self.query, self.key, self.value, self.out):
+        for part in (self.query, self.value, self.out):
             nn.init.zeros_(part.bias)
 
     def forward(self, last: Tensor, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib.util
 import io
@@ -22,6 +23,7 @@ import pytest
 TEMPLATE = Path(__file__).parents[2] / "templates" / "grokking"
 DATASETS = ("x_div_y", "x_minus_y", "x_plus_y", "permutation")
 PRIME, ORDERS = 11, 6
+HELD_OUT = 61  # pairs of x_plus_y
 SIZES = (f"--modulus={PRIME}", "--letters=3")
 STEPS, EVERY = 40, 5
 SMALL = (
@@ -57,8 +59,9 @@ for path in map(Path, sys.argv[2:]):
     together, losses = trained(members)
     for i in (0, 3, 5):
         (alone,), own = trained(members[i : i + 1])
-        assert torch.equal(own[:, :, 0], losses[:, :, i]), f"{path.stem}: the losses of {members[i].name}"
-        assert all(torch.equal(alone[name], together[i][name]) for name in alone), f"{path.stem}: {members[i].name}"
+        assert torch.allclose(own[:, :, 0], losses[:, :, i], atol=1e-5), f"{path.stem}: losses of {members[i].name}"
+        for name, value in alone.items():
+            assert torch.allclose(value, together[i][name], atol=1e-5), f"{path.stem}: {name} of {members[i].name}"
     print(path.stem, losses[-1, 0].tolist())
 """
 
@@ -329,37 +332,37 @@ def test_the_first_point_above_the_share_counts_and_never_is_the_last_step() -> 
 
 
 def bad_answers() -> dict[str, np.ndarray]:
-    good = np.random.default_rng(5).normal(size=(60, PRIME)).astype(np.float32)
+    good = np.random.default_rng(5).normal(size=(HELD_OUT, PRIME)).astype(np.float32)
     nan, infinite = good.copy(), good.copy()
     nan[17, 1], infinite[0, 0] = np.nan, np.inf
     return {
         "nan": nan,
         "infinite": infinite,
         "too few": good[:-1],
-        "too many symbols": np.zeros((60, PRIME + 2), np.float32),
-        "classes": np.zeros(60, np.int64),
-        "whole numbers": np.zeros((60, PRIME), np.int64),
-        "pickled": np.array([[{"a": 1}] * PRIME] * 60, dtype=object),
+        "too many symbols": np.zeros((HELD_OUT, PRIME + 2), np.float32),
+        "classes": np.zeros(HELD_OUT, np.int64),
+        "whole numbers": np.zeros((HELD_OUT, PRIME), np.int64),
+        "pickled": np.array([[{"a": 1}] * PRIME] * HELD_OUT, dtype=object),
     }
 
 
 @pytest.mark.parametrize("fault", [*bad_answers(), "missing", "no array"])
-def test_answers_that_cannot_be_judged_are_refused(lab_python: Path, data: Path, tmp_path: Path, fault: str) -> None:
+def test_answers_that_cannot_be_judged_are_refused(data: Path, tmp_path: Path, fault: str) -> None:
     outputs = tmp_path / "outputs"
     write_answers(data, outputs)
     path = outputs / "predictions_x_plus_y_2.npy"
-    assert np.load(path).shape == (60, PRIME)
+    assert np.load(path).shape == (HELD_OUT, PRIME)
     path.unlink()
     if fault == "no array":
         path.write_bytes(b"\x93NUMPY\x01\x00\x05\x00((((\n")
     elif fault != "missing":
         np.save(path, bad_answers()[fault], allow_pickle=True)
-    assert_refused(evaluate(lab_python, data, outputs, tmp_path), path.name, tmp_path)
+    assert_refused(data, outputs, path.name)
 
 
 def bad_curves() -> dict[str, dict[str, np.ndarray]]:
     steps = np.arange(EVERY, STEPS + 1, EVERY)
-    taken = np.zeros((len(steps), 60), np.int16)
+    taken = np.zeros((len(steps), HELD_OUT), np.int16)
     doubled = steps.copy()
     doubled[1] = doubled[0]
     return {
@@ -367,16 +370,16 @@ def bad_curves() -> dict[str, dict[str, np.ndarray]]:
         "falling": {"steps": steps[::-1], "predictions": taken},
         "twice": {"steps": doubled, "predictions": taken},
         "ends early": {"steps": steps[:-1], "predictions": taken[:-1]},
-        "finer": {"steps": np.arange(1, STEPS + 1), "predictions": np.zeros((STEPS, 60), np.int16)},
+        "finer": {"steps": np.arange(1, STEPS + 1), "predictions": np.zeros((STEPS, HELD_OUT), np.int16)},
         "fractions": {"steps": steps.astype(np.float64), "predictions": taken},
         "fewer pairs": {"steps": steps, "predictions": taken[:, 1:]},
         "logits": {"steps": steps, "predictions": taken.astype(np.float32)},
-        "pickled": {"steps": steps, "predictions": np.array([[None] * 60] * len(steps), dtype=object)},
+        "pickled": {"steps": steps, "predictions": np.array([[None] * HELD_OUT] * len(steps), dtype=object)},
     }
 
 
 @pytest.mark.parametrize("fault", [*bad_curves(), "missing", "no archive"])
-def test_curves_that_cannot_be_judged_are_refused(lab_python: Path, data: Path, tmp_path: Path, fault: str) -> None:
+def test_curves_that_cannot_be_judged_are_refused(data: Path, tmp_path: Path, fault: str) -> None:
     outputs = tmp_path / "outputs"
     write_answers(data, outputs)
     path = outputs / "curve_x_plus_y_2.npz"
@@ -389,16 +392,28 @@ def test_curves_that_cannot_be_judged_are_refused(lab_python: Path, data: Path, 
                 buffer = io.BytesIO()
                 np.lib.format.write_array(buffer, array, allow_pickle=True)
                 archive.writestr(f"{name}.npy", buffer.getvalue())
-    assert_refused(evaluate(lab_python, data, outputs, tmp_path), path.name, tmp_path)
+    assert_refused(data, outputs, path.name)
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], name: str, out_dir: Path) -> None:
-    """Status 1, one sentence that names the file, and no metrics."""
+def assert_refused(data: Path, outputs: Path, name: str) -> None:
+    """One sentence that names the file."""
+    judge = module("evaluate")
+    folders = {"outputs": outputs, "held_out": data / "answers", "train": data / "train"}
+    with pytest.raises(judge.RefusedError) as refusal:
+        judge.evaluate(argparse.Namespace(**folders, seeds=[1, 2], last_step=STEPS, evaluate_every=EVERY))
+    said = str(refusal.value)
+    assert said.startswith(f"{name} ")
+    assert said.endswith(".")
+    assert "\n" not in said
+
+
+def test_a_refusal_is_status_1_and_one_sentence(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    write_answers(data, tmp_path / "outputs")
+    (tmp_path / "outputs" / "curve_x_plus_y_2.npz").unlink()
+    done = evaluate(lab_python, data, tmp_path / "outputs", tmp_path)
     assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"{name} ")
-    assert done.stderr.endswith(".\n")
-    assert not (out_dir / "metrics.json").exists()
+    assert done.stderr == "curve_x_plus_y_2.npz is missing.\n"
+    assert not (tmp_path / "metrics.json").exists()
 
 
 # Frozen and editable parts.
@@ -592,7 +607,8 @@ def test_a_member_alone_is_what_it_is_in_the_stack_with_every_offline_edit(
     environment = {"PATH": "/usr/bin:/bin", **told(data)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert len(set(done.stdout.splitlines())) == len(programs)
+    done_with = [line.split()[0] for line in done.stdout.splitlines() if not line.startswith("step ")]
+    assert done_with == list(programs)
 
 
 @pytest.mark.slow
@@ -627,7 +643,7 @@ def test_checkpoints_answer_what_the_curve_says_and_hold_no_answers(
 @pytest.mark.slow
 def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
     counts = json.loads((run / "parameters.json").read_text())
-    block = 4 * (16 * 16 + 16) + (16 * 64 + 64) + (64 * 16 + 16) + 2 * 32
+    block = 4 * 16 * 16 + 3 * 16 + (16 * 64 + 64) + (64 * 16 + 16) + 2 * 32
     assert counts["parameters"] == 13 * 16 + 4 * 16 + 2 * block + 32 + (16 * 13 + 13)
     assert (counts["updates"], counts["samples_seen"]) == (STEPS, STEPS * 8)
     assert counts["without_gradient"] == []
@@ -644,7 +660,7 @@ def test_the_original_sizes_have_the_original_number_of_parameters(lab_python: P
     )
     command = [str(lab_python), "-B", "-c", f"import sys; sys.path.insert(0, {str(TEMPLATE)!r}); {count}"]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=120)
-    assert int(done.stdout) == 422_755, done.stderr  # 0.42 M
+    assert int(done.stdout) == 422_499, done.stderr  # 0.42 M
 
 
 @pytest.mark.slow
