@@ -275,7 +275,7 @@ def measure(
             cwd=folder,
             env=env,
         )
-        metrics = json.loads((folder / "results" / "metrics.json").read_text())
+        metrics = _with_own(first, json.loads((folder / "results" / "metrics.json").read_text()))
         bare_ms = bare(name, own, work, env)
     models = len(words["datasets"]) * len(seeds)
     return {
@@ -291,7 +291,7 @@ def measure(
         "evaluate_s": round(evaluated.seconds, 2),
         "bare_ms": bare_ms,
         "ratio": _ratio(runs[copies[0]], models, counts, bare_ms),
-        "metrics": _metrics(_with_own(first, metrics), _published(name, profile_name, source)),
+        "metrics": _metrics(metrics, _published(name, profile_name, source)),
     }
 
 
