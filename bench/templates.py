@@ -261,7 +261,7 @@ def measure(
         query = ran(
             *_asking(words["query"], profile.get("query_count", 0), folder),
             *(f"--datasets={','.join(words['datasets'])}", f"--seeds={told}", f"--code={work}", f"--outputs={first}"),
-            *(f"--inputs={folder / 'inputs'}", f"--answers={folder / 'answered'}"),
+            f"--answers={folder / 'answered'}",
             *profile.get("query_arguments", []),
             cwd=work,
             env=env,
@@ -298,7 +298,8 @@ def measure(
 def _asking(query: Mapping[str, Any], count: int, folder: Path) -> list[str]:
     """Return the platform's program that asks a model, with what only its kind needs."""
     if query["kind"] != "characters":
-        return [str(DRIVERS / "driver.py"), f"--kind={query['kind']}", f"--count={count}"]
+        how = [f"--kind={query['kind']}", f"--count={count}", f"--inputs={folder / 'inputs'}"]
+        return [str(DRIVERS / "driver.py"), *how]
     shutil.copytree(folder / "answers", folder / "held_out")  # it removes what it has read
     how = [
         f"--{name}={query.get(name, usual)}" for name, usual in (("block", 256), ("streams", 32), ("tolerance", 1e-3))
