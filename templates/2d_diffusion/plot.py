@@ -149,7 +149,8 @@ def plot_kl(runs: list[Path], info: dict[Path, dict], datasets: list[str]) -> No
         axis.set_axisbelow(True)
         slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len(measured) > 4 else {}
         axis.set_xticks(range(len(measured)), [label(run, 24 if slanted else 14) for run in measured], fontsize=8)
-        plt.setp(axis.get_xticklabels(), **slanted)
+        if slanted:
+            plt.setp(axis.get_xticklabels(), **slanted)
     figure.supylabel("KL divergence to held-out points (nats, lower is better)", fontsize=10)
     figure.savefig("kl_by_run.png")
     plt.close(figure)
