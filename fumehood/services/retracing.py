@@ -86,7 +86,7 @@ def resumed(world: WriteWorld, step: Step) -> Change:
         run_id=trial.run.id,
         command=(
             *("python", f"/in/driver/{COMPARE.name}", "--plan=/in/driver/plan.json", "--curves=/in/curves"),
-            *("--recalled=/in/recalled", "--stretches=/in/stretches", "--out=/work/compared.json"),
+            *("--recalled=/in/recalled", "--stretches=/in/stretches", "--out=compared.json"),
         ),
         inputs={
             f"in/driver/{COMPARE.name}": world.artifacts.put(COMPARE.read_bytes()),
