@@ -292,6 +292,7 @@ def test_a_folder_without_the_file_shows_nothing(written: Written) -> None:
 
 
 def test_a_head_that_is_too_old_for_the_folder_is_refused(lab: Laboratory) -> None:
+    exported(lab)  # which signs the head
     with lab.store.begin(write=False) as tx:
         newest = tx.log.newest_head()
         assert newest is not None
