@@ -39,7 +39,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "templates"
 LAST_WORDS_S = 5
 """How long requests under way may take once the process is told to stop; a stream never ends by itself."""
 EMBEDDED_LAST_WORDS_S = 2
-QUIET: Any = {"log_config": None, "access_log": False}
+QUIET: Any = {"log_config": None, "access_log": False, "proxy_headers": False}
 """Requests are logged with their ids by our own."""
 
 

@@ -20,11 +20,11 @@ from api.meters import Meters
 from api.rates import Rates
 from api.readiness import Check, Readiness, checks_of
 from api.routes import admin, catalogue, directions, experiments, health, log, moves
+from fumehood.batching import InBatches
 from fumehood.domain.policy import Policy
 from fumehood.gateway.models import Models
 from fumehood.ports import Artifacts, Clock, Queue, Store
 from fumehood.services import keys, screening, submissions
-from fumehood.services.group_commit import GroupCommit
 from fumehood.services.known_templates import KnownTemplates
 
 
@@ -77,7 +77,7 @@ def create_app(
         feed=feed,
         policy=policy,
         models=models,
-        accept=GroupCommit(partial(submissions.accept, store, clock)),
+        accept=InBatches(partial(submissions.check_and_accept, store, clock), "submitting"),
         known_templates=known_templates or KnownTemplates(),
         public_keys=public_keys,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -89,8 +89,8 @@ class Context:
     """What comes in is screened by its rules."""
     models: Models
     """Those that the gateway knows; whether it has a key for one is not the API's to know."""
-    accept: Callable[[Checked], Direction]
-    """Stores a submission, together with others that came at the same moment."""
+    accept: Callable[[Callable[[], Checked]], Awaitable[Direction]]
+    """Checks and stores a submission, together with others that came at the same moment."""
     known_templates: KnownTemplates
     public_keys: Callable[[], Mapping[str, bytes]]
     """The signing keys by fingerprint, as PEM."""

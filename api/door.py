@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problem import problem, store_away
-from api.rates import Rates, Taken
+from api.rates import Ask, Rates, Taken
+from fumehood.batching import InBatches
 from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
 from fumehood.services.keys import Caller
-from fumehood.serving import Threads
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/v1/signing-keys", "/docs", "/openapi.json"})
 """What answers without a key; every other path, known or not, asks for one."""
@@ -25,8 +25,6 @@ LONGEST_KEY = 500
 KNOWN_S = 1.0
 """How long a key that was found is not looked up again; so long, at most, a revoked one still opens."""
 MOST_KNOWN = 10_000
-COUNTING = 4
-"""So many requests are counted at once; each takes a trip to Redis."""
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -36,8 +34,7 @@ class Door:
     def __init__(self, app: ASGIApp, authenticate: Callable[[str], Caller | None], rates: Rates) -> None:
         self._app = app
         self._authenticate = authenticate
-        self._rates = rates
-        self._counting = Threads(COUNTING, "counting")
+        self._take: InBatches[Ask, Taken] = InBatches(rates.take_all, "counting")
         self._known: dict[str, tuple[float, Caller]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,8 +58,7 @@ class Door:
                 detail = f"This key lacks the scope {needed}."
                 await problem(403, "forbidden", detail)(scope, receive, send)
                 return
-            is_read = scope["method"] in READS
-            taken = await self._counting.do(lambda: self._rates.take(caller.key, is_read=is_read))
+            taken = await self._take(Ask(caller.key, scope["method"] in READS))
             if refusal := taken.refusal:
                 await problem(*refusal, taken.headers)(scope, receive, send)
                 return

@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from limits import RateLimitItem, parse
@@ -36,6 +37,19 @@ class Taken:
     """Status, name and sentence of a problem."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request that wants to pass."""
+
+    key: str
+    is_read: bool
+
+    @property
+    def kind(self) -> str:
+        """What is counted apart."""
+        return "read" if self.is_read else "write"
+
+
 class Rates:
     """Counts what each key asks. Without its counter reads pass and writes are refused."""
 
@@ -43,7 +57,7 @@ class Rates:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         self._reads, self._writes = _rate(reads), _rate(writes)
         self._away_until = 0.0
-        self._told: dict[tuple[str, str], _Left] = {}
+        self._told: dict[Ask, _Left] = {}
 
     @classmethod
     def alone(cls, reads: str, writes: str) -> Rates:
@@ -58,38 +72,42 @@ class Rates:
 
     def take(self, key: str, *, is_read: bool) -> Taken:
         """Count one request of a key."""
-        item = self._reads if is_read else self._writes
-        kind = "read" if is_read else "write"
-        if time.monotonic() < self._away_until:
-            return _uncounted(is_read=is_read)
-        try:
-            passes = self._limiter.hit(item, kind, key)
-            left = self._left(item, kind, key, is_refused=not passes)
-        except StorageError as error:
-            LOG.warning("requests cannot be counted, so only reads are answered: %s", error.storage_error)
-            self._away_until = time.monotonic() + AWAY_S
-            return _uncounted(is_read=is_read)
-        wait = str(max(1, math.ceil(left.resets_at - time.time())))
-        headers = {
-            "RateLimit-Limit": str(item.amount),
-            "RateLimit-Remaining": str(left.remaining),
-            "RateLimit-Reset": wait,
-        }
-        if passes:
-            return Taken(headers)
-        detail = f"This key has made the {item.amount} {kind} requests that it may make in {item.get_expiry()} s."
-        return Taken({**headers, "Retry-After": wait}, (429, "too-many-requests", detail))
+        return self.take_all([Ask(key, is_read)])[0]
 
-    def _left(self, item: RateLimitItem, kind: str, key: str, *, is_refused: bool) -> _Left:
-        known, now = self._told.get((kind, key)), time.time()
-        if known and now < min(known.stale_at, known.resets_at) and known.remaining > 0 and not is_refused:
-            left = dataclasses.replace(known, remaining=known.remaining - 1)
+    def take_all(self, asked: Sequence[Ask]) -> list[Taken]:
+        """Count requests that came at once, those of one key in one trip; return of each what came of it."""
+        answers: dict[Ask, list[Taken]] = {}
+        for one, times in Counter(asked).items():
+            answers[one] = self._take(one, times)
+        return [answers[one].pop(0) for one in asked]
+
+    def _take(self, asked: Ask, times: int) -> list[Taken]:
+        item = self._reads if asked.is_read else self._writes
+        taken: list[Taken] = []
+        if time.monotonic() >= self._away_until:
+            try:
+                # All of them or none; where not all pass, some may.
+                if self._limiter.hit(item, asked.kind, asked.key, cost=times):
+                    return [_told(item, asked, self._left(item, asked, times), passes=True)] * times
+                while len(taken) < times:
+                    passes = times > 1 and self._limiter.hit(item, asked.kind, asked.key)
+                    taken.append(_told(item, asked, self._left(item, asked, int(passes)), passes=passes))
+            except StorageError as error:
+                LOG.warning("requests cannot be counted, so only reads are answered: %s", error.storage_error)
+                self._away_until = time.monotonic() + AWAY_S
+        return taken + [_uncounted(is_read=asked.is_read)] * (times - len(taken))
+
+    def _left(self, item: RateLimitItem, asked: Ask, passed: int) -> _Left:
+        """Return what is left after so many that passed, or when none did."""
+        known, now = self._told.get(asked), time.time()
+        if known and now < min(known.stale_at, known.resets_at) and known.remaining >= passed > 0:
+            left = dataclasses.replace(known, remaining=known.remaining - passed)
         else:
-            stats = self._limiter.get_window_stats(item, kind, key)
+            stats = self._limiter.get_window_stats(item, asked.kind, asked.key)
             left = _Left(remaining=stats.remaining, resets_at=stats.reset_time, stale_at=now + TOLD_S)
         if len(self._told) >= MOST_TOLD:
             self._told.clear()
-        self._told[kind, key] = left
+        self._told[asked] = left
         return left
 
 
@@ -100,6 +118,19 @@ class _Left:
     remaining: int
     resets_at: float
     stale_at: float
+
+
+def _told(item: RateLimitItem, asked: Ask, left: _Left, *, passes: bool) -> Taken:
+    wait = str(max(1, math.ceil(left.resets_at - time.time())))
+    headers = {
+        "RateLimit-Limit": str(item.amount),
+        "RateLimit-Remaining": str(left.remaining),
+        "RateLimit-Reset": wait,
+    }
+    if passes:
+        return Taken(headers)
+    detail = f"This key has made the {item.amount} {asked.kind} requests that it may make in {item.get_expiry()} s."
+    return Taken({**headers, "Retry-After": wait}, (429, "too-many-requests", detail))
 
 
 def _uncounted(*, is_read: bool) -> Taken:

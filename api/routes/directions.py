@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -12,15 +14,16 @@ from api.context import GUARDED, AskedBy, AskedOnce, AskedPage, Context, errors,
 from api.schemas import Budget, DirectionCreate, DirectionRead, FeedbackCreate, FeedbackRead, IdeaCreate
 from api.streams import AskedPlace, events_of, followed
 from api.views import ExperimentRead, IdeaRead, Page
-from fumehood.domain.direction import Direction, DirectionState, Reviewing
+from fumehood.domain.direction import DirectionState, Reviewing
 from fumehood.domain.step import Side
 from fumehood.services import directions, feedback, guidance, submissions
 from fumehood.services.keys import Caller
 from fumehood.services.replies import Once
+from fumehood.services.submissions import Checked
 from fumehood.serving import Threads
 
-SUBMITTING = 40
-"""So many directions are checked and stored at once; others wait for them."""
+CHECKING = 40
+"""So many directions are checked at once whose template was not read lately; others wait for them."""
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events",
@@ -40,7 +43,7 @@ def router(context: Context) -> APIRouter:
 
 def _changing(routes: APIRouter, context: Context) -> None:
     store, clock = context.store, context.clock
-    submitting = Threads(SUBMITTING, "submitting")
+    checking = Threads(CHECKING, "checking")
 
     @routes.post("", summary="Submit a direction", status_code=202, responses=errors(400, 402, 404, 409, 413))
     async def submit(asked: DirectionCreate, by: AskedBy, once: AskedOnce, response: Response) -> DirectionRead:
@@ -50,7 +53,13 @@ def _changing(routes: APIRouter, context: Context) -> None:
         for is held (`policy`) until an admin has looked at it. A model must be one of `GET /v1/models`; where its
         provider has no key, the direction is held later (`no_model`).
         """
-        direction = await submitting.do(lambda: _submit(context, asked, by, once))
+        check = partial(copy_context().run, _check, context, asked, by, once)
+        if asked.parent is not None or not context.known_templates.knows(context.shipped / asked.template):
+            # It asks the database or the artifacts: nobody else waits for that.
+            checked = await checking.do(check)
+            check = partial(_itself, checked)
+        direction = await context.accept(check)
+        context.queue.hint(Side.WRITE)
         say_replayed(response, once)
         return DirectionRead.of(direction)
 
@@ -129,7 +138,11 @@ def _changing(routes: APIRouter, context: Context) -> None:
         return IdeaRead.model_validate(made)
 
 
-def _submit(context: Context, asked: DirectionCreate, by: Caller, once: Once | None) -> Direction:
+def _itself(checked: Checked) -> Checked:
+    return checked
+
+
+def _check(context: Context, asked: DirectionCreate, by: Caller, once: Once | None) -> Checked:
     for model in (asked.model, asked.review_model or asked.review.model or asked.model):
         context.models.of(model)
     submission = submissions.Submission(
@@ -158,7 +171,7 @@ def _submit(context: Context, asked: DirectionCreate, by: Caller, once: Once | N
         tenant=by.tenant,
         actor=by.key,
     )
-    checked = submissions.check(
+    return submissions.check(
         context.store,
         context.artifacts,
         context.clock,
@@ -169,9 +182,6 @@ def _submit(context: Context, asked: DirectionCreate, by: Caller, once: Once | N
         policy=context.policy,
         known_templates=context.known_templates,
     )
-    direction = context.accept(checked)
-    context.queue.hint(Side.WRITE)
-    return direction
 
 
 def _hint_both(context: Context) -> None:

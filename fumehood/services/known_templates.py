@@ -44,6 +44,11 @@ class KnownTemplates:
         self._now = now
         self._known: dict[Path, tuple[float, Marks, Read]] = {}
 
+    def knows(self, folder: Path) -> bool:
+        """Say whether a folder was read lately, so that reading it again is done in no time."""
+        known = self._known.get(folder)
+        return known is not None and self._now() < known[0]
+
     def read(self, folder: Path, artifacts: Artifacts) -> Read:
         """Keep a folder's files and return what it says; `BadInputError` when it does not keep the contract."""
         marks, now = _marks(folder, *([self._fetched.folder] if self._fetched else [])), self._now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,6 +168,22 @@ def check(
         found=found,
         once=once,
     )
+
+
+def check_and_accept(
+    store: Store, clock: Clock, asked: Sequence[Callable[[], Checked]]
+) -> tuple[Direction | Exception, ...]:
+    """Check what came at once and accept what is in order together; return of each what came of it."""
+    checked = [_tried(one) for one in asked]
+    accepted = iter(accept(store, clock, [one for one in checked if isinstance(one, Checked)]))
+    return tuple(next(accepted) if isinstance(one, Checked) else one for one in checked)
+
+
+def _tried(check: Callable[[], Checked]) -> Checked | Exception:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001 - what is wrong with one is no concern of the others
+        return error
 
 
 def accept(store: Store, clock: Clock, asked: Sequence[Checked]) -> tuple[Direction | FumehoodError, ...]:

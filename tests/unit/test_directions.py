@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fumehood.domain.direction import DirectionState
+from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Experiment, ExperimentState
 from fumehood.domain.idea import Idea, Novelty, Score
 from fumehood.domain.ids import ExperimentId, IdeaId
 from fumehood.domain.step import StepState
 from fumehood.errors import BadInputError
 from fumehood.services import directions, submissions
+from fumehood.services.submissions import Checked
 from tests.fakes.laboratory import TINY, Laboratory, moved, step_of
 
 
@@ -97,6 +99,22 @@ class TestWhatIsRefused:
 
 
 class TestSubmit:
+    def test_of_those_that_come_at_once_a_broken_one_breaks_alone(self, lab: Laboratory) -> None:
+        def check(**changes: Any) -> Callable[[], Checked]:
+            asked, shipped = lab.asked(**changes), lab.folder / "shipped"
+            return lambda: submissions.check(lab.store, lab.artifacts, lab.clock, asked, shipped)
+
+        def broken() -> Checked:
+            raise ZeroDivisionError
+
+        asked = [check(seed=1), broken, check(seed=-1), check(seed=2)]
+        first, second, third, fourth = submissions.check_and_accept(lab.store, lab.clock, asked)
+        assert isinstance(first, Direction)
+        assert isinstance(second, ZeroDivisionError)
+        assert isinstance(third, BadInputError)
+        assert isinstance(fourth, Direction)
+        assert {step.direction_id for step in lab.steps("begin")} == {first.id, fourth.id}
+
     def test_it_keeps_the_template_as_it_was_and_makes_one_step_due(self, lab: Laboratory) -> None:
         direction = lab.submit(text="  Look at scales. ", seed=3)
         (lab.template / "experiment.py").write_text("changed = True\n")

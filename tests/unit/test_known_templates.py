@@ -56,6 +56,16 @@ def test_a_folder_is_kept_once_however_often_it_is_asked_for(folder: Path, artif
     assert set(first.template.profiles) == {"tiny", "cpu"}
 
 
+def test_it_says_what_it_read_lately_without_looking(folder: Path, artifacts: CountingArtifacts) -> None:
+    watch = Watch()
+    known = KnownTemplates(holds_s=60, now=watch)
+    assert not known.knows(folder)
+    known.read(folder, artifacts)
+    assert known.knows(folder)
+    watch.now = 60.0
+    assert not known.knows(folder)
+
+
 def test_a_changed_file_a_new_one_and_one_that_went_are_seen(folder: Path, artifacts: CountingArtifacts) -> None:
     known = KnownTemplates()
     seen = [dict(known.read(folder, artifacts).files)]
