@@ -192,8 +192,9 @@ def until_wanted(served: Served, turns: int, sandbox: str) -> tuple[list[float],
                     if first.launched_at:
                         launched.append((first.launched_at - begun) * 1000)
                 directions.cancel(store, clock, key)
-            if sandbox:
-                _until(lambda: _nothing_left(store), "nothing is left of what was launched")
+                if sandbox:
+                    # What still ends holds processors and memory, for which the next one would wait.
+                    _until(lambda: _nothing_left(store), "nothing is left of what was launched")
     finally:
         store.close()
         served.rest()
