@@ -14,6 +14,7 @@ import json
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -165,6 +166,8 @@ def main(say: Callable[[str], object] = print) -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    # Told to end, it ends what it started, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     say(f"--seed {asked.seed} draws these kills again")
     with own_folder() as folder:
         told = chaos(asked.seed, asked.kills, asked.directions, folder, lambda line: print(line, file=sys.stderr))
