@@ -48,7 +48,7 @@ def mint(claims: Claims, secret: bytes) -> str:
 
 def execution_secret(secret: bytes) -> bytes:
     """Return what the run side is given in the place of the gateway's secret: it makes executions' tokens only."""
-    return hmac.new(secret, b"executions", hashlib.sha256).digest()
+    return hmac.digest(secret, b"executions", "sha256")
 
 
 def mint_for_execution(claims: Claims, derived: bytes) -> str:
@@ -98,7 +98,7 @@ def _signed(prefix: str, claims: Claims, secret: bytes) -> str:
 
 
 def _sign(text: str, secret: bytes) -> bytes:
-    return hmac.new(secret, text.encode(), hashlib.sha256).digest()
+    return hmac.digest(secret, text.encode(), "sha256")
 
 
 def _encode(data: bytes) -> str:

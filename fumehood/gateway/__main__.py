@@ -130,7 +130,13 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     if abandoned := desk.accounts.close_abandoned():
         logging.getLogger("fumehood.gateway").warning("closed %d calls that another gateway had left open", abandoned)
     config = uvicorn.Config(
-        create_app(desk), log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=KEPT_S
+        create_app(desk),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        timeout_keep_alive=KEPT_S,
     )
     server = uvicorn.Server(config)
     if options.with_parent:
