@@ -141,7 +141,9 @@ def test_every_character_has_an_answer_that_knows_those_before_it_in_its_block(p
 
 
 ATTACKS = """
-import ctypes, json, os, pathlib, subprocess
+import ctypes, functools, json, os, pathlib, resource, subprocess
+OPEN = os.listdir("/proc/self/fd")
+resource.getrlimit(resource.RLIMIT_NOFILE)  # reading one changes nothing
 from serve_plain import begin, load, step
 
 def tried(way):
@@ -159,17 +161,13 @@ def called(function, *given):
         raise OSError(ctypes.get_errno(), "no")
     return "done"
 
-def memory():
-    with open(f"/proc/{PARENT}/mem", "rb", 0) as file:
-        return file.read(1)
-
 class Vector(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
-def vectors():
+def vectors(pid):
     ours = ctypes.create_string_buffer(8)
     local, remote = Vector(ctypes.addressof(ours), 8), Vector(0x400000, 8)
-    return called(LIBC.process_vm_readv, PARENT, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    return called(LIBC.process_vm_readv, pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
 
 def files():
     found = []
@@ -180,17 +178,28 @@ def files():
                     found += [name] if b'"draw"' in file.read() and not name.endswith(".py") else []
     return found
 
-PARENT = os.getppid()
+def limited(pid):
+    new = (ctypes.c_ulong * 2)(3, 4)
+    return called(LIBC.prlimit, pid, 12, ctypes.byref(new), None)
+
+STARTER = os.getppid()
+ASKER = int(open(f"/proc/{STARTER}/stat").read().rpartition(")")[2].split()[1])
+INTO = {
+    "memory": lambda pid: open(f"/proc/{pid}/mem", "rb", 0).read(1),
+    "to memory": lambda pid: open(f"/proc/{pid}/mem", "r+b", 0).read(1),
+    "vectors": vectors,
+    "maps": lambda pid: open(f"/proc/{pid}/maps").read() or 1 / 0,
+    "environ": lambda pid: open(f"/proc/{pid}/environ").read(),
+    "descriptors": lambda pid: [open(f"/proc/{pid}/fd/{n}", "rb").read(4) for n in range(9)],
+    "attach": lambda pid: called(LIBC.ptrace, 16, pid, None, None),
+    "seize": lambda pid: called(LIBC.ptrace, 0x4206, pid, None, None),
+    "pidfd": lambda pid: called(LIBC.syscall, 438, os.pidfd_open(pid), 3, 0),
+    "priority": lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 7),
+    "processors": lambda pid: os.sched_setaffinity(pid, {0}),
+    "limit": limited,
+}
 WAYS = {
     "files": files,
-    "memory": memory,
-    "vectors": vectors,
-    "maps": lambda: open(f"/proc/{PARENT}/maps").read() or 1 / 0,
-    "environ": lambda: open(f"/proc/{PARENT}/environ").read(),
-    "descriptors": lambda: [open(f"/proc/{PARENT}/fd/{n}", "rb").read(4) for n in range(9)],
-    "attach": lambda: called(LIBC.ptrace, 16, PARENT, None, None),
-    "seize": lambda: called(LIBC.ptrace, 0x4206, PARENT, None, None),
-    "pidfd": lambda: called(LIBC.syscall, 438, os.pidfd_open(PARENT), 3, 0),
     "note": lambda: pathlib.Path("note.txt").write_text("x"),
     "note in tmp": lambda: pathlib.Path("/tmp/fumehood-note.txt").write_text("x"),
     "note in memory": lambda: pathlib.Path("/dev/shm/fumehood-note.txt").write_text("x"),
@@ -201,7 +210,8 @@ WAYS = {
     "shared memory": lambda: called(LIBC.shmget, 4711, 4096, 0o1600),
     "another program": lambda: subprocess.run(["mkdir", "noted"], check=True, capture_output=True),
 }
-print(json.dumps({name: tried(way) for name, way in WAYS.items()}))
+WAYS |= {f"{name} of {pid}": functools.partial(way, pid) for name, way in INTO.items() for pid in (STARTER, ASKER)}
+print(json.dumps({name: tried(way) for name, way in WAYS.items()} | {"open": OPEN}))
 """
 
 
@@ -211,6 +221,8 @@ def test_no_way_leads_to_the_text_and_none_leaves_a_trace(place: Direct | Inside
     assert asked.ended_well, asked.said
     told = json.loads(asked.said.splitlines()[0])
     assert told.pop("files") == "[]"
+    # The standard ones, the two pipes, and the folder in which these are read.
+    assert len(told.pop("open")) == 6
     # Not permitted, permission denied, a read-only file system; of the maps nothing is read, of the program its status.
     refused = {"errno 1", "errno 13", "errno 30"} | {"ZeroDivisionError", "CalledProcessError"}
     assert {name: said for name, said in told.items() if said not in refused} == {}

@@ -17,6 +17,7 @@ import math
 import os
 import random
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 # In the sandbox it stands beside the others, without a package.
 if TYPE_CHECKING or __package__:
     from fumehood.services.query_driver import confinement
-    from fumehood.services.query_driver.answerer import BEGIN
+    from fumehood.services.query_driver.answerer import BEGIN, GONE
 else:
     import confinement
-    from answerer import BEGIN
+    from answerer import BEGIN, GONE
 
 ANSWERER = Path(__file__).with_name("answerer.py")
 SHARE_AGAIN = 0.02
@@ -73,12 +74,14 @@ def main() -> int:
     asked = _arguments()
     try:
         confinement.hide()
+        # It begins before there is a text to be seen.
+        answerer = Answerer(asked)
         texts = _take(asked)
         answers = {}
         for number, ((dataset, seed), text) in enumerate(texts.items()):
             if not number:
-                _rehearse(asked, dataset, seed, text)
-            answers[f"logits_{dataset}_{seed}.npy"] = _ask(asked, dataset, seed, text)
+                _rehearse(asked, answerer, dataset, seed, text)
+            answers[f"logits_{dataset}_{seed}.npy"] = _ask(asked, answerer, dataset, seed, text)
         _write(Path(asked.answers), answers)
     except (RefusedError, confinement.ConfinementError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a program's last word
@@ -138,28 +141,28 @@ def _text(dataset: str, seed: int, shape: dict[str, object], block: int) -> Text
     return Text(alphabet, tuple(text[i : i + block] for i in range(0, len(text), block)), draw)
 
 
-def _rehearse(asked: argparse.Namespace, dataset: str, seed: int, text: Text) -> None:
+def _rehearse(asked: argparse.Namespace, answerer: Answerer, dataset: str, seed: int, text: Text) -> None:
     """Let the code answer about characters of chance: what it prints, and how it fails, may be read by anybody."""
     chance = random.Random(0)  # noqa: S311 - a text that means nothing
     count = min(asked.streams, len(text.streams))
     streams = ["".join(chance.choices(text.alphabet, k=REHEARSED)) for _ in range(count)]
     try:
-        _answers(asked, dataset, seed, text.alphabet, streams, output=None)
+        _answers(answerer, dataset, seed, text.alphabet, streams, output=None)
     except RefusedError as error:
         raise RefusedError(f"{error} It was asked about characters of chance.") from None
 
 
-def _ask(asked: argparse.Namespace, dataset: str, seed: int, text: Text) -> NDArray[numpy.float32]:
+def _ask(asked: argparse.Namespace, answerer: Answerer, dataset: str, seed: int, text: Text) -> NDArray[numpy.float32]:
     """Return the answers for every character of a text: (characters, alphabet)."""
     parts = []
     for first in range(0, len(text.streams), asked.streams):
         batch = text.streams[first : first + asked.streams]
-        parts.append(_answers(asked, dataset, seed, text.alphabet, batch))  # (streams, block, alphabet)
+        parts.append(_answers(answerer, dataset, seed, text.alphabet, batch))  # (streams, block, alphabet)
     answers = numpy.concatenate(parts)
     largest = 0.0
     for number in text.again():
         stream = text.streams[number]
-        (alone,) = _answers(asked, dataset, seed, text.alphabet, [stream])
+        (alone,) = _answers(answerer, dataset, seed, text.alphabet, [stream])
         place = [text.alphabet.index(character) for character in stream]
         nats = [_log_softmax(one)[numpy.arange(len(stream)), place] for one in (answers[number], alone)]
         largest = max(largest, float(numpy.abs(nats[0] - nats[1]).max()))
@@ -180,7 +183,7 @@ def _log_softmax(values: NDArray[numpy.float32]) -> NDArray[numpy.float64]:
 
 
 def _answers(
-    asked: argparse.Namespace,
+    answerer: Answerer,
     dataset: str,
     seed: int,
     alphabet: str,
@@ -191,7 +194,7 @@ def _answers(
     size = len(streams) * len(alphabet) * 4
     told = [BEGIN * len(streams), *("".join(column) for column in zip(*streams, strict=True))]
     held = []
-    with _answering(asked, dataset, seed, len(streams), len(alphabet), output) as (questions, answers):
+    with _answering(answerer, dataset, seed, len(streams), len(alphabet), output) as (questions, answers):
         # The last character of a stream is answered for like the others, and never sent.
         for count, characters in enumerate(told[:-1]):
             try:
@@ -217,32 +220,64 @@ def _stopped(dataset: str, seed: int, count: int, output: int | None) -> Refused
 
 @contextmanager
 def _answering(
-    asked: argparse.Namespace, dataset: str, seed: int, streams: int, symbols: int, output: int | None
+    answerer: Answerer, dataset: str, seed: int, streams: int, symbols: int, output: int | None
 ) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Start a process for one batch, yield the pipes to and from it, and end it with all that it started."""
+    """Have a process started for one batch, yield the pipes to and from it, and end it with all that it started."""
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-    command = [
-        *(sys.executable, "-B", str(ANSWERER), f"--code={asked.code}", f"--outputs={asked.outputs}"),
-        *(f"--dataset={dataset}", f"--seed={seed}", f"--streams={streams}", f"--symbols={symbols}"),
-        *(f"--questions={theirs_in}", f"--answers={theirs_out}"),
-    ]
+    # One of its own each time: what is done to an open file, whoever has it next could find.
+    said = os.dup(1) if output is None else os.open(os.devnull, os.O_WRONLY)
+    batch = {"dataset": dataset, "seed": seed, "streams": streams, "symbols": symbols}
     with os.fdopen(ours_out, "wb", buffering=0) as questions, os.fdopen(ours_in, "rb") as answers:
         try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(theirs_in, theirs_out)
-            )
+            answerer.begin(batch, (theirs_in, theirs_out, said))
         finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+            for descriptor in (theirs_in, theirs_out, said):
+                os.close(descriptor)
         try:
             yield questions, answers
         finally:
             if output is None:  # what it says at its end is for people to read
                 questions.close()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LAST_WORD_S)
-            confinement.end_descendants()
+                answerer.is_gone(LAST_WORD_S)
+            answerer.end()
+
+
+class Answerer:
+    """The process that starts those that answer, each for one batch."""
+
+    def __init__(self, asked: argparse.Namespace) -> None:
+        self._wishes, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [
+                *(sys.executable, "-B", str(ANSWERER), f"--code={asked.code}", f"--outputs={asked.outputs}"),
+                f"--wishes={theirs.fileno()}",
+            ]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+        self._has_none = True
+        if not self._hears(LONGEST_WAIT_S):
+            raise RefusedError("The process that starts those that answer did not begin.")
+
+    def begin(self, batch: Mapping[str, object], pipes: tuple[int, int, int]) -> None:
+        """Have a process started that reads from the first pipe, answers into the second and prints into the third."""
+        self._has_none = False
+        with suppress(BrokenPipeError):  # nobody will answer
+            socket.send_fds(self._wishes, [json.dumps(batch).encode()], list(pipes))
+
+    def is_gone(self, patience_s: float) -> bool:
+        """Say whether the process has ended, or does within a time."""
+        self._has_none = self._has_none or self._hears(patience_s)
+        return self._has_none
+
+    def end(self) -> None:
+        """End the process and all that it started."""
+        confinement.end_descendants(spared=self._process.pid)
+        if not self.is_gone(LAST_WORD_S):
+            raise RefusedError("The process that starts those that answer has ended.")
+
+    def _hears(self, patience_s: float) -> bool:
+        ready, _, _ = select.select([self._wishes], [], [], patience_s)
+        return bool(ready and self._wishes.recv(len(GONE)) == GONE)
 
 
 def _exactly(descriptor: int, size: int) -> bytes:

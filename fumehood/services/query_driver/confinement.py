@@ -13,6 +13,7 @@ import platform
 import signal
 import struct
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,8 @@ _FOREIGN = 0x40000000
 _OPENAT2 = 437
 _NEW = (425, 452, 463)
 """io_uring_setup, fchmodat2 and setxattrat: newer calls have one number everywhere."""
+_LIMITS = {"x86_64": 302, "aarch64": 261}
+"""prlimit64, which also tells what a limit is; its third argument is the new one."""
 _CALLS = {
     "x86_64": (
         0xC000003E,
@@ -38,18 +41,21 @@ _CALLS = {
         (
             *(85, 83, 258, 133, 259, 88, 266, 86, 265, 82, 264, 316),
             *(90, 91, 268, 92, 93, 94, 260, 132, 235, 261, 280, 188, 189, 190, 76),
-            *(49, 29, 68, 64, 240, 248, 249, 250),
+            *(49, 29, 68, 64, 240, 248, 249, 250, 141, 142, 144, 203, 251, 314),
         ),
     ),
     "aarch64": (
         0xC00000B7,
         {56: 2},
-        (34, 33, 36, 37, 38, 276, 52, 53, 54, 55, 88, 5, 6, 7, 45, 200, 194, 186, 190, 180, 217, 218, 219),
+        (
+            *(34, 33, 36, 37, 38, 276, 52, 53, 54, 55, 88, 5, 6, 7, 45, 200, 194, 186, 190, 180, 217, 218, 219),
+            *(140, 118, 119, 122, 30, 274),
+        ),
     ),
 }
 """By machine: the filter's word for it; the calls that open, with the place of their flags; and the calls that leave
 something: files, folders, links and their new names; modes, owners, times and attributes; sockets, shared memory,
-queues and keys."""
+queues and keys; and what another process is given of the processors, which those that it starts are given too."""
 _ENDS_WITHIN_S = 10.0
 
 
@@ -69,21 +75,55 @@ def give_up() -> None:
     Raises:
         ConfinementError: Where the kernel takes one of it, or where the asking process can still be looked into.
     """
-    parent = os.getppid()
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     _drop_capabilities()
     _make_nothing()
+    _find_closed(os.getppid())
+
+
+def close() -> None:
+    """Let no process that is forked from this one look into it, or leave something here for the next.
+
+    Raises:
+        ConfinementError: Where this process has memory that those forked from it would share.
+    """
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    if shared := [line for line in maps if line.split()[1].startswith("rw") and line.split()[1].endswith("s")]:
+        raise ConfinementError(f"Processes that answer would share memory: {shared[0]}")
+    _prctl(PR_SET_DUMPABLE, 0)
+
+
+def begin_anew(parent: int, kept: Collection[int]) -> None:
+    """Be in a forked process what one is that was started by itself, with no open file but those that are `kept`.
+
+    It has the rights that its parent has given up for both, and ends with it. Of a file that both had open each could
+    find what the other did to it.
+
+    Raises:
+        ConfinementError: Where the parent has ended, or can be looked into.
+    """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ConfinementError("The process that starts those that answer has ended.")
+    _prctl(PR_SET_DUMPABLE, 1)
+    for descriptor in {int(place.name) for place in Path("/proc/self/fd").iterdir()} - set(kept):
+        with suppress(OSError):
+            os.close(descriptor)
+    _find_closed(parent)
+
+
+def _find_closed(pid: int) -> None:
     for name in ("mem", "environ", "fd/0"):
         with suppress(PermissionError):
-            os.close(os.open(f"/proc/{parent}/{name}", os.O_RDONLY))
-            raise ConfinementError(f"/proc/{parent}/{name} of the process that holds the text can be read.")
+            os.close(os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
+            raise ConfinementError(f"/proc/{pid}/{name} of the process that asks can be read.")
 
 
-def end_descendants() -> None:
-    """End every process below this one, whatever it did to get away, and wait until none is left."""
+def end_descendants(spared: int = 0) -> None:
+    """End every process below this one but one, whatever it did to get away, and wait until none is left."""
     deadline = time.monotonic() + _ENDS_WITHIN_S
-    while found := _descendants():
+    while found := [pid for pid in _descendants() if pid != spared]:
         if time.monotonic() > deadline:
             raise ConfinementError("A process that answered could not be ended.")
         for pid in found:
@@ -134,6 +174,9 @@ def _program(machine: str) -> list[tuple[int, int, int, int]]:
     ]
     for number in (*makers, *_NEW):
         told += [(_IS, 0, 1, number), read_only]
+    unasked = (_LOAD, 0, 0, _ARGUMENTS + 8 * 2), (_IS, 1, 0, 0), read_only
+    half = (_LOAD, 0, 0, _ARGUMENTS + 8 * 2 + 4), (_IS, 1, 0, 0), read_only, (_RETURN, 0, 0, _ALLOW)
+    told += [(_IS, 0, len(unasked) + len(half), _LIMITS[machine]), *unasked, *half]
     for number, place in openers.items():
         flags = [(_LOAD, 0, 0, _ARGUMENTS + 8 * place)]
         for bit in _MAKES:
