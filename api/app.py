@@ -9,7 +9,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from api import problem
+from api import documentation, problem
 from api.access import Access
 from api.context import Context
 from api.cursors import Cursors
@@ -56,8 +56,8 @@ def create_app(
     app = FastAPI(
         title="Fumehood",
         version="1",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
     )
@@ -83,6 +83,7 @@ def create_app(
     )
     for room in (directions, experiments, moves, catalogue, log, admin):
         app.include_router(room.router(context))
+    app.include_router(documentation.router(app))
     readiness = Readiness(checks_of(store, artifacts, clock, needs or {}))
     app.include_router(health.router(meters, readiness))
     return app

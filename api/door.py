@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import documentation
 from api.problem import problem, store_away
 from api.rates import Ask, Rates, Taken
 from fumehood.batching import InBatches
@@ -17,7 +18,7 @@ from fumehood.domain.tenant import Scope as KeyScope
 from fumehood.errors import StoreUnavailableError
 from fumehood.services.keys import Caller
 
-OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/v1/signing-keys", "/docs", "/openapi.json"})
+OPEN = documentation.OPEN | {"/healthz", "/readyz", "/metrics", "/v1/signing-keys", "/openapi.json"}
 """What answers without a key; every other path, known or not, asks for one."""
 ADMIN = "/v1/admin"
 LONGEST_BODY = 1024 * 1024

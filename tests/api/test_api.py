@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,6 +100,20 @@ class TestKey:
     @pytest.mark.parametrize("path", ["/healthz", "/openapi.json", "/docs"])
     def test_health_and_documentation_are_open(self, served: Served, path: str) -> None:
         assert served.nobody.get(path).status_code == 200
+
+    def test_the_page_of_the_documentation_asks_no_other_host(self, served: Served) -> None:
+        page = served.nobody.get("/docs")
+        loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
+        assert len(loaded) == 3
+        for path in loaded:
+            assert path.startswith("/docs/")
+            assert len(served.nobody.get(path).content) > 1000
+        (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy = dict(part.strip().split(" ", 1) for part in page.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'"
+        assert policy["script-src"] == f"'self' 'sha256-{digest}'"
+        assert policy["connect-src"] == "'self'"
 
     @pytest.mark.parametrize(
         "headers",
