@@ -15,8 +15,11 @@ from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
 Records = Mapping[str, Mapping[str, Any]]
-SHARED = ("direction", "secret", "evaluator", "template", "profile", "image")
-"""What the records of a confirmation have in common with the baseline's, or nothing is compared."""
+SHARED = ("secret", "evaluator", "template", "profile", "image")
+"""What the records of a confirmation have in common with the baseline's, or nothing is compared.
+
+Not the direction: a baseline of the screen may have been measured for an earlier one of the same tenant.
+"""
 
 
 def problems(
@@ -59,9 +62,9 @@ def _of_plan(plan: Plan, records: Records) -> list[str]:
         found.append(f"it names another code than {plan.run} was measured with")
     if dict(frozen.values) != dict(plan.scale):
         found.append("its scale is not the spread of the baseline's screening seeds")
-    if plan.seeds != fresh_seeds(base["direction"], chosen["code"], plan.rule.looks[-1]):
+    if plan.seeds != fresh_seeds(chosen["direction"], chosen["code"], plan.rule.looks[-1]):
         found.append("the run's seeds are not those that follow from its code")
-    if plan.baseline_seeds != fresh_seeds(base["direction"], base["code"], plan.rule.confirm_baseline):
+    if plan.baseline_seeds != fresh_seeds(chosen["direction"], base["code"], plan.rule.confirm_baseline):
         found.append("the baseline's seeds are not those that follow from its code")
     return found
 
@@ -90,6 +93,8 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
             found.append(f"{name} was started with other arguments")
         if record["run"].get("arm") != "confirm":
             found.append(f"{name} was not measured on sealed data")
+        if record.get("direction") != records[plan.run].get("direction"):
+            found.append(f"{name} was measured for another direction")
         found += [
             f"{name} has another {part} than the baseline" for part in SHARED if record.get(part) != base.get(part)
         ]

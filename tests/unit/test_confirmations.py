@@ -172,6 +172,19 @@ def test_the_next_idea_is_judged_against_the_same_pool_at_a_level_raised_by_what
     assert [len(word.split(",")) for word in asked] == [6 + 8, 8]
 
 
+def test_a_direction_whose_baseline_was_measured_for_an_earlier_one_is_confirmed_too(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    carried_out(lab)
+    carried_out(lab)
+    _, second = lab.experiments()
+    assert "baseline: taken from the cache" in lab.told()
+    assert (second.state, second.label) == (ExperimentState.DONE, "better"), lab.told()
+    assert checked(lab, tmp_path / "out") == []
+    inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
+    found = {name: facts.predicate(inside.read(f"{name}/record.json"))["direction"] for name in ("run_0", "confirm_1")}
+    assert found["run_0"] != found["confirm_1"] == second.direction_id
+
+
 Seeds = Callable[[tuple[int, ...]], bool]
 
 
