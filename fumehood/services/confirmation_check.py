@@ -28,8 +28,13 @@ def problems(
     failed: Collection[str],
     outputs: Mapping[str, Mapping[str, str]],
     examples: Mapping[str, bytes],
+    *,
+    is_told: bool = True,
 ) -> list[str]:
     """Return what does not hold, one sentence each.
+
+    An experiment that failed or was stopped amid its confirmation leaves the plan and what was measured by then. Nothing
+    may be told of that; both must follow from the records all the same.
 
     Args:
         data: `confirmation.json`.
@@ -37,19 +42,23 @@ def problems(
         failed: Folders of runs that were measured and gave no number.
         outputs: What each run left, as its record signs it: its folder to path to SHA-256.
         examples: What each held-out example gave, as the records sign it, by the run's folder.
+        is_told: Whether anything was written of the experiment, which would rest on this.
     """
     try:
         plan, told = confirmation_report.read(data)
     except (ValueError, KeyError, TypeError) as error:
         return [f"it cannot be read ({type(error).__name__})"]
-    if told is None:
+    if told is None and is_told:
         return ["it was never finished"]
     looks = [f"confirm_{look}" for look in (1, 2) if f"confirm_{look}" in records or f"confirm_{look}" in failed]
-    wanted = ["run_0", plan.run, *(() if "confirm_0" in failed else ("confirm_0",))]
+    wanted = ["run_0", plan.run, *(() if told is None or "confirm_0" in failed else ("confirm_0",))]
     if missing := [name for name in wanted if name not in records]:
         return [f"it rests on {missing[0]}, which has no signed record"]
     found = [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
-    found += [*_of_looks(plan, records, looks), *_of_alone(plan, records, failed, looks)]
+    found += _of_looks(plan, records, looks)
+    if told is None:
+        return found
+    found += _of_alone(plan, records, failed, looks)
     return found or _of_result(plan, told, records, failed, looks, examples)
 
 

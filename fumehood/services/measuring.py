@@ -89,6 +89,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments, *run.arguments),
         inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
+        limits=trial.limits(profile, Kind.RUN),
         environment=environment,
         alone=template.is_timed,
         **asking,
@@ -138,6 +139,7 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         command=asking.command,
         inputs=below("in/code", trial.run.files) | asking.inputs,
         collect=("answers/*",),
+        limits=trial.limits(profile, Kind.QUERY),
         environment=threads(profile.limits_of(Kind.QUERY)),
         alone=template.is_timed,
     )
@@ -179,6 +181,7 @@ def _evaluate(world: WriteWorld, trial: Trial, answers: Mapping[str, str]) -> Ch
         | below("in/held_out", data.get("answers", {}))
         | below("in/train", data.get("train", {})),
         collect=("metrics.json", "examples.npz"),
+        limits=trial.limits(profile, Kind.EVALUATE),
         alone=template.is_timed,
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("evaluated", execution),))

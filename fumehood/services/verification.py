@@ -39,6 +39,8 @@ from fumehood.services.world import WriteWorld
 Open = Callable[[bytes, str], bytes]
 """Takes an envelope and its payload's type, returns the payload; `TamperedError` when the signature does not hold."""
 MAX_PROBLEMS = 50
+_TOLD = ("claims.json", "latex/main.tex", "paper.pdf", "verification.json")
+"""What an experiment comes to have only after its confirmation has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,19 +198,21 @@ def _confirmation(
     outputs: Mapping[str, Mapping[str, str]],
 ) -> None:
     place = f"{where}{confirmation_report.PRODUCT}"
-    report.count("confirmations")
+    is_told, is_finished = any(path in folder.paths for path in _TOLD), True
     try:
         data = folder.read(confirmation_report.PRODUCT)
         runs = json.loads(folder.read("runs.json"))
         failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
         examples = {run: f"{run}/{held_out.FILE}" for run in found}
         kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
-        wrong = confirmation_check.problems(data, found, failed, outputs, kept)
+        wrong = confirmation_check.problems(data, found, failed, outputs, kept, is_told=is_told)
+        is_finished = json.loads(data)["result"] is not None
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
+    report.count("confirmations" if is_finished else "unfinished confirmations")
     for problem in wrong:
         report.add(f"{place}: {problem}")
-    if not wrong:
+    if is_finished and not wrong:
         found[confirmation_report.PRODUCT] = json.loads(data)
 
 

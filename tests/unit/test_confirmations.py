@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fumehood.artifacts.signing import key_id_of, open_envelope
-from fumehood.domain.direction import DirectionState
-from fumehood.domain.execution import Kind, Spec, Verdict
+from fumehood.domain.direction import DirectionState, Hold
+from fumehood.domain.execution import Kind, Spec, Usage, Verdict
 from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, ExperimentState, Run, RunResult
 from fumehood.domain.ids import ExecutionId
 from fumehood.domain.machine import Lease
@@ -26,6 +26,7 @@ from fumehood.services import (
     confirmations,
     directions,
     facts,
+    guidance,
     paper,
     prose,
     revision,
@@ -231,7 +232,7 @@ def test_seeds_that_fail_alone_too_count_as_the_worst_and_are_told(tmp_path: Pat
     assert checked(lab, tmp_path / "out") == []
 
 
-def test_a_look_that_fails_is_measured_seed_by_seed_under_the_same_limits(tmp_path: Path) -> None:
+def test_a_look_that_fails_is_measured_seed_by_seed_with_shares_of_its_time(tmp_path: Path) -> None:
     whole = carried_out(laboratory(tmp_path / "whole", -4.0))
     lab = laboratory(tmp_path / "alone", -4.0, does=failing("confirm_", at=is_whole, verdict=Verdict.TIMED_OUT))
     experiment = carried_out(lab)
@@ -242,8 +243,13 @@ def test_a_look_that_fails_is_measured_seed_by_seed_under_the_same_limits(tmp_pa
     assert [run.seeds for run in alone if run.index == 1] == [(seed,) for seed in look.seeds]
     assert {run.experiment_id for run in alone if run.index == 0} == {None}
     assert {str(run.files) for run in alone if run.index == 1} == {str(look.files)}
-    limits = {one.limits for one in lab.executions(kind=Kind.RUN) if one.run_id in {look.id, alone[-1].id}}
-    assert len(limits) == 1
+    for kind in (Kind.RUN, Kind.EVALUATE):
+        limits = {one.run_id: one.limits for one in lab.executions(kind=kind)}
+        whole_s = templates.read(lab.direction(), lab.artifacts)[1].limits_of(kind).wall_s
+        assert {limits[run.id].wall_s for run in alone} == {2 * whole_s / 4}, "of four seeds each twice its share"
+        assert {dataclasses.replace(limits[run.id], wall_s=1.0) for run in alone} == {
+            dataclasses.replace(limits[lab.runs()[0].id], wall_s=1.0)
+        }
     _, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
     assert result is not None
     assert (result["failed"], result["alone"]) == (0, {"confirm_0": [], "confirm_1": []})
@@ -264,6 +270,33 @@ def test_a_second_look_may_fail_alone_and_its_seeds_are_all_there(tmp_path: Path
     assert result is not None
     assert (result["look"], result["alone"]) == (2, {"confirm_2": []})
     assert checked(lab, tmp_path / "out") == []
+
+
+def test_a_seed_that_is_run_alone_has_a_minute_where_its_look_had_little_more(tmp_path: Path) -> None:
+    words = f"{CONFIRMING['template.toml']}[profiles.confirming.limits]\nrun = {{ wall_s = 90 }}\n"
+    files = {**CONFIRMING, "template.toml": words}
+    lab = laboratory(tmp_path, -4.0, does=failing("confirm_1", at=is_whole), files=files)
+    carried_out(lab)
+    alone = {run.id for run in confirming_runs(lab) if run.alone}
+    assert {one.limits.wall_s for one in lab.executions(kind=Kind.RUN) if one.run_id in alone} == {60.0}
+
+
+def test_a_budget_ends_amid_seeds_that_are_run_alone_and_each_is_run_once_all_the_same(tmp_path: Path) -> None:
+    fails = failing("confirm_1", at=is_whole)
+    lab = laboratory(tmp_path, -4.0, does=lambda spec: dataclasses.replace(fails(spec), usage=Usage(wall_s=10.0)))
+    lab.submit(profile="confirming", runs=1, budget_wall_s=125.0)
+    lab.go_on()
+    assert lab.direction().hold is Hold.OVER_BUDGET
+    assert sum(one.outcome.usage.wall_s for one in lab.executions() if one.outcome) == 130.0
+    assert [run.result for run in confirming_runs(lab) if run.alone] == [RunResult.MEASURED, RunResult.PENDING]
+    guidance.set_budget(lab.store, lab.clock, "me", lab.direction().id, usd=None, gpu_s=None, wall_s=None)
+    lab.go_on()
+    assert lab.experiments()[0].label == "better", lab.told()
+    asked = [one.run_id for one in lab.executions(kind=Kind.RUN)]
+    assert len(asked) == len(set(asked))
+    direction, executed = lab.direction(), len(lab.executions())
+    with lab.store.begin(write=False) as tx:
+        assert tx.ledger.balance(direction.id).wall_s == 10.0 * executed
 
 
 @pytest.mark.parametrize("bad", [1, 2])
@@ -344,6 +377,27 @@ def test_what_an_experiment_left_pending_is_measured_for_the_next_on_the_same_se
     assert {run.seeds for run in confirming_runs(lab) if run.index == 0} == {left.seeds}
     folder = lab.export(tmp_path / "out") / "experiments" / second.name
     assert verification.verify_folder(verification.open_folder(folder), opener(lab)).problems == []
+
+
+@pytest.mark.parametrize("amid", ["confirm_drawn", "confirm_measured"])
+def test_an_experiment_that_fails_amid_its_confirmation_leaves_a_folder_that_holds(tmp_path: Path, amid: str) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    lab.submit(profile="confirming", runs=1)
+    lab.go_on_to(amid)
+    (amidst,) = lab.experiments()
+    ended = amidst.to(ExperimentState.FAILED, error="a step of it failed")
+    lab.apply(Change(experiments=(ended,), steps=(directions.close_experiment(ended),)))
+    lab.go_on()
+    out = lab.export(tmp_path / "out")
+    report = verification.verify_folder(verification.open_folder(out), opener(lab))
+    assert (report.problems, report.checks["unfinished confirmations"]) == ([], 1)
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    assert ("confirm_0/record.json" in inside.paths) is (amid == "confirm_measured")
+    assert found_in(lab, inside, lambda one: one["plan"]["seeds"].reverse()) == [
+        "confirmation.json: the run's seeds are not those that follow from its code"
+    ]
+    told = dataclasses.replace(inside, paths=(*inside.paths, "latex/main.tex"))
+    assert found_in(lab, told) == ["confirmation.json: it was never finished"]
 
 
 @pytest.mark.parametrize(
@@ -529,6 +583,20 @@ def test_fresh_seeds_follow_from_the_code_and_are_no_screens() -> None:
     assert not set(one) & set(confirmation_rule.fresh_seeds("dir_2", {"experiment.py": "aa"}, 500))
     assert min(one) > 1_000_001_000
     assert max(one) < 2**31
+
+
+def found_in(
+    lab: Laboratory, inside: verification.Folder, change: Callable[[Any], object] = lambda _: None
+) -> list[str]:
+    """Return what is found in an experiment's folder whose `confirmation.json` was changed."""
+    value = json.loads(inside.read("confirmation.json"))
+    change(value)
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(value).encode() if path == "confirmation.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    return report.problems
 
 
 def opener(lab: Laboratory) -> Any:
