@@ -57,7 +57,7 @@ def rerun(
     if not chosen:
         raise BadInputError(f"{folder} holds no record of {f'run_{run}' if run is not None else 'a run'}.")
     _check_secret(settings, chosen)
-    checks.no_gpu(asked.profile)
+    checks.gpus(settings, template or asked.template, asked.profile, sandbox)
     checks.room(settings)
     return [_measured_again(settings, asked, one, template, sandbox, progress) for one in chosen]
 

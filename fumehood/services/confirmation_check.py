@@ -33,8 +33,8 @@ def problems(
 ) -> list[str]:
     """Return what does not hold, one sentence each.
 
-    An experiment that failed or was stopped amid its confirmation leaves the plan and what was measured by then. Nothing
-    may be told of that; both must follow from the records all the same.
+    An experiment that failed or was stopped amid its confirmation leaves the plan and what was measured by then.
+    Nothing may be told of that; both must follow from the records all the same.
 
     Args:
         data: `confirmation.json`.

@@ -18,7 +18,18 @@ from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
-from fumehood.services import counts, curves, final_info, held_out, preparing, querying, retracing, templates, trials
+from fumehood.services import (
+    counts,
+    curves,
+    final_info,
+    foresight,
+    held_out,
+    preparing,
+    querying,
+    retracing,
+    templates,
+    trials,
+)
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.trials import Trial
@@ -38,11 +49,13 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     """Measure the template as it is, or take over the same measurement of the same tenant."""
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
-        seeds = baseline_seeds(direction, templates.read(direction, world.artifacts)[1])
+        template, profile = templates.read(direction, world.artifacts)
+        seeds = baseline_seeds(direction, profile)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
         image = drawn[0].outcome.image if drawn and drawn[0].outcome else ""
         key = _cache_key(direction, image, seeds)
         known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if image else []
+        jobs = tx.executions.find(run_id=known[0].id) if known else ()
     run = Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
@@ -57,7 +70,9 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     if known:
         shared = dataclasses.replace(known[0], id=run.id, direction_id=direction.id)
         event = happened(world.clock, direction, "run.measured", "baseline: taken from the cache")
-        return Change(runs=(shared,), steps=(ideas_next(direction),), events=(event,))
+        info = final_info.read(world.artifacts.get(shared.final_info), "record")
+        foreseen = foresight.of_baseline(world.clock, direction, template, shared, info, jobs)
+        return Change(runs=(shared,), steps=(ideas_next(direction),), events=(event, *foreseen))
     return Change(runs=(run,), steps=(measure_next(direction, None, run, 1),))
 
 

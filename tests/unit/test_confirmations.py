@@ -179,6 +179,10 @@ def test_a_direction_whose_baseline_was_measured_for_an_earlier_one_is_confirmed
     carried_out(lab)
     _, second = lab.experiments()
     assert "baseline: taken from the cache" in lab.told()
+    told = [
+        [event.kind for event in lab.events() if event.direction_id == one.direction_id] for one in lab.experiments()
+    ]
+    assert ["direction.power" in kinds for kinds in told] == [True, True], "what it can find is told of it, too"
     assert (second.state, second.label) == (ExperimentState.DONE, "better"), lab.told()
     assert checked(lab, tmp_path / "out") == []
     inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
