@@ -146,7 +146,7 @@ def _of_result(
         )
     if not confirmation_choice.is_matched(plan, records):
         is_told = told.get("label") == "not_comparable: budget_mismatch"
-        return [] if is_told else ["its baseline has not the run's budget, and it has a label"]
+        return [] if is_told else ["baseline and run had not the same budget, and it has a label"]
     sealed = [of for name, of in records.items() if name.startswith("confirm_")]
     if numbers.incomparable(plan.metric, *sealed):
         shared = not_comparable(Reason.SHARED_DEVICE)

@@ -536,6 +536,30 @@ def test_what_no_baseline_can_match_is_not_comparable(
     assert checked(lab, tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_program_that_trains_longer_on_fresh_seeds_than_it_did_before_is_not_comparable(
+    tmp_path: Path, *, alone: bool
+) -> None:
+    fails = failing(*(("confirm_1",) if alone else ()), at=is_whole)
+
+    def does(spec: Spec) -> Did:
+        did = fails(spec)
+        for path in [path for path in did.files if path.endswith("/samples.json")]:
+            updates = 99 if path.startswith("confirm_1") else 10
+            counted = json.dumps({"parameters": 5, "updates": updates}).encode()
+            did = dataclasses.replace(did, files={**did.files, path.replace("samples", "parameters"): counted})
+        return did
+
+    lab = laboratory(tmp_path, -4.0, does=does)
+    experiment = carried_out(lab)
+    assert experiment.label == "not_comparable: budget_mismatch", lab.told()
+    assert checked(lab, tmp_path / "out") == []
+    inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
+    assert found_in(lab, inside, lambda one: one["result"].update(label="better"))[0] == (
+        "confirmation.json: baseline and run had not the same budget, and it has a label"
+    )
+
+
 @pytest.mark.parametrize("arguments", [[], ["--updates=10"]])
 def test_a_baseline_that_was_started_otherwise_than_planned_is_found(tmp_path: Path, arguments: list[str]) -> None:
     lab = laboratory(tmp_path, -4.0, files=COUNTED, does=counting(25))

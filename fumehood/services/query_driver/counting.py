@@ -45,22 +45,21 @@ def flops(answer: Callable[[], object]) -> int | None:
 
 def told(serve: Any, model: object, kind: str, inputs: Any, seed: int) -> dict[str, Any]:
     """Return what is known of a model's size; nothing that goes wrong here costs the answers."""
+    count = ANSWERS if inputs is None else min(ANSWERS, len(inputs))
+    ask = (lambda: serve.sample(model, count, seed)) if inputs is None else lambda: serve.predict(model, inputs[:count])
+    return size(model, ask, count, kind)
+
+
+def size(model: object, ask: Callable[[], object], count: int, kind: str) -> dict[str, Any]:
+    """Return what is known of a model and of `count` answers that it is asked for; what fails is known as its error."""
+    found: dict[str, Any] = {"parameters": None, "flops": None, "answers": 0, "of": kind}
     try:
-        count = ANSWERS if inputs is None else min(ANSWERS, len(inputs))
-        ask = (
-            (lambda: serve.sample(model, count, seed))
-            if inputs is None
-            else lambda: serve.predict(model, inputs[:count])
-        )
+        found["parameters"] = parameters(model)
         whole = flops(ask)
-        return {
-            "parameters": parameters(model),
-            "flops": whole / count if whole else None,
-            "answers": count,
-            "of": kind,
-        }
+        found |= {"flops": whole / count if whole else None, "answers": count}
     except Exception as error:  # noqa: BLE001 - the code of an experiment can fail in any way
-        return {"parameters": None, "flops": None, "answers": 0, "of": kind, "error": type(error).__name__}
+        found["error"] = type(error).__name__
+    return found
 
 
 def _parts(of: Any, depth: int) -> Iterator[Any]:
