@@ -13,7 +13,7 @@ from typing import Any
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import LLM, Kind
-from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
+from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
@@ -46,9 +46,13 @@ def has_evaluator(direction: Direction) -> bool:
 
 
 def baseline(world: WriteWorld, step: Step) -> Change:
-    """Measure the template as it is, or take over the same measurement of the same tenant."""
+    """Measure the template as it is, or take over the same measurement of the same tenant.
+
+    Where a run is there already, which asks for seeds of its own, it is that one that is measured.
+    """
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
+        given = tx.runs.find(direction_id=direction.id, experiment_id=None, arm=Arm.SCREEN, index=0)
         template, profile = templates.read(direction, world.artifacts)
         seeds = baseline_seeds(direction, profile)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
@@ -56,6 +60,8 @@ def baseline(world: WriteWorld, step: Step) -> Change:
         key = _cache_key(direction, image, seeds)
         known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if image else []
         jobs = tx.executions.find(run_id=known[0].id) if known else ()
+    if given:
+        return Change(steps=(measure_next(direction, None, given[0], 1),))
     run = Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
