@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from fumehood.domain.confirmation import Reason, not_comparable
+from fumehood.domain.confirmation import DISCOVERIES, Reason, not_comparable
 from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
@@ -29,6 +30,7 @@ def problems(
     outputs: Mapping[str, Mapping[str, str]],
     examples: Mapping[str, bytes],
     *,
+    registration: Mapping[str, Any] | None = None,
     is_told: bool = True,
 ) -> list[str]:
     """Return what does not hold, one sentence each.
@@ -42,6 +44,7 @@ def problems(
         failed: Folders of runs that were measured and gave no number.
         outputs: What each run left, as its record signs it: its folder to path to SHA-256.
         examples: What each held-out example gave, as the records sign it, by the run's folder.
+        registration: What the idea promised before its first run.
         is_told: Whether anything was written of the experiment, which would rest on this.
     """
     try:
@@ -55,6 +58,7 @@ def problems(
     if missing := [name for name in wanted if name not in records]:
         return [f"it rests on {missing[0]}, which has no signed record"]
     found = [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
+    found += _of_terms(plan, records["run_0"], registration or {}, is_fixed="run_0" in examples)
     found += _of_looks(plan, records, looks)
     if told is None:
         return found
@@ -69,12 +73,51 @@ def _of_plan(plan: Plan, records: Records) -> list[str]:
     found = []
     if template_hash(chosen["code"]) != plan.code:
         found.append(f"it names another code than {plan.run} was measured with")
-    if dict(frozen.values) != dict(plan.scale):
+    if dict(frozen.values) != dict(plan.scale) or dict(frozen.left_out) != dict(plan.left_out):
         found.append("its scale is not the spread of the baseline's screening seeds")
+    if set(plan.datasets) != set(pool):
+        found.append("its data sets are not those that the baseline was measured on")
     if plan.seeds != fresh_seeds(chosen["direction"], chosen["code"], plan.rule.looks[-1]):
         found.append("the run's seeds are not those that follow from its code")
     if plan.baseline_seeds != fresh_seeds(chosen["direction"], base["code"], plan.rule.confirm_baseline):
         found.append("the baseline's seeds are not those that follow from its code")
+    return found
+
+
+def _of_terms(plan: Plan, base: Mapping[str, Any], registration: Mapping[str, Any], *, is_fixed: bool) -> Iterator[str]:
+    """Yield where a plan compares by other terms than were declared: of the metric, in records; of the idea, before."""
+    declared = base["metrics"].get(plan.metric, {})
+    if not declared.get("primary"):
+        yield f"{plan.metric} is not the primary metric of the records"
+    terms = {"direction": None, "transform": "none", "resolution": 0.0, "cap": None}
+    if any(getattr(plan.measure, name) != declared.get(name, default) for name, default in terms.items()):
+        yield f"it compares {plan.metric} otherwise than the records declare it"
+    if (plan.held_out == "fixed") != is_fixed:
+        yield "whether its held-out data are the same for every seed does not follow from the records"
+    expected = registration.get("expected", "") if registration.get("metric", "") in {"", plan.metric} else ""
+    if registration and (plan.kind, plan.expected) != (registration.get("kind"), expected):
+        yield "it tests another kind of claim than was registered"
+
+
+def of_direction(rule: Mapping[str, Any] | None, told: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Return what does not hold of a direction's confirmations together, by experiment, one sentence each.
+
+    Args:
+        rule: The direction's.
+        told: Each experiment's `confirmation.json` by its name; forks that share one have the same bytes.
+    """
+    plans, found = {}, {}
+    for name, data in told.items():
+        with suppress(ValueError, KeyError, TypeError):  # which is found in the experiment's own folder
+            plans[name] = confirmation_report.read(data)
+    claims = {told[name] for name, (_, result) in plans.items() if (result or {}).get("label") in DISCOVERIES}
+    fixed = confirmation_report.rule_of(rule) if rule else None
+    for name, (plan, _) in plans.items():
+        wrong = ["its rule is not the direction's"] if plan.rule != fixed else []
+        if plan.discoveries > (before := len(claims - {told[name]})):
+            wrong.append(f"its level counts {plan.discoveries} discoveries before it, and the direction has {before}")
+        if wrong:
+            found[name] = wrong
     return found
 
 

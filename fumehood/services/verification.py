@@ -39,6 +39,7 @@ from fumehood.services.world import WriteWorld
 Open = Callable[[bytes, str], bytes]
 """Takes an envelope and its payload's type, returns the payload; `TamperedError` when the signature does not hold."""
 MAX_PROBLEMS = 50
+_REGISTRATION = "registration.json"
 _TOLD = ("claims.json", "latex/main.tex", "paper.pdf", "verification.json")
 """What an experiment comes to have only after its confirmation has ended."""
 
@@ -111,7 +112,23 @@ def verify_folder(folder: Folder, opened: Open) -> Report:
         _manifest(inside, opened, report, f"experiments/{name}/")
         experiment(inside, opened, report, f"experiments/{name}/")
         _log(inside, opened, report, f"experiments/{name}/")
+    if "direction.json" in folder.paths:
+        _levels(folder, report, names)
     return report
+
+
+def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
+    """Check the confirmations of a direction together: one rule, and a level for each that the others allow."""
+    places = {name: f"experiments/{name}/{confirmation_report.PRODUCT}" for name in names}
+    try:
+        told = {name: folder.read(place) for name, place in places.items() if place in folder.paths}
+        wrong = confirmation_check.of_direction(json.loads(folder.read("direction.json")).get("rule"), told)
+    except (FumehoodError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        report.add(f"direction.json: its confirmations cannot be checked ({type(error).__name__}: {error})")
+        return
+    for name, problems in wrong.items():
+        for problem in problems:
+            report.add(f"{places[name]}: {problem}")
 
 
 def _log(folder: Folder, opened: Open, report: Report, where: str) -> None:
@@ -205,7 +222,8 @@ def _confirmation(
         failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
         examples = {run: f"{run}/{held_out.FILE}" for run in found}
         kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
-        wrong = confirmation_check.problems(data, found, failed, outputs, kept, is_told=is_told)
+        promised = json.loads(folder.read(_REGISTRATION)) if _REGISTRATION in folder.paths else None
+        wrong = confirmation_check.problems(data, found, failed, outputs, kept, registration=promised, is_told=is_told)
         is_finished = json.loads(data)["result"] is not None
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]

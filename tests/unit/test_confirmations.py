@@ -676,6 +676,13 @@ def test_a_confirmed_folder_verifies_and_its_paper_prints_the_confirmation(finis
         (lambda one: one["plan"].update(screened=3), "it was chosen among 3 runs, and there are records of 1"),
         (lambda one: one["plan"].update(screen_contrast=9.0), "its contrast of run_1 in the screen does not follow"),
         (lambda one: one["plan"]["rule"].update(gate=1e6), "and the screen's best run is none"),
+        (lambda one: one["plan"].update(datasets=[]), "its data sets are not those that the baseline was measured on"),
+        (lambda one: one["plan"]["measure"].update(direction="higher"), "it compares error otherwise than the records"),
+        (lambda one: one["plan"]["measure"].update(cap=9.0), "it compares error otherwise than the records declare it"),
+        (lambda one: one["plan"].update(metric="loss"), "loss is not the primary metric of the records"),
+        (lambda one: one["plan"].update(held_out="fixed"), "whether its held-out data are the same for every"),
+        (lambda one: one["plan"].update(kind="analysis"), "it tests another kind of claim than was registered"),
+        (lambda one: one["plan"].update(expected="higher"), "it tests another kind of claim than was"),
         (lambda one: one["result"].update(alone={"confirm_1": []}), "its alone does not follow from the records"),
         (lambda one: one["plan"].update(run="run_9"), "it rests on run_9, which has no signed record"),
         (lambda one: one.update(result=None), "it was never finished"),
@@ -695,6 +702,29 @@ def test_a_confirmation_that_does_not_follow_from_the_records_is_found(
     report = verification.Report()
     verification.experiment(changed, opener(lab), report, "")
     assert told in " ".join(report.problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda one: one["plan"].update(discoveries=1),
+            "its level counts 1 discoveries before it, and the direction has 0",
+        ),
+        (lambda one: one["plan"]["rule"].update(q=0.9), "its rule is not the direction's"),
+    ],
+)
+def test_a_level_that_the_direction_does_not_allow_is_found(
+    finished: tuple[Laboratory, Path], change: Callable[[Any], Any], told: str
+) -> None:
+    lab, out = finished
+    whole, place = verification.open_folder(out), "experiments/smaller_scale/confirmation.json"
+    value = json.loads(whole.read(place))
+    change(value)
+    changed = dataclasses.replace(
+        whole, read=lambda path: json.dumps(value).encode() if path == place else whole.read(path)
+    )
+    assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
 
 
 @pytest.mark.parametrize("label", ["better", "worse", "no_difference", "not_comparable: undecided", "no look"])
