@@ -31,6 +31,7 @@ from fumehood.services import (
     neighbours,
     numbers,
     records,
+    registering,
     replication,
 )
 from fumehood.services.change import Change, happened
@@ -39,7 +40,6 @@ from fumehood.services.world import WriteWorld
 Open = Callable[[bytes, str], bytes]
 """Takes an envelope and its payload's type, returns the payload; `TamperedError` when the signature does not hold."""
 MAX_PROBLEMS = 50
-_REGISTRATION = "registration.json"
 _TOLD = ("claims.json", "latex/main.tex", "paper.pdf", "verification.json")
 """What an experiment comes to have only after its confirmation has ended."""
 
@@ -187,6 +187,7 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
             if statement is not None:
                 found[run] = statement["predicate"]
                 outputs[run] = records.outputs_of(statement)
+    _registrations(folder, report, where, found)
     _placements(report, where, found)
     if confirmation_report.PRODUCT in folder.paths:
         _confirmation(folder, report, where, found, outputs)
@@ -194,6 +195,17 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
         _drawings(folder, report, where)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
+
+
+def _registrations(folder: Folder, report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
+    """Check that each run was measured under a registration that is shown, as it was then."""
+    shown = [path for path in folder.paths if path == registering.REGISTRATION or registering.is_version(path)]
+    known = {_sha(folder, path) for path in shown}
+    for run, one in found.items():
+        if one.get("registration"):
+            report.count("registrations")
+            if one["registration"] not in known:
+                report.add(f"{where}{run} was measured under a registration that is not here")
 
 
 def _placements(report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
@@ -222,7 +234,8 @@ def _confirmation(
         failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
         examples = {run: f"{run}/{held_out.FILE}" for run in found}
         kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
-        promised = json.loads(folder.read(_REGISTRATION)) if _REGISTRATION in folder.paths else None
+        is_registered = registering.REGISTRATION in folder.paths
+        promised = json.loads(folder.read(registering.REGISTRATION)) if is_registered else None
         wrong = confirmation_check.problems(data, found, failed, outputs, kept, registration=promised, is_told=is_told)
         is_finished = json.loads(data)["result"] is not None
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -727,6 +727,17 @@ def test_a_level_that_the_direction_does_not_allow_is_found(
     assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
 
 
+def test_a_run_under_another_registration_is_found(finished: tuple[Laboratory, Path]) -> None:
+    lab, out = finished
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    other = inside.read("registration.json").replace(b"lowers", b"raises")
+    assert other != inside.read("registration.json")
+    changed = dataclasses.replace(inside, read=lambda path: other if path == "registration.json" else inside.read(path))
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "run_1 was measured under a registration that is not here" in report.problems
+
+
 @pytest.mark.parametrize("label", ["better", "worse", "no_difference", "not_comparable: undecided", "no look"])
 def test_the_offline_model_writes_of_a_confirmation_what_may_stand(
     finished: tuple[Laboratory, Path], label: str
