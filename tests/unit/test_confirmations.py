@@ -186,6 +186,12 @@ def test_a_direction_whose_baseline_was_measured_for_an_earlier_one_is_confirmed
     assert (second.state, second.label) == (ExperimentState.DONE, "better"), lab.told()
     assert checked(lab, tmp_path / "out") == []
     inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
+    keys = {
+        (one.direction_id, one.key_context.rpartition(":")[2]): one.key_context
+        for one in lab.executions(kind=Kind.PREPARE)
+    }
+    assert len(keys) == 4
+    assert len(set(keys.values())) == 3, "screens share their data, sealed data are each direction's own"
     found = {name: facts.predicate(inside.read(f"{name}/record.json"))["direction"] for name in ("run_0", "confirm_1")}
     assert found["run_0"] != found["confirm_1"] == second.direction_id
 
