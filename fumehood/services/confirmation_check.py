@@ -8,13 +8,14 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from fumehood.domain.confirmation import DISCOVERIES, Reason, not_comparable
+from fumehood.domain.confirmation import DISCOVERIES, Label, Reason, not_comparable
 from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds
 from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
+_CLAIMS = {*DISCOVERIES, Label.NO_DIFFERENCE}
 Records = Mapping[str, Mapping[str, Any]]
 SHARED = ("secret", "evaluator", "template", "profile", "image")
 """What the records of a confirmation have in common with the baseline's, or nothing is compared.
@@ -99,17 +100,25 @@ def _of_terms(plan: Plan, base: Mapping[str, Any], registration: Mapping[str, An
         yield "it tests another kind of claim than was registered"
 
 
-def of_direction(rule: Mapping[str, Any] | None, told: Mapping[str, bytes]) -> dict[str, list[str]]:
+def of_direction(
+    rule: Mapping[str, Any] | None, told: Mapping[str, bytes], labels: Mapping[str, str]
+) -> dict[str, list[str]]:
     """Return what does not hold of a direction's confirmations together, by experiment, one sentence each.
 
     Args:
         rule: The direction's.
         told: Each experiment's `confirmation.json` by its name; forks that share one have the same bytes.
+        labels: The label that the direction's summary gives each experiment.
     """
-    plans, found = {}, {}
+    plans = {}
     for name, data in told.items():
         with suppress(ValueError, KeyError, TypeError):  # which is found in the experiment's own folder
             plans[name] = confirmation_report.read(data)
+    found = {
+        name: [f"the summary labels it {label}, and no confirmation came to that"]
+        for name, label in labels.items()
+        if label in _CLAIMS and (name not in plans or (plans[name][1] or {}).get("label") != label)
+    }
     claims = {told[name] for name, (_, result) in plans.items() if (result or {}).get("label") in DISCOVERIES}
     fixed = confirmation_report.rule_of(rule) if rule else None
     for name, (plan, _) in plans.items():
@@ -117,7 +126,7 @@ def of_direction(rule: Mapping[str, Any] | None, told: Mapping[str, bytes]) -> d
         if plan.discoveries > (before := len(claims - {told[name]})):
             wrong.append(f"its level counts {plan.discoveries} discoveries before it, and the direction has {before}")
         if wrong:
-            found[name] = wrong
+            found[name] = [*found.get(name, ()), *wrong]
     return found
 
 

@@ -733,6 +733,23 @@ def test_a_level_that_the_direction_does_not_allow_is_found(
     assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
 
 
+@pytest.mark.parametrize("has_plan", [True, False])
+def test_a_label_in_the_summary_that_no_confirmation_came_to_is_found(
+    finished: tuple[Laboratory, Path], *, has_plan: bool
+) -> None:
+    lab, out = finished
+    whole, place = verification.open_folder(out), "experiments/smaller_scale/confirmation.json"
+    value = json.loads(whole.read("summary.json"))
+    assert value["experiments"][0]["label"] == "better"
+    value["experiments"][0]["label"] = "no_difference"
+    changed = verification.Folder(
+        paths=tuple(path for path in whole.paths if has_plan or path != place),
+        read=lambda path: json.dumps(value).encode() if path == "summary.json" else whole.read(path),
+    )
+    told = f"{place}: the summary labels it no_difference, and no confirmation came to that"
+    assert told in verification.verify_folder(changed, opener(lab)).problems
+
+
 def test_a_run_under_another_registration_is_found(finished: tuple[Laboratory, Path]) -> None:
     lab, out = finished
     inside = verification.open_folder(out / "experiments" / "smaller_scale")
