@@ -389,6 +389,15 @@ def test_what_an_experiment_left_pending_is_measured_for_the_next_on_the_same_se
     assert verification.verify_folder(verification.open_folder(folder), opener(lab)).problems == []
 
 
+def test_a_direction_that_goes_on_from_it_starts_with_the_code_that_was_confirmed(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, 0.5)
+    experiment = carried_out(lab, runs=2)
+    (first,) = [run for run in lab.runs() if run.folder == "run_1"]
+    assert (experiment.outcome, confirming_runs(lab)[1].confirms) == (ExperimentOutcome.CONFIRMED, first.id)
+    made = lab.submit(profile="confirming", runs=1, parent=experiment.id)
+    assert b"SCALE = -4.0" in lab.artifacts.get(made.parent_files["experiment.py"]), "and not with the last run's"
+
+
 @pytest.mark.parametrize("amid", ["confirm_drawn", "confirm_measured"])
 def test_an_experiment_that_fails_amid_its_confirmation_leaves_a_folder_that_holds(tmp_path: Path, amid: str) -> None:
     lab = laboratory(tmp_path, -4.0)
