@@ -9,12 +9,14 @@ from itertools import chain
 from typing import Any
 
 from fumehood.domain.confirmation import DISCOVERIES, Label, Reason, not_comparable
+from fumehood.domain.idea import IdeaKind
 from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
-from fumehood.services.confirmation_rule import fresh_seeds
+from fumehood.services.confirmation_rule import fresh_seeds, run_seeds
 from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
+_ANY = IdeaKind.IMPROVEMENT
 _CLAIMS = {*DISCOVERIES, Label.NO_DIFFERENCE}
 Records = Mapping[str, Mapping[str, Any]]
 SHARED = ("secret", "evaluator", "template", "profile", "image")
@@ -78,7 +80,9 @@ def _of_plan(plan: Plan, records: Records) -> list[str]:
         found.append("its scale is not the spread of the baseline's screening seeds")
     if set(plan.datasets) != set(pool):
         found.append("its data sets are not those that the baseline was measured on")
-    if plan.seeds != fresh_seeds(chosen["direction"], chosen["code"], plan.rule.looks[-1]):
+    # Replications of before they had seeds of their own have those of any run.
+    ways = (run_seeds(chosen["direction"], chosen["code"], kind, plan.rule.looks[-1]) for kind in (plan.kind, _ANY))
+    if plan.seeds not in ways:
         found.append("the run's seeds are not those that follow from its code")
     if plan.baseline_seeds != fresh_seeds(chosen["direction"], base["code"], plan.rule.confirm_baseline):
         found.append("the baseline's seeds are not those that follow from its code")

@@ -34,7 +34,7 @@ from fumehood.services import (
 )
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_report import PRODUCT, Plan
-from fumehood.services.confirmation_rule import fresh_seeds, measure_of
+from fumehood.services.confirmation_rule import fresh_seeds, measure_of, run_seeds
 from fumehood.services.world import WriteWorld
 
 _MATCHED = (
@@ -137,7 +137,7 @@ def _planned(
         index=index,
         discoveries=discoveries,
         baseline_seeds=fresh_seeds(direction.id, templates.start_of(direction), rule.confirm_baseline),
-        seeds=fresh_seeds(direction.id, chosen.files, rule.looks[-1]),
+        seeds=run_seeds(direction.id, chosen.files, idea.kind, rule.looks[-1]),
         comparison=template.comparison,
         arguments=confirmation_choice.arguments_for(choice.matched, template.comparison),
         each_alone=True,
