@@ -111,7 +111,7 @@ def of_direction(
 
     Args:
         rule: The direction's.
-        told: Each experiment's `confirmation.json` by its name; forks that share one have the same bytes.
+        told: Each experiment's `confirmation.json` by its name.
         labels: The label that the direction's summary gives each experiment.
     """
     plans = {}
@@ -123,11 +123,12 @@ def of_direction(
         for name, label in labels.items()
         if label in _CLAIMS and (name not in plans or (plans[name][1] or {}).get("label") != label)
     }
-    claims = {told[name] for name, (_, result) in plans.items() if (result or {}).get("label") in DISCOVERIES}
+    claims = {name: plan.seeds for name, (plan, end) in plans.items() if (end or {}).get("label") in DISCOVERIES}
     fixed = confirmation_report.rule_of(rule) if rule else None
     for name, (plan, _) in plans.items():
         wrong = ["its rule is not the direction's"] if plan.rule != fixed else []
-        if plan.discoveries > (before := len(claims - {told[name]})):
+        # What was measured on the same seeds was found once.
+        if plan.discoveries > (before := len({seeds for other, seeds in claims.items() if other != name})):
             wrong.append(f"its level counts {plan.discoveries} discoveries before it, and the direction has {before}")
         if wrong:
             found[name] = [*found.get(name, ()), *wrong]

@@ -196,6 +196,16 @@ def test_a_direction_whose_baseline_was_measured_for_an_earlier_one_is_confirmed
     assert found["run_0"] != found["confirm_1"] == second.direction_id
 
 
+def test_ideas_that_come_to_the_same_code_find_one_thing(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    carried_out(lab, ideas=3)
+    told = [confirmation_report.read(lab.artifacts.get(one.products["confirmation.json"])) for one in lab.experiments()]
+    assert len({plan.seeds for plan, _ in told}) == 1
+    assert [result and result["label"] for _, result in told] == ["better"] * 3
+    assert [(plan.index, plan.discoveries) for plan, _ in told] == [(0, 0), (1, 1), (1, 1)]
+    assert checked(lab, tmp_path / "out") == []
+
+
 Seeds = Callable[[tuple[int, ...]], bool]
 
 
