@@ -42,10 +42,11 @@ def measure(
     checks.draft(asked)
     if out is not None:
         checks.writable(out)
-    checks.no_gpu(profile)
+    checks.gpus(settings, folder, profile, sandbox)
     checks.room(settings)
     try:
         told = check_machine(settings, sandbox, progress.say)
+        checks.gpus(settings, folder, profile, str(told["adapter"]))
         worlds.prepare_state(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
         direction = submissions.submit(

@@ -25,7 +25,6 @@ from worker import worlds
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
 PLAYBOOK = "offline.toml"
-GPU = "gpu"
 
 
 def is_new(out: Path) -> bool:
@@ -89,10 +88,28 @@ def draft(asked: submissions.Submission) -> Direction:
         return submissions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
 
 
-def no_gpu(profile: str) -> None:
-    """Refuse the profile for GPUs: no adapter is given one for its executions."""
-    if profile == GPU:
-        raise MachineUnfitError("No GPU is passed into experiments yet.", remedy="Give --profile cpu.")
+def gpus(settings: Settings, template: str, profile: str, sandbox: str) -> None:
+    """Refuse a profile whose runs need GPUs, where none was named, or none is passed in by this sandbox.
+
+    Asked before any work with the sandbox that was asked for, and once more with the one that answers here.
+    """
+    with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
+        artifacts = LocalArtifacts(Path(scratch))
+        files = templates.snapshot(templates.find(template, worlds.SHIPPED), artifacts)
+        needed = templates.profile_of(templates.load(files, artifacts, template), profile).gpus
+    if not needed:
+        return
+    wants = f"A run of the profile {profile} needs {'a GPU' if needed == 1 else f'{needed} GPUs'}"
+    if sandbox == "local":
+        raise MachineUnfitError(
+            f"{wants}, and the local sandbox passes none in.", remedy="Give --sandbox docker, or another --profile."
+        )
+    if len(settings.gpus) < needed:
+        named = f"only {len(settings.gpus)} named" if settings.gpus else "none is named"
+        raise MachineUnfitError(
+            f"{wants}, and {named} in FUMEHOOD_GPUS.",
+            remedy="Name those of this machine there, as Docker calls them, or give another --profile.",
+        )
 
 
 def writable(out: Path) -> None:

@@ -18,7 +18,7 @@ from fumehood.errors import BadInputError, TamperedError
 from fumehood.gateway.record import FILE, Record
 from fumehood.llm.search_replace import FORMAT
 from fumehood.ports import Artifacts
-from fumehood.services import export, repeating, screening, submissions, verification
+from fumehood.services import drawings, export, repeating, screening, submissions, verification
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -41,6 +41,7 @@ def replay(
     """
     whole, only = recorded.of_direction(folder)
     _check_unchanged(settings, whole)
+    _check_drawn(whole)
     record = Record.read(whole)
     asked = recorded.direction_of(whole)
     if asked.parent:
@@ -87,6 +88,16 @@ def _check_unchanged(settings: Settings, folder: Path) -> None:
     )
     if not report.holds:
         raise TamperedError(f"{folder} cannot be repeated: {report.problems[0]}.")
+
+
+def _check_drawn(whole: Path) -> None:
+    """Refuse a record of before models wrote notes on figures: it holds no answer to a question that is asked now."""
+    for folder in sorted(one.parent for one in whole.glob("experiments/*/idea.json")):
+        if any(folder.glob("*.png")) and not (folder / drawings.PRODUCT).is_file():
+            raise BadInputError(
+                f"The figures of {folder.name} were drawn by a version that asked no model for notes on them, so its"
+                " record lacks answers that are needed now: repeat it with the version that made it."
+            )
 
 
 def _coder(settings: Settings, record: Record) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow
 from fumehood.domain.direction import Direction, Hold
+from fumehood.domain.experiment import Run
+from fumehood.domain.ids import RunId
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, PolicyError
-from fumehood.ports import Artifacts
+from fumehood.ports import Artifacts, Clock
 from fumehood.services import facts, records, rerunning, screening, submissions, templates
 from fumehood.services.rerunning import Compared
 from fumehood.services.verification import Folder, open_folder
@@ -57,7 +59,7 @@ def rerun(
     if not chosen:
         raise BadInputError(f"{folder} holds no record of {f'run_{run}' if run is not None else 'a run'}.")
     _check_secret(settings, chosen)
-    checks.no_gpu(asked.profile)
+    checks.gpus(settings, template or asked.template, asked.profile, sandbox)
     checks.room(settings)
     return [_measured_again(settings, asked, one, template, sandbox, progress) for one in chosen]
 
@@ -110,6 +112,8 @@ def _measured_again(
             told = check_machine(own, sandbox, progress.say)
             if submissions.submit_again(store, clock, direction, policy).hold is Hold.POLICY:
                 raise PolicyError("The policy wants a person to look at this direction first; nothing was run again.")
+            with store.begin() as tx:
+                tx.runs.save(_run(clock, direction, one))
             follow(own, store, direction, str(told["adapter"]), progress)
             with store.begin(write=False) as tx:
                 ended = tx.directions.get(direction.id)
@@ -122,6 +126,21 @@ def _measured_again(
         finally:
             progress.stop()
             store.close()
+
+
+def _run(clock: Clock, direction: Direction, one: Measured) -> Run:
+    """Return what is to be measured, on the record's own seeds: a screened run has fewer than its baseline."""
+    seeds = one.record["seeds"]
+    return Run(
+        id=RunId(clock.new_id("run")),
+        direction_id=direction.id,
+        experiment_id=None,
+        index=0,
+        title=one.name,
+        description="A record's code, measured again.",
+        files=templates.start_of(direction),
+        seeds=tuple(seeds) if isinstance(seeds, list) else (),
+    )
 
 
 def _code(settings: Settings, one: Measured, artifacts: Artifacts) -> dict[str, str]:

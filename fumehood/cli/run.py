@@ -77,7 +77,7 @@ def run(
         planned = checks.draft(asked)
         checks.writable(out)
         checks.models(settings, planned)
-        checks.no_gpu(asked.profile)
+        checks.gpus(settings, asked.template, asked.profile, asked.sandbox)
         if asked.text is not None and checks.is_offline(settings, asked.model):
             progress.say("the offline model answers from the template's playbook and does not read --text")
     checks.room(settings)
@@ -85,6 +85,8 @@ def run(
     try:
         told = check_machine(settings, _sandbox(told_before, asked), progress.say)
         progress.say(str(told["text"]))
+        if not told_before:
+            checks.gpus(settings, asked.template, asked.profile, str(told["adapter"]))
         worlds.prepare_state(settings)
         store, artifacts, clock = worlds.store_of(settings), worlds.artifacts_of(settings), SystemClock()
         direction = (

@@ -81,7 +81,7 @@ def _not_in_lab(files: dict[str, str], artifacts: LocalArtifacts) -> list[str]:
 @app.command()
 def baseline(
     folder: Annotated[str, typer.Argument(help="A template's name or folder.")],
-    profile: Annotated[str, typer.Option(help="The size, such as tiny or cpu; a GPU is not passed in yet.")] = "cpu",
+    profile: Annotated[str, typer.Option(help="The size, such as tiny, cpu or gpu.")] = "cpu",
     out: Annotated[
         Path | None,
         typer.Option(help="Where run_0 is put; nowhere when left out.", parser=options.folder, metavar="PATH"),

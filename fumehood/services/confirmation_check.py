@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from fumehood.domain.confirmation import Reason, not_comparable
+from fumehood.domain.confirmation import DISCOVERIES, Label, Reason, not_comparable
+from fumehood.domain.idea import IdeaKind
 from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers
 from fumehood.services.confirmation_report import Plan
-from fumehood.services.confirmation_rule import fresh_seeds
+from fumehood.services.confirmation_rule import fresh_seeds, run_seeds
 from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
+_ANY = IdeaKind.IMPROVEMENT
+_CLAIMS = {*DISCOVERIES, Label.NO_DIFFERENCE}
 Records = Mapping[str, Mapping[str, Any]]
-SHARED = ("direction", "secret", "evaluator", "template", "profile", "image")
-"""What the records of a confirmation have in common with the baseline's, or nothing is compared."""
+SHARED = ("secret", "evaluator", "template", "profile", "image")
+"""What the records of a confirmation have in common with the baseline's, or nothing is compared.
+
+Not the direction: a baseline of the screen may have been measured for an earlier one of the same tenant.
+"""
 
 
 def problems(
@@ -25,8 +32,14 @@ def problems(
     failed: Collection[str],
     outputs: Mapping[str, Mapping[str, str]],
     examples: Mapping[str, bytes],
+    *,
+    registration: Mapping[str, Any] | None = None,
+    is_told: bool = True,
 ) -> list[str]:
     """Return what does not hold, one sentence each.
+
+    An experiment that failed or was stopped amid its confirmation leaves the plan and what was measured by then.
+    Nothing may be told of that; both must follow from the records all the same.
 
     Args:
         data: `confirmation.json`.
@@ -34,19 +47,25 @@ def problems(
         failed: Folders of runs that were measured and gave no number.
         outputs: What each run left, as its record signs it: its folder to path to SHA-256.
         examples: What each held-out example gave, as the records sign it, by the run's folder.
+        registration: What the idea promised before its first run.
+        is_told: Whether anything was written of the experiment, which would rest on this.
     """
     try:
         plan, told = confirmation_report.read(data)
     except (ValueError, KeyError, TypeError) as error:
         return [f"it cannot be read ({type(error).__name__})"]
-    if told is None:
+    if told is None and is_told:
         return ["it was never finished"]
     looks = [f"confirm_{look}" for look in (1, 2) if f"confirm_{look}" in records or f"confirm_{look}" in failed]
-    wanted = ["run_0", plan.run, *(() if "confirm_0" in failed else ("confirm_0",))]
+    wanted = ["run_0", plan.run, *(() if told is None or "confirm_0" in failed else ("confirm_0",))]
     if missing := [name for name in wanted if name not in records]:
         return [f"it rests on {missing[0]}, which has no signed record"]
     found = [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
-    found += [*_of_looks(plan, records, looks), *_of_alone(plan, records, failed, looks)]
+    found += _of_terms(plan, records["run_0"], registration or {}, is_fixed="run_0" in examples)
+    found += _of_looks(plan, records, looks)
+    if told is None:
+        return found
+    found += _of_alone(plan, records, failed, looks)
     return found or _of_result(plan, told, records, failed, looks, examples)
 
 
@@ -57,12 +76,62 @@ def _of_plan(plan: Plan, records: Records) -> list[str]:
     found = []
     if template_hash(chosen["code"]) != plan.code:
         found.append(f"it names another code than {plan.run} was measured with")
-    if dict(frozen.values) != dict(plan.scale):
+    if dict(frozen.values) != dict(plan.scale) or dict(frozen.left_out) != dict(plan.left_out):
         found.append("its scale is not the spread of the baseline's screening seeds")
-    if plan.seeds != fresh_seeds(base["direction"], chosen["code"], plan.rule.looks[-1]):
+    if set(plan.datasets) != set(pool):
+        found.append("its data sets are not those that the baseline was measured on")
+    # Replications of before they had seeds of their own have those of any run.
+    ways = (run_seeds(chosen["direction"], chosen["code"], kind, plan.rule.looks[-1]) for kind in (plan.kind, _ANY))
+    if plan.seeds not in ways:
         found.append("the run's seeds are not those that follow from its code")
-    if plan.baseline_seeds != fresh_seeds(base["direction"], base["code"], plan.rule.confirm_baseline):
+    if plan.baseline_seeds != fresh_seeds(chosen["direction"], base["code"], plan.rule.confirm_baseline):
         found.append("the baseline's seeds are not those that follow from its code")
+    return found
+
+
+def _of_terms(plan: Plan, base: Mapping[str, Any], registration: Mapping[str, Any], *, is_fixed: bool) -> Iterator[str]:
+    """Yield where a plan compares by other terms than were declared: of the metric, in records; of the idea, before."""
+    declared = base["metrics"].get(plan.metric, {})
+    if not declared.get("primary"):
+        yield f"{plan.metric} is not the primary metric of the records"
+    terms = {"direction": None, "transform": "none", "resolution": 0.0, "cap": None}
+    if any(getattr(plan.measure, name) != declared.get(name, default) for name, default in terms.items()):
+        yield f"it compares {plan.metric} otherwise than the records declare it"
+    if (plan.held_out == "fixed") != is_fixed:
+        yield "whether its held-out data are the same for every seed does not follow from the records"
+    expected = registration.get("expected", "") if registration.get("metric", "") in {"", plan.metric} else ""
+    if registration and (plan.kind, plan.expected) != (registration.get("kind"), expected):
+        yield "it tests another kind of claim than was registered"
+
+
+def of_direction(
+    rule: Mapping[str, Any] | None, told: Mapping[str, bytes], labels: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return what does not hold of a direction's confirmations together, by experiment, one sentence each.
+
+    Args:
+        rule: The direction's.
+        told: Each experiment's `confirmation.json` by its name.
+        labels: The label that the direction's summary gives each experiment.
+    """
+    plans = {}
+    for name, data in told.items():
+        with suppress(ValueError, KeyError, TypeError):  # which is found in the experiment's own folder
+            plans[name] = confirmation_report.read(data)
+    found = {
+        name: [f"the summary labels it {label}, and no confirmation came to that"]
+        for name, label in labels.items()
+        if label in _CLAIMS and (name not in plans or (plans[name][1] or {}).get("label") != label)
+    }
+    claims = {name: plan.seeds for name, (plan, end) in plans.items() if (end or {}).get("label") in DISCOVERIES}
+    fixed = confirmation_report.rule_of(rule) if rule else None
+    for name, (plan, _) in plans.items():
+        wrong = ["its rule is not the direction's"] if plan.rule != fixed else []
+        # What was measured on the same seeds was found once.
+        if plan.discoveries > (before := len({seeds for other, seeds in claims.items() if other != name})):
+            wrong.append(f"its level counts {plan.discoveries} discoveries before it, and the direction has {before}")
+        if wrong:
+            found[name] = [*found.get(name, ()), *wrong]
     return found
 
 
@@ -90,6 +159,8 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
             found.append(f"{name} was started with other arguments")
         if record["run"].get("arm") != "confirm":
             found.append(f"{name} was not measured on sealed data")
+        if record.get("direction") != records[plan.run].get("direction"):
+            found.append(f"{name} was measured for another direction")
         found += [
             f"{name} has another {part} than the baseline" for part in SHARED if record.get(part) != base.get(part)
         ]
@@ -132,7 +203,7 @@ def _of_result(
         )
     if not confirmation_choice.is_matched(plan, records):
         is_told = told.get("label") == "not_comparable: budget_mismatch"
-        return [] if is_told else ["its baseline has not the run's budget, and it has a label"]
+        return [] if is_told else ["baseline and run had not the same budget, and it has a label"]
     sealed = [of for name, of in records.items() if name.startswith("confirm_")]
     if numbers.incomparable(plan.metric, *sealed):
         shared = not_comparable(Reason.SHARED_DEVICE)

@@ -80,7 +80,7 @@ def _to_match(record: Record, base: Record, comparison: Comparison) -> int:
     """Return how much of what is to be equal a baseline needs to be compared with a run; 0 where that cannot be."""
     if not comparison.argument or [*counts.mismatches(record, base, comparison)] != [comparison.equal]:
         return 0
-    count = float(record["counts"][counts.WORDS[comparison.equal]])
+    count = float(record["counts"][counts.WORDS[comparison.equal]] or 0)
     return int(count) if count >= 1 and count.is_integer() else 0
 
 
@@ -90,11 +90,16 @@ def arguments_for(matched: int, comparison: Comparison) -> tuple[str, ...]:
 
 
 def is_matched(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a baseline that was given the run's budget says that it had as much; one of the direction's always is."""
-    if not plan.arguments or plan.comparison is None:
+    """Whether what was measured on sealed data had one budget: the baseline's pool and the looks, as far as they went.
+
+    A baseline that was given the run's budget must have had as much as the run in the screen, too.
+    """
+    if plan.comparison is None:
         return True
     pool = [of for name, of in records.items() if name.startswith("confirm_0")]
-    return not any(counts.mismatches(records[plan.run], base, plan.comparison) for base in pool)
+    runs = [of for name, of in records.items() if name.startswith(("confirm_1", "confirm_2"))]
+    runs += [records[plan.run]] if plan.arguments else []
+    return not any(counts.mismatches(run, base, plan.comparison) for run in runs for base in pool)
 
 
 def problems(plan: Plan, records: Mapping[str, Record], outputs: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -225,6 +225,11 @@ def to_json(plan: Plan, ended: Mapping[str, Any] | None = None) -> bytes:
     return json.dumps(told, indent=2, allow_nan=False).encode() + b"\n"
 
 
+def rule_of(told: Mapping[str, Any]) -> ConfirmRule:
+    """Return a rule as a folder tells it; `ValueError` for what is none."""
+    return _RULE.validate_python(dict(told))
+
+
 def read(data: bytes) -> tuple[Plan, dict[str, Any] | None]:
     """Return the plan and, once there is one, the result; `ValueError` for what is neither."""
     told = json.loads(data)

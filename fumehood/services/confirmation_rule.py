@@ -9,6 +9,7 @@ from typing import Any
 
 from fumehood.domain.confirmation import ConfirmRule, rule_for
 from fumehood.domain.direction import Direction
+from fumehood.domain.idea import IdeaKind
 from fumehood.domain.template import Metric, Profile, Template
 from fumehood.errors import BadInputError
 from fumehood.services.confirming import Measure
@@ -67,6 +68,14 @@ def _moved(direction: Direction, profile: Profile, count: int | None) -> tuple[i
         return seeds
     more = range(max(seeds) + 1, max(seeds) + 1 + max(0, count - len(seeds)))
     return (*seeds[:count], *more)
+
+
+def run_seeds(direction: str, code: Mapping[str, str], kind: IdeaKind, count: int) -> tuple[int, ...]:
+    """Return the fresh seeds of a run: a replication has others than the study, also where its code came out the same.
+
+    Else it would find the very numbers again that it is to find without them.
+    """
+    return fresh_seeds(f"{direction}/{kind}" if kind is IdeaKind.REPLICATION else direction, code, count)
 
 
 def fresh_seeds(direction: str, code: Mapping[str, str], count: int) -> tuple[int, ...]:

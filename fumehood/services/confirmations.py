@@ -16,7 +16,6 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
-from fumehood.ports import Transaction
 from fumehood.services import (
     confirmation_choice,
     confirmation_report,
@@ -34,7 +33,7 @@ from fumehood.services import (
 )
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_report import PRODUCT, Plan
-from fumehood.services.confirmation_rule import fresh_seeds, measure_of
+from fumehood.services.confirmation_rule import fresh_seeds, measure_of, run_seeds
 from fumehood.services.world import WriteWorld
 
 _MATCHED = (
@@ -118,8 +117,7 @@ def _planned(
     if chosen is None:
         return None, choice.reason
     scale = confirming.freeze(measure, {dataset: seeds[: rule.screen_baseline] for dataset, seeds in pool.items()})
-    with world.store.begin(write=False) as tx:
-        index, discoveries = _before(tx, direction, experiment)
+    index, discoveries = _before(world, direction, experiment)
     plan = Plan(
         run=chosen.folder,
         code=templates.template_hash(chosen.files),
@@ -137,7 +135,7 @@ def _planned(
         index=index,
         discoveries=discoveries,
         baseline_seeds=fresh_seeds(direction.id, templates.start_of(direction), rule.confirm_baseline),
-        seeds=fresh_seeds(direction.id, chosen.files, rule.looks[-1]),
+        seeds=run_seeds(direction.id, chosen.files, idea.kind, rule.looks[-1]),
         comparison=template.comparison,
         arguments=confirmation_choice.arguments_for(choice.matched, template.comparison),
         each_alone=True,
@@ -145,13 +143,18 @@ def _planned(
     return plan, Reason.SCREEN_ONLY
 
 
-def _before(tx: Transaction, direction: Direction, experiment: Experiment) -> tuple[int, int]:
+def _before(world: WriteWorld, direction: Direction, experiment: Experiment) -> tuple[int, int]:
     """Return how many confirmations of the direction ended in this epoch of its rule, and how many found something.
 
-    Forks that share a confirmation count it once.
+    What was measured on the same seeds counts once: of forks that share a confirmation, and of ideas that came to the
+    same code.
     """
-    others = [one for one in tx.experiments.find(direction_id=direction.id) if one.id != experiment.id]
-    ended = {one.products[PRODUCT]: one.label for one in others if PRODUCT in one.products and one.label}
+    with world.store.begin(write=False) as tx:
+        others = [one for one in tx.experiments.find(direction_id=direction.id) if one.id != experiment.id]
+    ended = {}
+    for one in others:
+        if PRODUCT in one.products and one.label:
+            ended[confirmation_report.read(world.artifacts.get(one.products[PRODUCT]))[0].seeds] = one.label
     labels = list(ended.values())
     index = len(labels) % direction.rule.ideas if direction.rule else 0
     return index, sum(label in DISCOVERIES for label in labels[len(labels) - index :])

@@ -42,7 +42,8 @@ def _is_count(value: object) -> bool:
 def budget(record: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> list[str]:
     """Return in what a run is beyond the baseline's budget and the declared tolerance, one sentence each.
 
-    A number that was counted of both arms decides before what they say of themselves.
+    A number that was counted of the baseline decides before what both say of themselves. What is known of the baseline
+    and not of the run is beyond it, too: a run that says nothing of its updates may have made any number of them.
     """
     return list(mismatches(record, base, rules).values())
 
@@ -51,14 +52,38 @@ def mismatches(record: Mapping[str, Any], base: Mapping[str, Any], rules: Compar
     """Return the same by what it is in, in the comparison's words."""
     found = {}
     for word, name in WORDS.items():
-        ours, theirs = _both(record, base, name)
-        if ours is None or not theirs or word in rules.may_change:
+        if word in rules.may_change or word not in {"parameters", rules.equal}:
             continue
-        if word in {"updates", "samples"} and word != rules.equal:
-            continue
-        if abs(ours - theirs) > rules.tolerance * abs(theirs):
-            found[word] = f"It has {ours:,.0f} {name.replace('_', ' ')} where the baseline has {theirs:,.0f}."
-    return found | _operations(record, base, rules)
+        words, (ours, theirs) = name.replace("_", " "), _both(record, base, name)
+        if theirs and ours is None:
+            found[word] = f"Its {words} are not known where the baseline has {theirs:,.0f}."
+        elif theirs and ours is not None and abs(ours - theirs) > rules.tolerance * theirs:
+            found[word] = f"It has {ours:,.0f} {words} where the baseline has {theirs:,.0f}."
+    return found | _spent(record, base, rules) | _operations(record, base, rules)
+
+
+def _spent(record: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> dict[str, str]:
+    """Return whether more was spent where operations or seconds are to be equal; less is nobody's loss."""
+    if rules.equal not in {"flops", "wall_s"}:
+        return {}
+    spent, unit = (_operations_of, "operations") if rules.equal == "flops" else (_seconds_of, "seconds for a seed")
+    ours, theirs = spent(record), spent(base)
+    if not theirs or (ours is not None and ours <= (1 + rules.tolerance) * theirs):
+        return {}
+    told = "an unknown number of" if ours is None else f"{ours:,.4g}"
+    return {rules.equal: f"It took {told} {unit} where the baseline took {theirs:,.4g}."}
+
+
+def _operations_of(record: Mapping[str, Any]) -> float | None:
+    """Return the operations of all updates of one model, as the run itself says."""
+    each, updates = ((record.get("counts") or {}).get(name) for name in ("flops_per_update", "updates"))
+    return None if each is None or updates is None else float(each) * float(updates)
+
+
+def _seconds_of(record: Mapping[str, Any]) -> float | None:
+    """Return how long a run's program took for each of its seeds, as the platform measured."""
+    seeds, seconds = record.get("seeds"), ((record.get("usage") or {}).get("run") or {}).get("wall_s")
+    return float(seconds) / len(seeds) if seconds and isinstance(seeds, list) and seeds else None
 
 
 def _operations(record: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> dict[str, str]:
@@ -68,17 +93,24 @@ def _operations(record: Mapping[str, Any], base: Mapping[str, Any], rules: Compa
     found = {}
     for of, block, name in (("an answer", "counted", "flops"), ("an update", "counts", "flops_per_update")):
         ours, theirs = ((one.get(block) or {}).get(name) for one in (record, base))
-        if ours is not None and theirs and ours > (1 + rules.flops_tolerance) * theirs:
-            found[name] = f"It needs {ours:,.0f} operations for {of} where the baseline needs {theirs:,.0f}."
+        if theirs and (ours is None or ours > (1 + rules.flops_tolerance) * theirs):
+            told = "an unknown number of" if ours is None else f"{ours:,.0f}"
+            found[name] = f"It needs {told} operations for {of} where the baseline needs {theirs:,.0f}."
     return found
 
 
 def _both(record: Mapping[str, Any], base: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
     for block in ("counted", "counts"):
         ours, theirs = ((one.get(block) or {}).get(name) for one in (record, base))
-        if ours is not None and theirs is not None:
+        if theirs is not None:
             return ours, theirs
     return None, None
+
+
+def unknown(record: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
+    """Return what is known of the baseline's size and not of a run's, in words."""
+    both = {name: _both(record, base, name) for name in WORDS.values()}
+    return [name.replace("_", " ") for name, (ours, theirs) in both.items() if theirs and ours is None]
 
 
 def disagreement(record: Mapping[str, Any], base: Mapping[str, Any]) -> str:

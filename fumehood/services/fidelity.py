@@ -124,6 +124,9 @@ def _own_words(artifacts: Artifacts, run: Run, baseline: Run) -> Iterator[Point]
     record, base = (facts.predicate(artifacts.get(one.record)) if one.record else {} for one in (run, baseline))
     if told := counts.disagreement(record, base):
         yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=f"{run.folder} {told}.")
+    if (missing := counts.unknown(record, base)) and record:
+        told = f"{run.folder} leaves unknown what the baseline has: its {' and its '.join(missing)}."
+        yield Point(kind=PointKind.UNPROVEN, path=run.folder, sentence=told)
     if curves.updates(base) and curves.updates(record) == 0:
         told = f"{run.folder} makes updates of its own, which the platform cannot count as those of the baseline."
         yield Point(kind=PointKind.UNPROVEN, path=run.folder, sentence=told)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fumehood.domain.confirmation import ConfirmRule
 from fumehood.domain.direction import Direction
+from fumehood.domain.experiment import Execution, Run
 from fumehood.domain.step import Event
 from fumehood.domain.template import Template
 from fumehood.ports import Clock
@@ -14,6 +15,7 @@ from fumehood.services import confirming, power
 from fumehood.services.change import happened
 from fumehood.services.confirmation_rule import measure_of
 from fumehood.services.confirming import Cells
+from fumehood.services.final_info import FinalInfo
 
 POWER = 0.8
 
@@ -42,6 +44,16 @@ def looks(rule: ConfirmRule, datasets: int) -> tuple[Look, ...]:
         )
         told.append(Look(seeds=seeds, noise_floor=found.noise_floor, smallest_effect=found.smallest_effect))
     return tuple(told)
+
+
+def of_baseline(
+    clock: Clock, direction: Direction, template: Template, run: Run, info: FinalInfo, jobs: Iterable[Execution]
+) -> tuple[Event, ...]:
+    """Return the same of a baseline's run, by its results and the executions that measured it."""
+    primary = template.primary or ""
+    pool = {name: metrics[primary].values for name, metrics in info.datasets.items() if primary in metrics}
+    wall_s = sum(job.outcome.usage.wall_s for job in jobs if job.outcome)
+    return events(clock, direction, template, pool, len(run.seeds), wall_s)
 
 
 def events(

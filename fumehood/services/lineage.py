@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.experiment import Experiment, ExperimentOutcome
+from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome
 from fumehood.domain.ids import ExperimentId, TenantId
 from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Artifacts, Transaction
@@ -23,12 +23,13 @@ class Parent:
 
     direction: Direction
     experiment: Experiment
+    files: Mapping[str, str]
+    """What was confirmed: path to SHA-256. It need not be what the experiment came to last."""
 
     @property
     def code(self) -> Mapping[str, str]:
         """The code that takes the template's place; the figures are drawn by the template's own program again."""
-        files = self.experiment.files
-        return {path: sha for path, sha in files.items() if path.endswith(".py") and path != "plot.py"}
+        return {path: sha for path, sha in self.files.items() if path.endswith(".py") and path != "plot.py"}
 
 
 def parent_of(tx: Transaction, tenant: TenantId, key: ExperimentId) -> Parent:
@@ -44,7 +45,8 @@ def parent_of(tx: Transaction, tenant: TenantId, key: ExperimentId) -> Parent:
     if outcome is not ExperimentOutcome.CONFIRMED:
         said = f"is {outcome}" if outcome else "is not known yet"
         raise ConflictError(f"A parent's outcome must be confirmed; that of {found[0].name} {said}.")
-    return Parent(direction=direction, experiment=found[0])
+    looks = [run for run in tx.runs.find(experiment_id=key, arm=Arm.CONFIRM) if run.index > 0]
+    return Parent(direction=direction, experiment=found[0], files=looks[0].files if looks else found[0].files)
 
 
 def told(tx: Transaction, artifacts: Artifacts, direction: Direction) -> str:

@@ -13,12 +13,23 @@ from typing import Any
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import LLM, Kind
-from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
+from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError
-from fumehood.services import counts, curves, final_info, held_out, preparing, querying, retracing, templates, trials
+from fumehood.services import (
+    counts,
+    curves,
+    final_info,
+    foresight,
+    held_out,
+    preparing,
+    querying,
+    retracing,
+    templates,
+    trials,
+)
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.trials import Trial
@@ -35,14 +46,22 @@ def has_evaluator(direction: Direction) -> bool:
 
 
 def baseline(world: WriteWorld, step: Step) -> Change:
-    """Measure the template as it is, or take over the same measurement of the same tenant."""
+    """Measure the template as it is, or take over the same measurement of the same tenant.
+
+    Where a run is there already, which asks for seeds of its own, it is that one that is measured.
+    """
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
-        seeds = baseline_seeds(direction, templates.read(direction, world.artifacts)[1])
+        given = tx.runs.find(direction_id=direction.id, experiment_id=None, arm=Arm.SCREEN, index=0)
+        template, profile = templates.read(direction, world.artifacts)
+        seeds = baseline_seeds(direction, profile)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
         image = drawn[0].outcome.image if drawn and drawn[0].outcome else ""
         key = _cache_key(direction, image, seeds)
         known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if image else []
+        jobs = tx.executions.find(run_id=known[0].id) if known else ()
+    if given:
+        return Change(steps=(measure_next(direction, None, given[0], 1),))
     run = Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
@@ -57,7 +76,9 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     if known:
         shared = dataclasses.replace(known[0], id=run.id, direction_id=direction.id)
         event = happened(world.clock, direction, "run.measured", "baseline: taken from the cache")
-        return Change(runs=(shared,), steps=(ideas_next(direction),), events=(event,))
+        info = final_info.read(world.artifacts.get(shared.final_info), "record")
+        foreseen = foresight.of_baseline(world.clock, direction, template, shared, info, jobs)
+        return Change(runs=(shared,), steps=(ideas_next(direction),), events=(event, *foreseen))
     return Change(runs=(run,), steps=(measure_next(direction, None, run, 1),))
 
 
@@ -89,6 +110,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments, *run.arguments),
         inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
+        limits=trial.limits(profile, Kind.RUN),
         environment=environment,
         alone=template.is_timed,
         **asking,
@@ -138,6 +160,7 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         command=asking.command,
         inputs=below("in/code", trial.run.files) | asking.inputs,
         collect=("answers/*",),
+        limits=trial.limits(profile, Kind.QUERY),
         environment=threads(profile.limits_of(Kind.QUERY)),
         alone=template.is_timed,
     )
@@ -179,6 +202,7 @@ def _evaluate(world: WriteWorld, trial: Trial, answers: Mapping[str, str]) -> Ch
         | below("in/held_out", data.get("answers", {}))
         | below("in/train", data.get("train", {})),
         collect=("metrics.json", "examples.npz"),
+        limits=trial.limits(profile, Kind.EVALUATE),
         alone=template.is_timed,
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("evaluated", execution),))

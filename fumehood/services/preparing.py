@@ -64,9 +64,21 @@ def drawn(
             *(_asked(seeds), "--out_dir=/work", *template.prepare.arguments, *profile.prepare_arguments),
         ),
         inputs={f"in/template/{path}": sha for path, sha in frozen(direction, template.editable).items()},
-        key_context=f"{templates.template_hash(direction.template_files)}:{arm}",
+        key_context=_key_context(world, direction, arm),
         collect=("**",),
     )
+
+
+def _key_context(world: WriteWorld, direction: Direction, arm: Arm) -> str:
+    """Return what the key of an arm's data is for: screens of one template share it, a direction's sealed data never.
+
+    What a direction has drawn already stays the same, whatever version of the platform drew it.
+    """
+    with world.store.begin(write=False) as tx:
+        before = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
+    known = next((one.key_context for one in before if f"--arm={arm}" in one.command), "")
+    whose = f"{direction.id}:" if arm is Arm.CONFIRM else ""
+    return known or f"{templates.template_hash(direction.template_files)}:{whose}{arm}"
 
 
 def prepared(world: WriteWorld, step: Step) -> Change:

@@ -98,23 +98,13 @@ def record(world: RunWorld, step: Step) -> Change:
         steps=(_following(direction, experiment, run),),
         events=(
             _event(world, direction, experiment, run, template, info),
-            *(_foreseen(world, direction, template, run, jobs, info) if experiment is None else ()),
+            *(
+                foresight.of_baseline(world.clock, direction, template, run, info, jobs.values())
+                if not experiment
+                else ()
+            ),
         ),
     )
-
-
-def _foreseen(
-    world: RunWorld,
-    direction: Direction,
-    template: Template,
-    run: Run,
-    jobs: dict[Kind, Execution],
-    info: FinalInfo,
-) -> tuple[Event, ...]:
-    primary = template.primary or ""
-    pool = {name: metrics[primary].values for name, metrics in info.datasets.items() if primary in metrics}
-    wall_s = sum(job.outcome.usage.wall_s for job in jobs.values() if job.outcome)
-    return foresight.events(world.clock, direction, template, pool, len(run.seeds), wall_s)
 
 
 def outputs_of(statement: Mapping[str, Any]) -> dict[str, str]:

@@ -56,6 +56,7 @@ def begin(world: WriteWorld, trial: Trial, evaluation: Execution) -> Change:
         | below("in/data", data.get("train", {}))
         | below("in/inputs", data.get("inputs", {})),
         collect=("stretches/*.npz", "stretches/updates.json"),
+        limits=trial.limits(profile, Kind.RESUME),
         environment=run_environment(profile.limits_of(Kind.RESUME), data, run.seeds, template),
     )
     kept = world.artifacts.put(json.dumps([one.model_dump() for one in again]).encode())
@@ -96,6 +97,7 @@ def resumed(world: WriteWorld, step: Step) -> Change:
         | below("in/recalled", recalled)
         | below("in", {path: item.sha256 for path, item in execution.artifacts.items()}),
         collect=("compared.json",),
+        limits=trial.limits(profile, Kind.COMPARE),
     )
     took = execution.outcome.usage.wall_s if execution.outcome else 0.0
     following = trial.next("compared", comparing, stretches=str(step.payload["stretches"]), resumed_s=took)

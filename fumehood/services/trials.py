@@ -6,9 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import Kind, Verdict
+from fumehood.domain.execution import Kind, Limits, Verdict
 from fumehood.domain.experiment import Arm, Attempt, Execution, Experiment, ExperimentState, Run, RunResult
 from fumehood.domain.step import Step
+from fumehood.domain.template import Profile
 from fumehood.errors import BadInputError
 from fumehood.services import directions
 from fumehood.services.change import Change, Next, happened
@@ -16,6 +17,8 @@ from fumehood.services.world import WriteWorld
 
 ERROR_TAIL = 1500
 """Characters of a failed attempt's output that are fed back, as in the original system."""
+ALONE, LEAST_ALONE_S = 2.0, 60.0
+"""A seed that is run alone has its share of a look's time so many times over, and at least so many seconds of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,18 @@ class Trial:
     def having(self, **changes: object) -> Trial:
         """Return it with its run changed."""
         return dataclasses.replace(self, run=dataclasses.replace(self.run, **changes))  # type: ignore[arg-type]
+
+    def limits(self, profile: Profile, kind: Kind) -> Limits:
+        """Return the limits of an execution of it.
+
+        Seeds that are run alone share the time of a look, those of the baseline's pool as much each: one by one, all
+        together could else take as many times as long as they are.
+        """
+        limits = profile.limits_of(kind)
+        if not self.run.alone or self.direction.rule is None:
+            return limits
+        share = max(LEAST_ALONE_S, ALONE * limits.wall_s / self.direction.rule.looks[0])
+        return dataclasses.replace(limits, wall_s=min(limits.wall_s, share))
 
     def next(self, name: str, waits_for: Execution | None = None, **told: str | float) -> Next:
         """Return a step of it; `told` is what it knows besides."""

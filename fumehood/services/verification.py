@@ -31,6 +31,7 @@ from fumehood.services import (
     neighbours,
     numbers,
     records,
+    registering,
     replication,
 )
 from fumehood.services.change import Change, happened
@@ -39,6 +40,8 @@ from fumehood.services.world import WriteWorld
 Open = Callable[[bytes, str], bytes]
 """Takes an envelope and its payload's type, returns the payload; `TamperedError` when the signature does not hold."""
 MAX_PROBLEMS = 50
+_TOLD = ("claims.json", "latex/main.tex", "paper.pdf", "verification.json")
+"""What an experiment comes to have only after its confirmation has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,25 @@ def verify_folder(folder: Folder, opened: Open) -> Report:
         _manifest(inside, opened, report, f"experiments/{name}/")
         experiment(inside, opened, report, f"experiments/{name}/")
         _log(inside, opened, report, f"experiments/{name}/")
+    if "direction.json" in folder.paths:
+        _levels(folder, report, names)
     return report
+
+
+def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
+    """Check the confirmations of a direction together: one rule, and a level for each that the others allow."""
+    places = {name: f"experiments/{name}/{confirmation_report.PRODUCT}" for name in names}
+    try:
+        told = {name: folder.read(place) for name, place in places.items() if place in folder.paths}
+        lines = json.loads(folder.read("summary.json"))["experiments"] if "summary.json" in folder.paths else ()
+        labels = {line["name"]: line["label"] for line in lines}
+        wrong = confirmation_check.of_direction(json.loads(folder.read("direction.json")).get("rule"), told, labels)
+    except (FumehoodError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        report.add(f"direction.json: its confirmations cannot be checked ({type(error).__name__}: {error})")
+        return
+    for name, problems in wrong.items():
+        for problem in problems:
+            report.add(f"{places.get(name, name)}: {problem}")
 
 
 def _log(folder: Folder, opened: Open, report: Report, where: str) -> None:
@@ -168,6 +189,7 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
             if statement is not None:
                 found[run] = statement["predicate"]
                 outputs[run] = records.outputs_of(statement)
+    _registrations(folder, report, where, found)
     _placements(report, where, found)
     if confirmation_report.PRODUCT in folder.paths:
         _confirmation(folder, report, where, found, outputs)
@@ -175,6 +197,17 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
         _drawings(folder, report, where)
     if "claims.json" in folder.paths:
         _claims(folder, report, where, found)
+
+
+def _registrations(folder: Folder, report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
+    """Check that each run was measured under a registration that is shown, as it was then."""
+    shown = [path for path in folder.paths if path == registering.REGISTRATION or registering.is_version(path)]
+    known = {_sha(folder, path) for path in shown}
+    for run, one in found.items():
+        if one.get("registration"):
+            report.count("registrations")
+            if one["registration"] not in known:
+                report.add(f"{where}{run} was measured under a registration that is not here")
 
 
 def _placements(report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
@@ -196,19 +229,23 @@ def _confirmation(
     outputs: Mapping[str, Mapping[str, str]],
 ) -> None:
     place = f"{where}{confirmation_report.PRODUCT}"
-    report.count("confirmations")
+    is_told, is_finished = any(path in folder.paths for path in _TOLD), True
     try:
         data = folder.read(confirmation_report.PRODUCT)
         runs = json.loads(folder.read("runs.json"))
         failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
         examples = {run: f"{run}/{held_out.FILE}" for run in found}
         kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
-        wrong = confirmation_check.problems(data, found, failed, outputs, kept)
+        is_registered = registering.REGISTRATION in folder.paths
+        promised = json.loads(folder.read(registering.REGISTRATION)) if is_registered else None
+        wrong = confirmation_check.problems(data, found, failed, outputs, kept, registration=promised, is_told=is_told)
+        is_finished = json.loads(data)["result"] is not None
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
         wrong = [f"it cannot be checked ({type(error).__name__}: {error})"]
+    report.count("confirmations" if is_finished else "unfinished confirmations")
     for problem in wrong:
         report.add(f"{place}: {problem}")
-    if not wrong:
+    if is_finished and not wrong:
         found[confirmation_report.PRODUCT] = json.loads(data)
 
 

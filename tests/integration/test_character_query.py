@@ -50,6 +50,7 @@ class Asked:
     ended_well: bool
     said: str
     answers: dict[str, np.ndarray] = field(default_factory=dict)
+    size: dict[str, object] | None = None
 
 
 class Direct:
@@ -66,7 +67,9 @@ class Direct:
         command = [str(self.python), str(CHARACTERS[0]), *arguments(tolerance), "--code=code", "--outputs=outputs"]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120)
         found = {path.name: np.load(path) for path in (self.folder / "answers").glob("*.npy")}
-        return Asked(done.returncode == 0, done.stdout + done.stderr, found)
+        told = self.folder / "answers" / "counted.json"
+        size = json.loads(told.read_bytes()) if told.is_file() else None
+        return Asked(done.returncode == 0, done.stdout + done.stderr, found, size)
 
 
 class Inside:
@@ -89,8 +92,10 @@ class Inside:
             limits=Limits(wall_s=120, memory_mib=1024, storage_mib=32, processes=32),
         )
         outcome = execute(self.sandbox, spec, self.folder / "out")
-        found = {Path(one.path).name: np.load(self.folder / "out" / one.path) for one in outcome.artifacts}
-        return Asked(outcome.verdict is Verdict.SUCCEEDED, outcome.output_tail, found)
+        left = [self.folder / "out" / one.path for one in outcome.artifacts]
+        found = {path.name: np.load(path) for path in left if path.suffix == ".npy"}
+        size = next((json.loads(path.read_bytes()) for path in left if path.name == "counted.json"), None)
+        return Asked(outcome.verdict is Verdict.SUCCEEDED, outcome.output_tail, found, size)
 
     def _input(self, path: str, text: str) -> Input:
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -247,6 +252,52 @@ def begin(model, streams):
     asked = direct.ask(code)
     assert asked.ended_well, asked.said
     assert asked.answers["logits_tales_1.npy"].sum() == 2.0 * (len(TEXT) - len(TEXT) // BLOCK)
+
+
+TORCH = """
+import numpy, torch
+
+def load(path, dataset, seed):
+    torch.manual_seed(seed)
+    return torch.nn.Linear(4, 4), torch.zeros(99)
+
+def begin(model, streams): return torch.zeros(streams, 4)
+
+def step(model, state, characters):
+    for row, character in enumerate(characters):
+        if character: state[row, "abcd".index(character)] += 1
+    return model[0](state).detach().numpy()
+"""
+
+
+def test_how_large_a_model_is_is_counted_after_its_answers(place: Direct | Inside) -> None:
+    asked = place.ask(TORCH)
+    assert asked.ended_well, asked.said
+    assert asked.size == {"parameters": 20, "flops": 2 * 4 * 4, "answers": BLOCK, "of": "characters"}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "os.write(mine['answers'].fileno(), b'not json'); os._exit(0)",
+            {"error": "JSONDecodeError"},
+        ),
+        ("os.write(mine['answers'].fileno(), b'[1]'); os._exit(0)", {"error": "AttributeError"}),
+        ("raise SystemExit(1)", {"error": "JSONDecodeError"}),
+        ("return None", {}),
+    ],
+)
+def test_a_size_that_cannot_be_told_costs_no_answer(direct: Direct, line: str, told: dict[str, str]) -> None:
+    counts = f"    mine = sys._getframe(1).f_locals\n    if mine['count']:\n        {line}\n"
+    asked = direct.ask(
+        LAST_SEEN.replace("return 2.0", f"\n{counts}    return 2.0").replace("import numpy", "import numpy, os, sys")
+    )
+    assert asked.ended_well, asked.said
+    assert asked.answers["logits_tales_1.npy"].sum() == 2.0 * (len(TEXT) - len(TEXT) // BLOCK)
+    assert asked.size is not None
+    assert (asked.size["parameters"], asked.size["flops"]) == (None, None)
+    assert {name: value for name, value in asked.size.items() if name == "error"} == told
 
 
 def test_streams_that_tell_each_other_what_they_read_give_no_result(place: Direct | Inside) -> None:

@@ -159,13 +159,48 @@ class TestRunRefuses:
         assert "no playbook for this template: give --model claude-" in said.sentence
         assert not (tmp_path / "out").exists()
 
-    def test_the_profile_that_wants_a_gpu_is_status_three(self, say: Callable[..., Said], tmp_path: Path) -> None:
+    def test_a_profile_that_wants_a_gpu_where_none_is_named_is_status_three(
+        self, say: Callable[..., Said], tmp_path: Path
+    ) -> None:
         out = ("--out", str(tmp_path / "out"), "--profile", "gpu")
         for words in ((*RUN, *out), ("template", "baseline", "2d_diffusion", *out)):
             said = say(*words)
-            assert (said.status, said.sentence) == (3, "No GPU is passed into experiments yet. Give --profile cpu.")
+            assert said.status == 3
+            assert said.sentence == (
+                "A run of the profile gpu needs a GPU, and none is named in FUMEHOOD_GPUS."
+                " Name those of this machine there, as Docker calls them, or give another --profile."
+            )
         assert not (tmp_path / "out").exists()
         assert not (tmp_path / "state").exists()
+
+    @pytest.mark.parametrize("chosen", ["local", "auto"])
+    def test_a_gpu_that_is_named_is_of_no_use_to_a_sandbox_that_passes_none_in(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
+    ) -> None:
+        monkeypatch.setenv("FUMEHOOD_GPUS", '["0"]')
+        here = {"adapter": "local", "text": "local"}
+        monkeypatch.setattr("fumehood.cli.run.check_machine", lambda *_: here)
+        monkeypatch.setattr("fumehood.cli.baseline.check_machine", lambda *_: here)
+        out = ("--out", str(tmp_path / "out"), "--profile", "gpu", "--sandbox", chosen)
+        for words in ((*RUN, *out), ("template", "baseline", "2d_diffusion", *out)):
+            said = say(*words)
+            assert (said.status, said.sentence) == (
+                3,
+                "A run of the profile gpu needs a GPU, and the local sandbox passes none in."
+                " Give --sandbox docker, or another --profile.",
+            )
+        assert not (tmp_path / "out").exists()
+
+    def test_a_gpu_that_is_named_is_worked_with(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unfit(*_: object) -> None:
+            raise MachineUnfitError("The machine was asked.")
+
+        monkeypatch.setenv("FUMEHOOD_GPUS", '["0"]')
+        monkeypatch.setattr("fumehood.cli.run.check_machine", unfit)
+        said = say(*RUN, "--out", str(tmp_path / "out"), "--profile", "gpu", "--sandbox", "docker")
+        assert (said.status, said.sentence) == (3, "The machine was asked.")
 
     def test_a_text_that_the_offline_model_does_not_read_is_told(
         self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -474,6 +509,24 @@ class TestVerify:
     def test_what_is_not_there_is_status_two(self, say: Callable[..., Said], words: tuple[str, ...]) -> None:
         said = say("verify", *words, "--json")
         assert (said.status, said.document["exit_status"]) == (2, 2)
+
+
+class TestReplay:
+    def test_a_record_of_before_figures_had_notes_is_refused_in_a_sentence(
+        self, say: Callable[..., Said], make_lab: Callable[..., Laboratory], tmp_path: Path
+    ) -> None:
+        lab = make_lab()
+        lab.submit(runs=1)
+        lab.go_on()
+        (done,) = lab.experiments()
+        before = {path: sha for path, sha in done.products.items() if path != "drawings.json"}
+        lab.save(dataclasses.replace(done, products=before))
+        said = say("replay", str(lab.export(tmp_path / "old")), state=lab.folder / "state")
+        assert (said.status, said.sentence) == (
+            2,
+            "The figures of smaller_scale were drawn by a version that asked no model for notes on them, so its record"
+            " lacks answers that are needed now: repeat it with the version that made it.",
+        )
 
 
 class TestTemplates:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fumehood.artifacts.signing import key_id_of, open_envelope
-from fumehood.domain.direction import DirectionState
-from fumehood.domain.execution import Kind, Spec, Verdict
+from fumehood.domain.direction import DirectionState, Hold
+from fumehood.domain.execution import Kind, Spec, Usage, Verdict
 from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, ExperimentState, Run, RunResult
 from fumehood.domain.ids import ExecutionId
 from fumehood.domain.machine import Lease
@@ -26,6 +26,7 @@ from fumehood.services import (
     confirmations,
     directions,
     facts,
+    guidance,
     paper,
     prose,
     revision,
@@ -172,6 +173,39 @@ def test_the_next_idea_is_judged_against_the_same_pool_at_a_level_raised_by_what
     assert [len(word.split(",")) for word in asked] == [6 + 8, 8]
 
 
+def test_a_direction_whose_baseline_was_measured_for_an_earlier_one_is_confirmed_too(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    carried_out(lab)
+    carried_out(lab)
+    _, second = lab.experiments()
+    assert "baseline: taken from the cache" in lab.told()
+    told = [
+        [event.kind for event in lab.events() if event.direction_id == one.direction_id] for one in lab.experiments()
+    ]
+    assert ["direction.power" in kinds for kinds in told] == [True, True], "what it can find is told of it, too"
+    assert (second.state, second.label) == (ExperimentState.DONE, "better"), lab.told()
+    assert checked(lab, tmp_path / "out") == []
+    inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
+    keys = {
+        (one.direction_id, one.key_context.rpartition(":")[2]): one.key_context
+        for one in lab.executions(kind=Kind.PREPARE)
+    }
+    assert len(keys) == 4
+    assert len(set(keys.values())) == 3, "screens share their data, sealed data are each direction's own"
+    found = {name: facts.predicate(inside.read(f"{name}/record.json"))["direction"] for name in ("run_0", "confirm_1")}
+    assert found["run_0"] != found["confirm_1"] == second.direction_id
+
+
+def test_ideas_that_come_to_the_same_code_find_one_thing(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    carried_out(lab, ideas=3)
+    told = [confirmation_report.read(lab.artifacts.get(one.products["confirmation.json"])) for one in lab.experiments()]
+    assert len({plan.seeds for plan, _ in told}) == 1
+    assert [result and result["label"] for _, result in told] == ["better"] * 3
+    assert [(plan.index, plan.discoveries) for plan, _ in told] == [(0, 0), (1, 1), (1, 1)]
+    assert checked(lab, tmp_path / "out") == []
+
+
 Seeds = Callable[[tuple[int, ...]], bool]
 
 
@@ -218,7 +252,7 @@ def test_seeds_that_fail_alone_too_count_as_the_worst_and_are_told(tmp_path: Pat
     assert checked(lab, tmp_path / "out") == []
 
 
-def test_a_look_that_fails_is_measured_seed_by_seed_under_the_same_limits(tmp_path: Path) -> None:
+def test_a_look_that_fails_is_measured_seed_by_seed_with_shares_of_its_time(tmp_path: Path) -> None:
     whole = carried_out(laboratory(tmp_path / "whole", -4.0))
     lab = laboratory(tmp_path / "alone", -4.0, does=failing("confirm_", at=is_whole, verdict=Verdict.TIMED_OUT))
     experiment = carried_out(lab)
@@ -229,8 +263,13 @@ def test_a_look_that_fails_is_measured_seed_by_seed_under_the_same_limits(tmp_pa
     assert [run.seeds for run in alone if run.index == 1] == [(seed,) for seed in look.seeds]
     assert {run.experiment_id for run in alone if run.index == 0} == {None}
     assert {str(run.files) for run in alone if run.index == 1} == {str(look.files)}
-    limits = {one.limits for one in lab.executions(kind=Kind.RUN) if one.run_id in {look.id, alone[-1].id}}
-    assert len(limits) == 1
+    for kind in (Kind.RUN, Kind.EVALUATE):
+        limits = {one.run_id: one.limits for one in lab.executions(kind=kind)}
+        whole_s = templates.read(lab.direction(), lab.artifacts)[1].limits_of(kind).wall_s
+        assert {limits[run.id].wall_s for run in alone} == {2 * whole_s / 4}, "of four seeds each twice its share"
+        assert {dataclasses.replace(limits[run.id], wall_s=1.0) for run in alone} == {
+            dataclasses.replace(limits[lab.runs()[0].id], wall_s=1.0)
+        }
     _, result = confirmation_report.read(lab.artifacts.get(experiment.products["confirmation.json"]))
     assert result is not None
     assert (result["failed"], result["alone"]) == (0, {"confirm_0": [], "confirm_1": []})
@@ -251,6 +290,33 @@ def test_a_second_look_may_fail_alone_and_its_seeds_are_all_there(tmp_path: Path
     assert result is not None
     assert (result["look"], result["alone"]) == (2, {"confirm_2": []})
     assert checked(lab, tmp_path / "out") == []
+
+
+def test_a_seed_that_is_run_alone_has_a_minute_where_its_look_had_little_more(tmp_path: Path) -> None:
+    words = f"{CONFIRMING['template.toml']}[profiles.confirming.limits]\nrun = {{ wall_s = 90 }}\n"
+    files = {**CONFIRMING, "template.toml": words}
+    lab = laboratory(tmp_path, -4.0, does=failing("confirm_1", at=is_whole), files=files)
+    carried_out(lab)
+    alone = {run.id for run in confirming_runs(lab) if run.alone}
+    assert {one.limits.wall_s for one in lab.executions(kind=Kind.RUN) if one.run_id in alone} == {60.0}
+
+
+def test_a_budget_ends_amid_seeds_that_are_run_alone_and_each_is_run_once_all_the_same(tmp_path: Path) -> None:
+    fails = failing("confirm_1", at=is_whole)
+    lab = laboratory(tmp_path, -4.0, does=lambda spec: dataclasses.replace(fails(spec), usage=Usage(wall_s=10.0)))
+    lab.submit(profile="confirming", runs=1, budget_wall_s=125.0)
+    lab.go_on()
+    assert lab.direction().hold is Hold.OVER_BUDGET
+    assert sum(one.outcome.usage.wall_s for one in lab.executions() if one.outcome) == 130.0
+    assert [run.result for run in confirming_runs(lab) if run.alone] == [RunResult.MEASURED, RunResult.PENDING]
+    guidance.set_budget(lab.store, lab.clock, "me", lab.direction().id, usd=None, gpu_s=None, wall_s=None)
+    lab.go_on()
+    assert lab.experiments()[0].label == "better", lab.told()
+    asked = [one.run_id for one in lab.executions(kind=Kind.RUN)]
+    assert len(asked) == len(set(asked))
+    direction, executed = lab.direction(), len(lab.executions())
+    with lab.store.begin(write=False) as tx:
+        assert tx.ledger.balance(direction.id).wall_s == 10.0 * executed
 
 
 @pytest.mark.parametrize("bad", [1, 2])
@@ -331,6 +397,36 @@ def test_what_an_experiment_left_pending_is_measured_for_the_next_on_the_same_se
     assert {run.seeds for run in confirming_runs(lab) if run.index == 0} == {left.seeds}
     folder = lab.export(tmp_path / "out") / "experiments" / second.name
     assert verification.verify_folder(verification.open_folder(folder), opener(lab)).problems == []
+
+
+def test_a_direction_that_goes_on_from_it_starts_with_the_code_that_was_confirmed(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, 0.5)
+    experiment = carried_out(lab, runs=2)
+    (first,) = [run for run in lab.runs() if run.folder == "run_1"]
+    assert (experiment.outcome, confirming_runs(lab)[1].confirms) == (ExperimentOutcome.CONFIRMED, first.id)
+    made = lab.submit(profile="confirming", runs=1, parent=experiment.id)
+    assert b"SCALE = -4.0" in lab.artifacts.get(made.parent_files["experiment.py"]), "and not with the last run's"
+
+
+@pytest.mark.parametrize("amid", ["confirm_drawn", "confirm_measured"])
+def test_an_experiment_that_fails_amid_its_confirmation_leaves_a_folder_that_holds(tmp_path: Path, amid: str) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    lab.submit(profile="confirming", runs=1)
+    lab.go_on_to(amid)
+    (amidst,) = lab.experiments()
+    ended = amidst.to(ExperimentState.FAILED, error="a step of it failed")
+    lab.apply(Change(experiments=(ended,), steps=(directions.close_experiment(ended),)))
+    lab.go_on()
+    out = lab.export(tmp_path / "out")
+    report = verification.verify_folder(verification.open_folder(out), opener(lab))
+    assert (report.problems, report.checks["unfinished confirmations"]) == ([], 1)
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    assert ("confirm_0/record.json" in inside.paths) is (amid == "confirm_measured")
+    assert found_in(lab, inside, lambda one: one["plan"]["seeds"].reverse()) == [
+        "confirmation.json: the run's seeds are not those that follow from its code"
+    ]
+    told = dataclasses.replace(inside, paths=(*inside.paths, "latex/main.tex"))
+    assert found_in(lab, told) == ["confirmation.json: it was never finished"]
 
 
 @pytest.mark.parametrize(
@@ -465,6 +561,30 @@ def test_what_no_baseline_can_match_is_not_comparable(
     assert checked(lab, tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_program_that_trains_longer_on_fresh_seeds_than_it_did_before_is_not_comparable(
+    tmp_path: Path, *, alone: bool
+) -> None:
+    fails = failing(*(("confirm_1",) if alone else ()), at=is_whole)
+
+    def does(spec: Spec) -> Did:
+        did = fails(spec)
+        for path in [path for path in did.files if path.endswith("/samples.json")]:
+            updates = 99 if path.startswith("confirm_1") else 10
+            counted = json.dumps({"parameters": 5, "updates": updates}).encode()
+            did = dataclasses.replace(did, files={**did.files, path.replace("samples", "parameters"): counted})
+        return did
+
+    lab = laboratory(tmp_path, -4.0, does=does)
+    experiment = carried_out(lab)
+    assert experiment.label == "not_comparable: budget_mismatch", lab.told()
+    assert checked(lab, tmp_path / "out") == []
+    inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
+    assert found_in(lab, inside, lambda one: one["result"].update(label="better"))[0] == (
+        "confirmation.json: baseline and run had not the same budget, and it has a label"
+    )
+
+
 @pytest.mark.parametrize("arguments", [[], ["--updates=10"]])
 def test_a_baseline_that_was_started_otherwise_than_planned_is_found(tmp_path: Path, arguments: list[str]) -> None:
     lab = laboratory(tmp_path, -4.0, files=COUNTED, does=counting(25))
@@ -518,6 +638,20 @@ def test_fresh_seeds_follow_from_the_code_and_are_no_screens() -> None:
     assert max(one) < 2**31
 
 
+def found_in(
+    lab: Laboratory, inside: verification.Folder, change: Callable[[Any], object] = lambda _: None
+) -> list[str]:
+    """Return what is found in an experiment's folder whose `confirmation.json` was changed."""
+    value = json.loads(inside.read("confirmation.json"))
+    change(value)
+    changed = dataclasses.replace(
+        inside, read=lambda path: json.dumps(value).encode() if path == "confirmation.json" else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    return report.problems
+
+
 def opener(lab: Laboratory) -> Any:
     key = lab.signer.public_key_bytes()
     return lambda data, kind: open_envelope(data, {key_id_of(key): key}, kind)
@@ -567,6 +701,13 @@ def test_a_confirmed_folder_verifies_and_its_paper_prints_the_confirmation(finis
         (lambda one: one["plan"].update(screened=3), "it was chosen among 3 runs, and there are records of 1"),
         (lambda one: one["plan"].update(screen_contrast=9.0), "its contrast of run_1 in the screen does not follow"),
         (lambda one: one["plan"]["rule"].update(gate=1e6), "and the screen's best run is none"),
+        (lambda one: one["plan"].update(datasets=[]), "its data sets are not those that the baseline was measured on"),
+        (lambda one: one["plan"]["measure"].update(direction="higher"), "it compares error otherwise than the records"),
+        (lambda one: one["plan"]["measure"].update(cap=9.0), "it compares error otherwise than the records declare it"),
+        (lambda one: one["plan"].update(metric="loss"), "loss is not the primary metric of the records"),
+        (lambda one: one["plan"].update(held_out="fixed"), "whether its held-out data are the same for every"),
+        (lambda one: one["plan"].update(kind="analysis"), "it tests another kind of claim than was registered"),
+        (lambda one: one["plan"].update(expected="higher"), "it tests another kind of claim than was"),
         (lambda one: one["result"].update(alone={"confirm_1": []}), "its alone does not follow from the records"),
         (lambda one: one["plan"].update(run="run_9"), "it rests on run_9, which has no signed record"),
         (lambda one: one.update(result=None), "it was never finished"),
@@ -586,6 +727,57 @@ def test_a_confirmation_that_does_not_follow_from_the_records_is_found(
     report = verification.Report()
     verification.experiment(changed, opener(lab), report, "")
     assert told in " ".join(report.problems)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda one: one["plan"].update(discoveries=1),
+            "its level counts 1 discoveries before it, and the direction has 0",
+        ),
+        (lambda one: one["plan"]["rule"].update(q=0.9), "its rule is not the direction's"),
+    ],
+)
+def test_a_level_that_the_direction_does_not_allow_is_found(
+    finished: tuple[Laboratory, Path], change: Callable[[Any], Any], told: str
+) -> None:
+    lab, out = finished
+    whole, place = verification.open_folder(out), "experiments/smaller_scale/confirmation.json"
+    value = json.loads(whole.read(place))
+    change(value)
+    changed = dataclasses.replace(
+        whole, read=lambda path: json.dumps(value).encode() if path == place else whole.read(path)
+    )
+    assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
+
+
+@pytest.mark.parametrize("has_plan", [True, False])
+def test_a_label_in_the_summary_that_no_confirmation_came_to_is_found(
+    finished: tuple[Laboratory, Path], *, has_plan: bool
+) -> None:
+    lab, out = finished
+    whole, place = verification.open_folder(out), "experiments/smaller_scale/confirmation.json"
+    value = json.loads(whole.read("summary.json"))
+    assert value["experiments"][0]["label"] == "better"
+    value["experiments"][0]["label"] = "no_difference"
+    changed = verification.Folder(
+        paths=tuple(path for path in whole.paths if has_plan or path != place),
+        read=lambda path: json.dumps(value).encode() if path == "summary.json" else whole.read(path),
+    )
+    told = f"{place}: the summary labels it no_difference, and no confirmation came to that"
+    assert told in verification.verify_folder(changed, opener(lab)).problems
+
+
+def test_a_run_under_another_registration_is_found(finished: tuple[Laboratory, Path]) -> None:
+    lab, out = finished
+    inside = verification.open_folder(out / "experiments" / "smaller_scale")
+    other = inside.read("registration.json").replace(b"lowers", b"raises")
+    assert other != inside.read("registration.json")
+    changed = dataclasses.replace(inside, read=lambda path: other if path == "registration.json" else inside.read(path))
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "run_1 was measured under a registration that is not here" in report.problems
 
 
 @pytest.mark.parametrize("label", ["better", "worse", "no_difference", "not_comparable: undecided", "no look"])

@@ -41,9 +41,43 @@ def test_what_was_counted_decides_before_what_is_said() -> None:
         "It has 150 parameters where the baseline has 100."
     ]
     assert counts.budget(record(parameters=150, counted={"parameters": 100}), base, rules()) == []
-    assert counts.budget(record(parameters=150), base, rules()) == ["It has 150 parameters where the baseline has 100."]
-    assert counts.budget(record(parameters=150), base, rules(tolerance=0.5)) == []
-    assert counts.budget(record(parameters=150), base, rules(may_change=("parameters",))) == []
+    said = record(parameters=100)
+    assert counts.budget(record(parameters=150), said, rules()) == ["It has 150 parameters where the baseline has 100."]
+    assert counts.budget(record(parameters=150), said, rules(tolerance=0.5)) == []
+    assert counts.budget(record(parameters=150), said, rules(may_change=("parameters",))) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "run", "told"),
+    [
+        (
+            record(counted={"parameters": 100}),
+            record(parameters=100),
+            "Its parameters are not known where the baseline has 100.",
+        ),
+        (record(updates=10), record(), "Its updates are not known where the baseline has 10."),
+        (record(), record(updates=99, parameters=99), ""),
+    ],
+)
+def test_what_a_run_leaves_unknown_is_beyond_the_baselines_budget(
+    base: dict[str, Any], run: dict[str, Any], told: str
+) -> None:
+    assert counts.budget(run, base, rules()) == ([told] if told else [])
+    assert bool(counts.unknown(run, base)) is bool(told)
+
+
+def test_operations_and_seconds_count_where_they_are_to_be_equal() -> None:
+    base = record(updates=10, flops_per_update=100) | {"seeds": [1, 2], "usage": {"run": {"wall_s": 8.0}}}
+    run = record(updates=20, flops_per_update=60) | {"seeds": [1], "usage": {"run": {"wall_s": 5.0}}}
+    assert counts.budget(run, base, rules(equal="flops")) == ["It took 1,200 operations where the baseline took 1,000."]
+    assert counts.budget(run, base, rules(equal="flops", tolerance=0.2)) == []
+    assert counts.budget(run, base, rules(equal="wall_s")) == [
+        "It took 5 seconds for a seed where the baseline took 4."
+    ]
+    assert counts.budget(base, run, rules(equal="wall_s")) == []
+    assert counts.budget(record(), base, rules(equal="flops")) == [
+        "It took an unknown number of operations where the baseline took 1,000."
+    ]
 
 
 def test_updates_and_samples_count_where_they_are_to_be_equal() -> None:

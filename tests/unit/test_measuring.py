@@ -139,7 +139,7 @@ class TestQuery:
         # Where it may be removed, which it is before anything of the experiment starts.
         assert "work/held_out/data.txt" in query.inputs
         programs = {path for path in query.inputs if path.startswith("in/driver/")}
-        assert programs == {f"in/driver/{name}.py" for name in ("characters", "answerer", "confinement")}
+        assert programs == {f"in/driver/{name}.py" for name in ("characters", "answerer", "confinement", "counting")}
 
     @staticmethod
     def queried(make_lab: Callable[..., Laboratory], query: str) -> Any:

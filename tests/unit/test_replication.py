@@ -12,7 +12,7 @@ import pytest
 
 from fumehood.artifacts.signing import key_id_of, open_envelope
 from fumehood.domain.direction import DirectionState
-from fumehood.domain.experiment import ExperimentOutcome, ExperimentState
+from fumehood.domain.experiment import Arm, ExperimentOutcome, ExperimentState
 from fumehood.domain.idea import IdeaKind
 from fumehood.gateway.upstreams.playbook import Playbook
 from fumehood.services import results, verification
@@ -132,6 +132,12 @@ def test_the_finished_folder_verifies_and_says_what_it_repeats(made: Any, tmp_pa
     assert verification.verify_folder(verification.open_folder(out), opened).problems == []
     source = (out / "experiments/replicate_smaller_scale/latex/main.tex").read_text()
     assert "repeats a confirmed one" in source
+    study, again = (
+        {seed for run in lab.runs() if run.experiment_id == one.id and run.arm is Arm.CONFIRM for seed in run.seeds}
+        for one in lab.experiments()
+    )
+    assert study, "and its code came out the same"
+    assert not study & again
 
 
 def test_the_offline_model_repeats_a_whole_method_at_once() -> None:

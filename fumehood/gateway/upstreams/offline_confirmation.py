@@ -15,7 +15,7 @@ _REASONS = {
     "missing_cells": "some of what had to be measured is missing",
     "no_scale": "the baseline gives no scale to compare by",
     "step_axis": "the steps at which variants reach the target are their own word",
-    "budget_mismatch": "no variant shares the baseline's budget",
+    "budget_mismatch": "no variant is known to share the baseline's budget",
     "protocol_changed": "what was measured is not what was declared",
     "screen_only": "no run was worth confirming",
 }

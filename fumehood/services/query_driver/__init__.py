@@ -6,7 +6,7 @@ _HERE = Path(__file__).parent
 DRIVER = _HERE / "driver.py"
 COUNTING = _HERE / "counting.py"
 """What the driver counts a model's size by; it lies beside it."""
-CHARACTERS = tuple(_HERE / name for name in ("characters.py", "answerer.py", "confinement.py"))
+CHARACTERS = tuple(_HERE / name for name in ("characters.py", "answerer.py", "confinement.py", "counting.py"))
 """What asks a language model, the first of them being the program."""
 RESUME = tuple(_HERE / name for name in ("resume.py", "counted.py", "confinement.py"))
 """What has stretches of a run's training done once more, the first of them being the program."""

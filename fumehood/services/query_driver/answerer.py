@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 # In the sandbox it stands beside the others, without a package.
 if TYPE_CHECKING or __package__:
-    from fumehood.services.query_driver import confinement
+    from fumehood.services.query_driver import confinement, counting
 else:
     import confinement
+    import counting
 
 BEGIN = "\0"
 """In the place of a character: nothing of the stream was read yet."""
@@ -39,9 +40,16 @@ def main() -> int:
     parser.add_argument("--outputs", required=True)
     parser.add_argument("--wishes", type=int, required=True, help="an open socket")
     asked = parser.parse_args()
+    texts = [path.read_bytes() for path in asked.code.rglob("*.py")]
+    slow = [name for name in SLOW if any(name.encode() in text for text in texts)]
+    if "torch" in slow:
+        # What counts its operations makes a folder when it is imported, which cannot be made later.
+        counting.load()
     try:
         confinement.give_up()
-        _import(asked.code)
+        for name in slow:
+            with suppress(ImportError):
+                importlib.import_module(name)
         # What a process that answers could change here, the next one would find.
         confinement.close()
         with socket.socket(fileno=asked.wishes) as wishes:
@@ -52,14 +60,6 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201 - a program's last word
         return 1
     return 0
-
-
-def _import(code: Path) -> None:
-    texts = [path.read_bytes() for path in code.rglob("*.py")]
-    for name in SLOW:
-        if any(name.encode() in text for text in texts):
-            with suppress(ImportError):
-                importlib.import_module(name)
 
 
 def _batch(asked: argparse.Namespace, wishes: socket.socket) -> bool:
@@ -108,13 +108,28 @@ def _answer(asked: argparse.Namespace, batch: dict[str, Any], pipes: list[int], 
 def _give(asked: argparse.Namespace, batch: dict[str, Any], questions: BinaryIO, answers: BinaryIO) -> None:
     import serve  # type: ignore[import-not-found]
 
-    streams, symbols = batch["streams"], batch["symbols"]
+    streams, symbols, count = batch["streams"], batch["symbols"], batch["count"]
     model = serve.load(asked.outputs, batch["dataset"], batch["seed"])
+    if count:
+        answers.write(json.dumps(_size(serve, model, questions, count)).encode())
+        return
     state = serve.begin(model, streams)
     while characters := _read(questions, streams):
         told = serve.step(model, state, characters)
         answers.write(_bytes(told, streams, symbols))
         answers.flush()
+
+
+def _size(serve: Any, model: object, questions: BinaryIO, count: int) -> dict[str, Any]:
+    """Return how large a model is, and what each of so many characters of one stream takes it."""
+    characters = [_read(questions, 1) for _ in range(count)]
+
+    def ask() -> None:
+        state = serve.begin(model, 1)
+        for one in characters:
+            serve.step(model, state, one)
+
+    return counting.size(model, ask, count, "characters")
 
 
 def _read(questions: BinaryIO, streams: int) -> list[str]:

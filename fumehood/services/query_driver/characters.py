@@ -3,7 +3,8 @@
 Runs inside a `query` execution: `python /in/driver/characters.py --block=64 --streams=8 --tolerance=0.001
 --datasets=tales --seeds=1,2`. Reads `held_out/<dataset>.json` below the writable folder and removes it before any
 code of the experiment starts: `{"alphabet": "...", "text": {"1": "..."}, "draw": {"1": 123}}`. Writes
-`answers/logits_<dataset>_<seed>.npy`, float32, (characters, alphabet), as `serve.step` gave them.
+`answers/logits_<dataset>_<seed>.npy`, float32, (characters, alphabet), as `serve.step` gave them, and
+`answers/counted.json`, how large the first model is.
 
 The text is cut into streams of one block, each of which is read by a process that ends with it. `draw`, which is drawn
 from the installation's key, chooses the streams that are asked again, each alone in a process of its own.
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 
 # In the sandbox it stands beside the others, without a package.
 if TYPE_CHECKING or __package__:
-    from fumehood.services.query_driver import confinement
+    from fumehood.services.query_driver import confinement, counting
     from fumehood.services.query_driver.answerer import BEGIN, GONE
 else:
     import confinement
+    import counting
     from answerer import BEGIN, GONE
 
 ANSWERER = Path(__file__).with_name("answerer.py")
@@ -48,6 +50,8 @@ REHEARSED = 4
 LONGEST_WAIT_S = 120.0
 """For one answer; the first includes loading the model."""
 LAST_WORD_S = 5.0
+MOST_TOLD = 4096
+"""Bytes that a model's size is told in."""
 
 
 class RefusedError(Exception):
@@ -82,19 +86,21 @@ def main() -> int:
             if not number:
                 _rehearse(asked, answerer, dataset, seed, text)
             answers[f"logits_{dataset}_{seed}.npy"] = _ask(asked, answerer, dataset, seed, text)
-        _write(Path(asked.answers), answers)
+        size = _counted(asked, answerer, next(iter(texts)), next(iter(texts.values())))
+        _write(Path(asked.answers), answers, size)
     except (RefusedError, confinement.ConfinementError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a program's last word
         return 1
     return 0
 
 
-def _write(folder: Path, answers: Mapping[str, NDArray[numpy.float32]]) -> None:
+def _write(folder: Path, answers: Mapping[str, NDArray[numpy.float32]], size: Mapping[str, object]) -> None:
     if folder.is_symlink() or folder.exists():
         raise RefusedError(f"{folder} was there before the answers were.")
     folder.mkdir()
     for name, values in answers.items():
         numpy.save(folder / name, values, allow_pickle=False)
+    (folder / "counted.json").write_text(json.dumps(size) + "\n", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -182,6 +188,27 @@ def _log_softmax(values: NDArray[numpy.float32]) -> NDArray[numpy.float64]:
     return whole
 
 
+def _counted(asked: argparse.Namespace, answerer: Answerer, of: tuple[str, int], text: Text) -> dict[str, object]:
+    """Return how large a model is, as a process says that is asked about characters of chance.
+
+    That process has read nothing of any text, so what it says tells nothing of one. What fails costs no answer.
+    """
+    chance = random.Random(0)  # noqa: S311 - a text that means nothing
+    count = min(counting.ANSWERS, asked.block)
+    told = BEGIN + "".join(chance.choices(text.alphabet, k=count - 1))
+    size: dict[str, object] = dict.fromkeys(("parameters", "flops")) | {"answers": 0, "of": "characters"}
+    with _answering(answerer, *of, 1, len(text.alphabet), subprocess.DEVNULL, count) as (questions, answers):
+        with suppress(BrokenPipeError):  # it has ended already, and said nothing or what it had to say
+            questions.write(told.encode("utf-32-le"))
+        try:
+            found = json.loads(_exactly(answers.fileno(), MOST_TOLD))
+            numbers = {name: found[name] for name in size if isinstance(found.get(name), (int, float))}
+            error = found.get("error")
+            return size | numbers | ({"error": error[:60]} if isinstance(error, str) else {})
+        except (ValueError, AttributeError, RecursionError) as error:
+            return size | {"error": type(error).__name__}
+
+
 def _answers(
     answerer: Answerer,
     dataset: str,
@@ -220,14 +247,17 @@ def _stopped(dataset: str, seed: int, count: int, output: int | None) -> Refused
 
 @contextmanager
 def _answering(
-    answerer: Answerer, dataset: str, seed: int, streams: int, symbols: int, output: int | None
+    answerer: Answerer, dataset: str, seed: int, streams: int, symbols: int, output: int | None, count: int = 0
 ) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Have a process started for one batch, yield the pipes to and from it, and end it with all that it started."""
+    """Have a process started for one batch, yield the pipes to and from it, and end it with all that it started.
+
+    With a count it answers with the model's size instead, and with that of so many answers.
+    """
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     # One of its own each time: what is done to an open file, whoever has it next could find.
     said = os.dup(1) if output is None else os.open(os.devnull, os.O_WRONLY)
-    batch = {"dataset": dataset, "seed": seed, "streams": streams, "symbols": symbols}
+    batch = {"dataset": dataset, "seed": seed, "streams": streams, "symbols": symbols, "count": count}
     with os.fdopen(ours_out, "wb", buffering=0) as questions, os.fdopen(ours_in, "rb") as answers:
         try:
             answerer.begin(batch, (theirs_in, theirs_out, said))

@@ -1,7 +1,7 @@
 """How large a model is: its parameters, and the floating-point operations of an answer, as this process sees them.
 
-It looks at what `serve.load` returns and counts while `serve` answers, after all answers were written, so that these
-are what they would be without it. Operations are those of torch's `FlopCounterMode`: multiplications of matrices,
+It looks at what `serve.load` returns and counts while `serve` answers, after all answers were given, so that these are
+what they would be without it. Operations are those of torch's `FlopCounterMode`: multiplications of matrices,
 convolutions and attention, each multiplication and addition for itself. It sees none of a model without torch.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 ANSWERS = 64
@@ -37,30 +38,40 @@ def flops(answer: Callable[[], object]) -> int | None:
     """Return the operations of one call; None where torch was never imported, or none of them is counted."""
     if "torch" not in sys.modules:
         return None
-    # By its name, since only the lab has it.
-    with importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False) as counter:
+    with _counter() as counter:
         answer()
     return int(counter.get_total_flops()) or None
 
 
+def load() -> None:
+    """Import all that counting operations takes, where torch is there at all."""
+    with suppress(ImportError), _counter():
+        one = importlib.import_module("torch").zeros(1, 1)
+        one @ one  # what is imported for the first operation only
+
+
+def _counter() -> Any:
+    # By its name, since only the lab has it.
+    return importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False)
+
+
 def told(serve: Any, model: object, kind: str, inputs: Any, seed: int) -> dict[str, Any]:
     """Return what is known of a model's size; nothing that goes wrong here costs the answers."""
+    count = ANSWERS if inputs is None else min(ANSWERS, len(inputs))
+    ask = (lambda: serve.sample(model, count, seed)) if inputs is None else lambda: serve.predict(model, inputs[:count])
+    return size(model, ask, count, kind)
+
+
+def size(model: object, ask: Callable[[], object], count: int, kind: str) -> dict[str, Any]:
+    """Return what is known of a model and of `count` answers that it is asked for; what fails is known as its error."""
+    found: dict[str, Any] = {"parameters": None, "flops": None, "answers": 0, "of": kind}
     try:
-        count = ANSWERS if inputs is None else min(ANSWERS, len(inputs))
-        ask = (
-            (lambda: serve.sample(model, count, seed))
-            if inputs is None
-            else lambda: serve.predict(model, inputs[:count])
-        )
+        found["parameters"] = parameters(model)
         whole = flops(ask)
-        return {
-            "parameters": parameters(model),
-            "flops": whole / count if whole else None,
-            "answers": count,
-            "of": kind,
-        }
+        found |= {"flops": whole / count if whole else None, "answers": count}
     except Exception as error:  # noqa: BLE001 - the code of an experiment can fail in any way
-        return {"parameters": None, "flops": None, "answers": 0, "of": kind, "error": type(error).__name__}
+        found["error"] = type(error).__name__
+    return found
 
 
 def _parts(of: Any, depth: int) -> Iterator[Any]:
