@@ -122,15 +122,24 @@ def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
     places = {name: f"experiments/{name}/{confirmation_report.PRODUCT}" for name in names}
     try:
         told = {name: folder.read(place) for name, place in places.items() if place in folder.paths}
-        lines = json.loads(folder.read("summary.json"))["experiments"] if "summary.json" in folder.paths else ()
-        labels = {line["name"]: line["label"] for line in lines}
-        wrong = confirmation_check.of_direction(json.loads(folder.read("direction.json")).get("rule"), told, labels)
+        rule = json.loads(folder.read("direction.json")).get("rule")
+        wrong = confirmation_check.of_direction(rule, told, _labels(folder, report))
     except (FumehoodError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         report.add(f"direction.json: its confirmations cannot be checked ({type(error).__name__}: {error})")
         return
     for name, problems in wrong.items():
         for problem in problems:
             report.add(f"{places.get(name, name)}: {problem}")
+
+
+def _labels(folder: Folder, report: Report) -> dict[str, str]:
+    if "summary.json" not in folder.paths:
+        return {}
+    try:
+        return {line["name"]: line["label"] for line in json.loads(folder.read("summary.json"))["experiments"]}
+    except (FumehoodError, ValueError, KeyError, TypeError, RecursionError):
+        report.add("summary.json does not tell the experiments' labels")
+        return {}
 
 
 def _log(folder: Folder, opened: Open, report: Report, where: str) -> None:

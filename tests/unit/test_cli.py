@@ -489,7 +489,10 @@ class TestVerify:
     ) -> None:
         folder, state = finished
         (folder / "summary.json").write_text("{}")
-        assert say("verify", str(folder), state=state).out == "summary.json line 1 is not what was signed\n"
+        assert say("verify", str(folder), state=state).out.splitlines() == [
+            "summary.json line 1 is not what was signed",
+            "summary.json does not tell the experiments' labels",
+        ]
         told = say("verify", str(folder), "--json", state=state)
         assert told.status == 1
         assert told.document["problems"] == ["summary.json line 1 is not what was signed"]
