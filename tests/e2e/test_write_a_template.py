@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import House
+from tests.e2e.conftest import COMMAND, House
 
 pytestmark = [pytest.mark.slow, pytest.mark.local]
 ROOT = Path(__file__).parents[2]
@@ -71,3 +74,68 @@ def test_its_commands_lead_from_a_program_to_a_template(make_house: Any, tmp_pat
     refused = house.call("template", "check", str(work / "harvest"))
     assert refused.returncode == 1
     assert "data/table.csv is not what was approved" in refused.stdout
+
+
+SLOW = "import time\nprint('loss: 1', flush=True)\ntime.sleep(60)\n"
+NEW = ("template", "new", "--from", "prints.py", "--out", "made", "--sandbox", "local")
+
+
+def test_what_was_not_given_is_asked_for_on_the_terminal_and_so_is_the_approval(
+    make_house: Any, tmp_path: Path
+) -> None:
+    house: House = make_house("asked")
+    (tmp_path / "prints.py").write_text("print('loss: 1.25')\n")
+    ours, theirs = pty.openpty()
+    os.write(ours, b"A small one\nLower it.\nloss\nlower\nloss: ([0-9.]+)\ny\n")
+    try:
+        environment = {**house.environment(), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*COMMAND, *NEW], cwd=tmp_path, env=environment, stdin=theirs, capture_output=True, text=True, timeout=600
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0, done.stderr
+    asked = done.stderr
+    questions = ("template called", "to be studied", "number called", "Which is better", "By which pattern", "Freeze")
+    places = [asked.index(question) for question in questions]
+    assert places == sorted(places)
+    assert done.stdout.count("printed loss: 1.25 (self-reported)") == 2  # before the last question, and at the end
+    assert 'title = "A small one"' in (tmp_path / "made" / "template.toml").read_text()
+    assert (tmp_path / "made" / "approval.json").is_file()
+
+
+def test_ctrl_c_while_the_baseline_runs_leaves_a_draft_to_go_on_with_and_nothing_else(
+    make_house: Any, tmp_path: Path
+) -> None:
+    house: House = make_house("interrupted")
+    (tmp_path / "prints.py").write_text(SLOW)
+    given = ("--task", "Lower it.", "--metric", "loss", "--better", "lower", "--pattern", "loss: ([0-9.]+)")
+    environment = {**house.environment(), "PYTHONPATH": str(ROOT)}
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        started = subprocess.Popen(
+            [*COMMAND, *NEW, *given],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 300
+    while "attempt 1 started" not in log.read_text() and started.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(started.pid, signal.SIGINT)
+    assert started.wait(120) == 130, log.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "made", "prints.py"]
+    assert (tmp_path / "made" / "draft.json").is_file()
+    assert not (tmp_path / "made" / "approval.json").exists()
+    assert house.left() == []
+    (tmp_path / "made" / "prints.py").write_text("print('loss: 2')\n")
+    again = ("template", "new", "--resume", "--out", "made", "--approve", "--sandbox", "local")
+    done = subprocess.run(
+        [*COMMAND, *again], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "printed loss: 2 (self-reported)" in done.stdout
