@@ -136,11 +136,10 @@ def _source(answers: Answers) -> tuple[dict[str, bytes], str]:
     except OSError:  # a topic may be longer than a path
         is_folder = is_file = False
     if is_file:
-        content = source.read_bytes()
-        if len(content) > templates.MAX_FILE_BYTES:
+        if source.stat().st_size > templates.MAX_FILE_BYTES:
             raise BadInputError(f"{source} is too large for a program.")
         name = source.name if source.suffix == ".py" and source.name not in drafting.OURS else "program.py"
-        return {name: content}, name
+        return {name: source.read_bytes()}, name
     if not is_folder:
         if "/" in answers.source or answers.source.endswith(".py"):
             raise BadInputError(f"There is no file or folder {answers.source}.")

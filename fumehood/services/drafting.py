@@ -89,15 +89,17 @@ def sort_of(program: bytes | None, *, has_table: bool) -> Sort:
 def read_folder(folder: Path) -> dict[str, bytes]:
     """Return a folder's files as a template's would be taken: no links, no runs of it, no hidden folders."""
     files: dict[str, bytes] = {}
+    total = 0
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") or templates.SKIPPED.fullmatch(part) for part in relative.parts)
         if hidden or path.is_symlink() or not path.is_file():
             continue
-        files[relative.as_posix()] = path.read_bytes()
-        if len(files) > templates.MAX_FILES or sum(map(len, files.values())) > templates.MAX_FILE_BYTES:
+        total += path.stat().st_size
+        if len(files) == templates.MAX_FILES or total > templates.MAX_FILE_BYTES:
             most = f"{templates.MAX_FILES} files or {templates.MAX_FILE_BYTES // 2**20} MiB"
             raise BadInputError(f"{folder} has more than {most}, so it is no folder to draft a template from.")
+        files[relative.as_posix()] = path.read_bytes()
     return files
 
 

@@ -227,6 +227,22 @@ def test_a_folder_is_taken_without_links_and_hidden_files(work: Path) -> None:
         drafted(work, str(folder), out="other", entry="../prints.py", pattern="(1)", **NUMBER)
 
 
+def test_what_is_too_large_is_refused_before_it_is_read(work: Path) -> None:
+    folder = work / "large"
+    folder.mkdir()
+    (folder / "train.py").write_text(PRINTS)
+    with (folder / "hole.bin").open("wb") as file:
+        file.truncate(2**40)  # a terabyte of nothing
+    with pytest.raises(BadInputError, match="no folder to draft a template from"):
+        drafted(work, str(folder) + "/.", entry="train.py", pattern="(1)", **NUMBER)
+    with (work / "hole.py").open("wb") as file:
+        file.truncate(2**40)
+    for given, why in (({}, "too large for a program"), ({"data": "hole.py"}, "larger than 32 MiB")):
+        source = "functions.py" if given else "hole.py"
+        with pytest.raises(BadInputError, match=why):
+            drafted(work, source, **given)
+
+
 def run_part(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command_line = [sys.executable, "-B", str(folder / name), *arguments]
     return subprocess.run(command_line, cwd=folder.parent, capture_output=True, text=True, timeout=60)
