@@ -95,14 +95,93 @@ def baseline(
     told = measure(Settings(), folder, profile, sandbox, out, output.Progress(as_json=as_json))
     if as_json:
         output.print_json(told)
-        return
+    else:
+        output.print_lines(_measured(told))
+
+
+def _measured(told: dict[str, Any]) -> list[str]:
+    """Return a baseline's metrics and its noise in words."""
+    lines = []
     for dataset, metrics in told["final_info"].items():
         for name, mean in metrics["means"].items():
             stderr = metrics["stderrs"].get(name)
             spread = "" if stderr is None else f" ± {stderr:.2g}"
             mark = "" if told["sources"][name] == "evaluator" else " (self-reported)"
-            output.print_lines([f"{dataset} {name}: {mean:.6g}{spread}{mark}"])
-    output.print_lines(_noise(told["noise"]))
+            lines.append(f"{dataset} {name}: {mean:.6g}{spread}{mark}")
+    return lines + _noise(told["noise"])
+
+
+@app.command()
+def new(
+    source: Annotated[
+        str, typer.Option("--from", help="A Python program, a folder with one, or a topic in words.", metavar="WHAT")
+    ] = "",
+    out: Annotated[
+        Path,
+        typer.Option(help="The new template's folder, which must not exist.", parser=options.folder, metavar="DIR"),
+    ] = Path("my_template"),
+    data: Annotated[
+        Path | None, typer.Option(help="A CSV file, or a folder with one, whose one column is to be predicted.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="That column; the last when left out.")] = None,
+    title: Annotated[str | None, typer.Option(help="What the template is called.")] = None,
+    task: Annotated[str | None, typer.Option(help="What is to be studied, in a sentence or two.")] = None,
+    entry: Annotated[str | None, typer.Option(help="Which file of a folder is the program.")] = None,
+    metric: Annotated[str | None, typer.Option(help="The name of the number that a program reports.")] = None,
+    better: Annotated[str | None, typer.Option(help="Which of it is better, `lower` or `higher`.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="A regular expression with one group that finds it in what is printed.")
+    ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument of the program; {seed} and {out_dir} are filled in. May be repeated."),
+    ] = None,
+    profile: Annotated[str, typer.Option(help="The size that the baseline is measured at.")] = "tiny",
+    approve: Annotated[bool, typer.Option("--approve", help="Freeze the draft without being asked.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the draft at --out.")] = False,
+    sandbox: SandboxOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Draft a template, run its baseline in the sandbox, and freeze it when you approve; exit 1 while it is a draft."""
+    from fumehood.cli import drafting
+
+    if bool(source.strip()) == resume:
+        raise BadInputError("Give --from for a new draft, or --resume for one that is there.")
+    answers = drafting.Answers(
+        source=source.strip(),
+        data=data,
+        title=title,
+        task=task,
+        entry=entry,
+        target=target,
+        metric=metric,
+        better=better,
+        pattern=pattern,
+        arguments=tuple(argument or ()),
+    )
+    told = drafting.new(
+        *(Settings(), answers, out),
+        resume=resume,
+        approve=approve,
+        profile=profile,
+        sandbox=sandbox,
+        progress=output.Progress(as_json=as_json),
+        describe=_drafted,
+    )
+    if as_json:
+        output.print_json(told)
+    else:
+        end = (
+            "is a template now" if told["approved"] else "stays a draft: --resume goes on, with --approve to freeze it"
+        )
+        output.print_lines([*_drafted(told), f"{out} {end}."])
+    raise typer.Exit(0 if told["approved"] else 1)
+
+
+def _drafted(told: dict[str, Any]) -> list[str]:
+    """Return a draft's baseline, what it cannot do, and the files that an approval freezes."""
+    lines = _measured(told["baseline"]) + ([told["cannot"]] if told["cannot"] else [])
+    return lines + [f"frozen: {path} (SHA-256 {sha[:16]}...)" for path, sha in told["frozen"].items()]
 
 
 @app.command()

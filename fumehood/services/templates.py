@@ -32,8 +32,12 @@ NOT_IN_WORKSPACE = (
     "seed_ideas.json",
     "README.md",
     "LOG.md",
+    "draft.json",
+    "approval.json",
 )
 """What an experiment's container never sees: the frozen parts, and what speaks to models or people only."""
+DRAFT, APPROVAL = "draft.json", "approval.json"
+"""Of a drafted template: the first lies there until a person approves what is frozen, the second from then on."""
 _PARSING = threading.Lock()
 
 
@@ -76,7 +80,11 @@ def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
 
 
 def load(files: Mapping[str, str], artifacts: Artifacts, name: str) -> Template:
-    """Return a template's own words; a folder without `template.toml` gets the defaults."""
+    """Return a template's own words; a folder without `template.toml` gets the defaults.
+
+    A draft that nobody approved, and one that is no longer as it was approved, are refused.
+    """
+    _is_approved(files, artifacts, name)
     if "template.toml" not in files:
         return Template(title=name)
     try:
@@ -87,6 +95,26 @@ def load(files: Mapping[str, str], artifacts: Artifacts, name: str) -> Template:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInputError(f"The template's template.toml is wrong at {where}: {first['msg']}.") from error
+
+
+def _is_approved(files: Mapping[str, str], artifacts: Artifacts, name: str) -> None:
+    if DRAFT in files:
+        raise BadInputError(
+            f"The template {name} is a draft that nobody approved: `fumehood template new --resume --out DIR` shows"
+            " its baseline and asks."
+        )
+    if APPROVAL not in files:
+        return
+    try:
+        frozen = dict(json.loads(artifacts.get(files[APPROVAL]))["frozen"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(f"The template's {APPROVAL} does not say what was approved.") from error
+    changed = [path for path, sha in frozen.items() if files.get(path) != sha]
+    if changed:
+        raise BadInputError(
+            f"The template's {changed[0]} is not what was approved: put it back, or remove {APPROVAL} to answer for it"
+            " yourself."
+        )
 
 
 def profile_of(template: Template, name: str) -> Profile:

@@ -120,6 +120,8 @@ def test_a_venue_is_proceedings_or_a_journal(venue: str) -> None:
     journals |= {"ACM Computing Surveys", "ACM SIGIR Forum", "Acta Numerica", "Neural Computation", "PLoS Medicine"}
     journals |= {"IEEE Transactions on Information Theory", "Journal of Statistical Planning and Inference"}
     journals |= {"Physical Review E", "Stochastic Processes and their Applications", "The American Statistician"}
+    journals |= {"Journal of the American Statistical Association", "Nature Methods", "PLOS Computational Biology"}
+    journals |= {"PLoS ONE", "Proceedings of the Royal Society A", "Proceedings of the Royal Society B"}
     assert (venue in CONFERENCES) != (venue in journals)
 
 

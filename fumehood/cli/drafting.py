@@ -1,0 +1,257 @@
+"""`fumehood template new`: a draft from somebody's program, table or topic, its baseline, and their approval."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fumehood.artifacts.memory import MemoryArtifacts
+from fumehood.cli.output import Progress
+from fumehood.errors import BadInputError, FumehoodError, WorkFailedError
+from fumehood.latex import skeleton
+from fumehood.services import drafting, templates
+from fumehood.services.drafting import Sort, Table, Wish
+from fumehood.settings import Settings
+
+FOLDER = re.compile(r"^[A-Za-z0-9][\w.-]{0,63}$")
+MOST_WORDS = 2000
+CANNOT = {
+    Sort.CONTRACT: "Its metrics are its own word: no result can ever be `better` without an evaluator.",
+    Sort.PRINTED: "Its metric is read off what it prints, and is its own word: no result can ever be `better`.",
+    Sort.FUNCTIONS: "",
+    Sort.TOPIC: "The first model is a linear one of ours, to begin with.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What was given on the command line; what is missing is asked for, where somebody can answer."""
+
+    source: str
+    data: Path | None = None
+    title: str | None = None
+    task: str | None = None
+    entry: str | None = None
+    target: str | None = None
+    metric: str | None = None
+    better: str | None = None
+    pattern: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+def new(
+    settings: Settings,
+    answers: Answers,
+    out: Path,
+    *,
+    resume: bool,
+    approve: bool,
+    profile: str,
+    sandbox: str,
+    progress: Progress,
+    describe: Callable[[dict[str, Any]], list[str]],
+) -> dict[str, Any]:
+    """Write a draft, measure its baseline in the sandbox, and freeze it when a person approves; say what came of it.
+
+    A draft appears whole or not at all; one that was not approved stays, and `resume` goes on with it. `describe` puts
+    in words what a person should see before they approve.
+    """
+    if resume:
+        if not (out / templates.DRAFT).is_file():
+            raise BadInputError(f"There is no draft at {out} to go on with.")
+    else:
+        _check_place(out)
+        draft(answers, out, progress.say)
+    about = json.loads((out / templates.DRAFT).read_text(encoding="utf-8"))
+    files, measured = _measured(settings, out, profile, sandbox, progress)
+    frozen = drafting.frozen_of(files)
+    told = {"template": str(out), "sort": about["sort"], "cannot": CANNOT[Sort(about["sort"])], "frozen": frozen}
+    told["baseline"] = measured
+    told["approved"] = approve or _asked_to_approve(describe(told), progress)
+    if told["approved"]:
+        _freeze(out, files)
+    return told
+
+
+def draft(answers: Answers, out: Path, say: Callable[[str], None]) -> None:
+    """Write a draft's folder, whole or not at all; nothing of the program is run."""
+    files, program = _source(answers)
+    table = _table(answers) if answers.data else None
+    sort = drafting.sort_of(files[program] if program else None, has_table=table is not None)
+    if table is not None and sort in {Sort.CONTRACT, Sort.PRINTED}:
+        raise BadInputError(
+            "The program has no top-level functions fit(x, y, seed) and predict(model, x), so it cannot be judged on"
+            " --data: add them, or leave --data out."
+        )
+    title = _said(answers.title, "--title", "What is the template called?", default=out.name.replace("_", " "))
+    default = answers.source if not files else title
+    wish = Wish(
+        title=title,
+        task=_said(answers.task, "--task", "What is to be studied, in a sentence or two?", default=default),
+        files=files,
+        program=program,
+        table=table,
+        arguments=answers.arguments,
+        **_metric(answers, sort),
+    )
+    for words in (wish.title, wish.task, *wish.arguments):
+        if len(words) > MOST_WORDS or not words.isprintable():
+            raise BadInputError("Titles, tasks and arguments are one line of printable text.")
+    made = drafting.files_of(wish, sort, skeleton.OWN.read_bytes())
+    made[templates.DRAFT] = json.dumps({"sort": sort, "from": answers.source}).encode() + b"\n"
+    _place(made, out)
+    say(f"drafted {out}: {len(made)} files, sort `{sort}`")
+
+
+def _metric(answers: Answers, sort: Sort) -> dict[str, Any]:
+    if sort in {Sort.FUNCTIONS, Sort.TOPIC}:
+        return {}
+    metric = _said(answers.metric, "--metric", "What is the number called, such as val_loss?")
+    if not drafting.NAME.fullmatch(metric):
+        raise BadInputError(f"The metric's name {metric!r} must be lower-case letters, digits and underscores.")
+    better = _said(answers.better, "--better", "Which is better, lower or higher?")
+    if better not in {"lower", "higher"}:
+        raise BadInputError(f"--better is lower or higher, not {better!r}.")
+    told = {"metric": metric, "better": better}
+    if sort is Sort.PRINTED:
+        about = "By which pattern is it found in what the program prints, such as `loss: ([0-9.]+)`?"
+        told["pattern"] = _said(answers.pattern, "--pattern", about)
+    return told
+
+
+def _source(answers: Answers) -> tuple[dict[str, bytes], str]:
+    """Return the person's files and which of them is the program; neither for a topic."""
+    source = Path(answers.source)
+    try:
+        is_folder, is_file = source.is_dir(), source.is_file()
+    except OSError:  # a topic may be longer than a path
+        is_folder = is_file = False
+    if is_file:
+        if source.stat().st_size > templates.MAX_FILE_BYTES:
+            raise BadInputError(f"{source} is too large for a program.")
+        name = source.name if source.suffix == ".py" and source.name not in drafting.OURS else "program.py"
+        return {name: source.read_bytes()}, name
+    if not is_folder:
+        if "/" in answers.source or answers.source.endswith(".py"):
+            raise BadInputError(f"There is no file or folder {answers.source}.")
+        return {}, ""
+    files = drafting.read_folder(source)
+    python = [path for path in files if path.endswith(".py")]
+    default = "experiment.py" if "experiment.py" in files else (python[0] if len(python) == 1 else None)
+    entry = _said(answers.entry, "--entry", "Which file of the folder is the program?", default=default)
+    if entry not in python:
+        raise BadInputError(f"The folder has no program {entry!r}; it has {', '.join(python) or 'none'}.")
+    return files, entry
+
+
+def _table(answers: Answers) -> Table:
+    data = answers.data
+    if data is None:
+        raise BadInputError("--data is missing.")
+    found = sorted(data.glob("*.csv")) if data.is_dir() else [data]
+    if len(found) != 1 or not found[0].is_file():
+        raise BadInputError(f"--data {data} must be a CSV file, or a folder with exactly one.")
+    if found[0].stat().st_size > drafting.MOST_TABLE_BYTES:
+        raise BadInputError(f"{found[0]} is larger than {drafting.MOST_TABLE_BYTES // 2**20} MiB.")
+    return drafting.read_table(found[0].read_bytes(), found[0].stem, answers.target or "")
+
+
+def _said(given: str | None, flag: str, question: str, default: str | None = None) -> str:
+    """Return what was given, or what is answered on the terminal; without one the default, if there is one."""
+    if given is not None and given.strip():
+        return given.strip()
+    if sys.stdin.isatty():
+        return str(typer.prompt(question, default=default, err=True)).strip()
+    if default is None:
+        raise BadInputError(f"{flag} is missing, and nobody can be asked: {question}")
+    return default
+
+
+def _check_place(out: Path) -> None:
+    if not FOLDER.fullmatch(out.name):
+        raise BadInputError(f"--out {out} does not end in a plain folder's name.")
+    if out.is_symlink() or out.exists():
+        draft_there = " `--resume` goes on with the draft there." if (out / templates.DRAFT).is_file() else ""
+        raise BadInputError(f"--out {out} is there already, and is never overwritten.{draft_there}")
+    if not out.parent.is_dir():
+        raise BadInputError(f"There is no folder {out.parent} to put the draft in.")
+
+
+def _place(files: dict[str, bytes], out: Path) -> None:
+    """Write the files beside their place, and put them there at once; a folder that appeared meanwhile is kept."""
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for path, content in files.items():
+            place = beside / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        beside.chmod(0o755)
+        beside.rename(out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _measured(
+    settings: Settings, out: Path, profile: str, sandbox: str, progress: Progress
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the hashes of the draft's files, and the baseline of exactly these, which ran in the sandbox."""
+    from fumehood.cli.baseline import measure
+
+    files = _hashes(out)
+    with tempfile.TemporaryDirectory(prefix="fumehood-draft-") as scratch:
+        copy = Path(scratch) / out.name
+        shutil.copytree(out, copy, symlinks=True, ignore=shutil.ignore_patterns(templates.DRAFT, "run_*"))
+        _check(copy)
+        try:
+            measured = measure(settings, str(copy), profile, sandbox, None, progress)
+        except WorkFailedError as error:
+            again = f"fumehood template new --resume --out {out}"
+            raise WorkFailedError(f"{str(error).rstrip('.')}. The draft stays: mend it, and `{again}`.") from error
+    return files, measured
+
+
+def _check(folder: Path) -> None:
+    artifacts = MemoryArtifacts()
+    try:
+        problems = templates.check(templates.snapshot(folder, artifacts), artifacts, folder.name)
+    finally:
+        artifacts.close()
+    if problems:
+        raise FumehoodError(f"The draft does not keep the template contract: {problems[0]}")
+
+
+def _hashes(out: Path) -> dict[str, str]:
+    artifacts = MemoryArtifacts()
+    try:
+        files = templates.snapshot(out, artifacts)
+    finally:
+        artifacts.close()
+    return {path: sha for path, sha in files.items() if path != templates.DRAFT}
+
+
+def _asked_to_approve(lines: list[str], progress: Progress) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    for line in lines:
+        progress.say(line)
+    return bool(typer.confirm("Freeze these files, so that this is what results are measured by?", err=True))
+
+
+def _freeze(out: Path, files: dict[str, str]) -> None:
+    """Approve what was measured; what was changed meanwhile is not that."""
+    if _hashes(out) != files:
+        raise FumehoodError(f"Files of {out} were changed while its baseline was measured: go on with --resume.")
+    unfinished = out / f".{templates.APPROVAL}"
+    unfinished.write_bytes(drafting.approval(files))
+    unfinished.replace(out / templates.APPROVAL)
+    (out / templates.DRAFT).unlink()

@@ -1,0 +1,522 @@
+"""The epidemic template: its outbreaks, its judge, its refusals, and its smallest fits, together and alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from fumehood.artifacts.memory import MemoryArtifacts
+from fumehood.services import templates
+from fumehood.services.query_driver import DRIVER
+
+TEMPLATE = Path(__file__).parents[2] / "templates" / "epidemic"
+DATASETS = ("steady", "measures", "seasonal")
+OUTBREAKS, AHEAD = 6, 4
+SMALL = ("--starts=1", "--evaluations=12")
+BLOCK = re.compile(
+    r"^(?P<file>[\w.]+)\n```python\n<<<<<<< SEARCH\n(?P<old>.*?)^=======\n(?P<new>.*?)^>>>>>>> REPLACE\n```$",
+    re.DOTALL | re.MULTILINE,
+)
+FAILS = "shared_priors_1_1"
+"""The edit that is wrong once."""
+
+
+def program(python: Path, path: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program with nothing in its environment but what is given."""
+    command = [str(python), "-B", str(path), *map(str, arguments)]
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def prepare(
+    python: Path,
+    key: Path,
+    out: Path,
+    *,
+    part: str,
+    arm: str = "screen",
+    seeds: str = "1,2",
+    outbreaks: int = OUTBREAKS,
+) -> subprocess.CompletedProcess[str]:
+    asked = (f"--arm={arm}", f"--part={part}", f"--key={key}", f"--seeds={seeds}", f"--out_dir={out}")
+    return program(python, TEMPLATE / "prepare.py", *asked, f"--outbreaks={outbreaks}")
+
+
+def draw(python: Path, folder: Path, key: bytes = bytes(range(32)), **asked: object) -> Path:
+    """Draw all three parts of an arm into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "key").write_bytes(key)
+    for part in ("train", "inputs", "answers"):
+        done = prepare(python, folder / "key", folder / part, part=part, **asked)  # type: ignore[arg-type]
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> Path:
+    """A folder with small data of the screen arm: `train/`, `inputs/` and `answers/`."""
+    return draw(lab_python, tmp_path_factory.mktemp("data"))
+
+
+def fitted(python: Path, data: Path, out: Path, *extra: str, code: Path = TEMPLATE, seeds: str = "1,2") -> Path:
+    told = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": seeds}
+    done = program(python, code / "experiment.py", f"--out_dir={out}", *SMALL, *extra, **told)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def asked_model(python: Path, data: Path, run: Path, out: Path, code: Path = TEMPLATE, seeds: str = "1,2") -> Path:
+    """Ask a run's models by the platform's own driver."""
+    of = (f"--datasets={','.join(DATASETS)}", f"--seeds={seeds}", f"--code={code}", f"--outputs={run}")
+    done = program(python, DRIVER, "--kind=predict", *of, f"--inputs={data / 'inputs'}", f"--answers={out}")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def evaluate(python: Path, data: Path, outputs: Path, out: Path, seeds: str = "1,2") -> dict[str, dict[str, list]]:
+    done = judged(python, data, outputs, out, seeds)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((out / "metrics.json").read_text())
+    return {dataset: entry["final_info_dict"] for dataset, entry in told.items()}
+
+
+def judged(python: Path, data: Path, outputs: Path, out: Path, seeds: str = "1,2") -> subprocess.CompletedProcess[str]:
+    folders = (f"--outputs={outputs}", f"--held_out={data / 'answers'}", f"--train={data / 'train'}")
+    return program(python, TEMPLATE / "evaluate.py", *folders, f"--out_dir={out}", f"--seeds={seeds}")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) -> Path:
+    """A finished run of seeds 1 and 2."""
+    return fitted(lab_python, data, tmp_path_factory.mktemp("work") / "run_0")
+
+
+def module(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def mean_score(metrics: dict[str, dict[str, list]]) -> float:
+    return float(np.mean([np.mean(entry["log_score"]) for entry in metrics.values()]))
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+# Data.
+
+
+def test_it_keeps_the_contract() -> None:
+    artifacts = MemoryArtifacts()
+    try:
+        assert templates.check(templates.snapshot(TEMPLATE, artifacts), artifacts, "epidemic") == ()
+    finally:
+        artifacts.close()
+
+
+def test_the_same_key_and_seeds_give_the_same_bytes(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    again = draw(lab_python, tmp_path)
+    for part in ("train", "inputs", "answers"):
+        names = {path.name for path in (data / part).iterdir()}
+        assert {path.name for path in (again / part).iterdir()} == names
+        for name in names:
+            assert (again / part / name).read_bytes() == (data / part / name).read_bytes()
+
+
+def test_another_key_and_another_arm_are_other_diseases(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    others = [draw(lab_python, tmp_path / "key", bytes(32)), draw(lab_python, tmp_path / "arm", arm="confirm")]
+    for dataset in DATASETS:
+        ours = arrays(data / "train" / f"{dataset}.npz")
+        for other in others:
+            theirs = arrays(other / "train" / f"{dataset}.npz")
+            assert theirs["latent_days"] != ours["latent_days"]
+            assert theirs["infectious_days"] != ours["infectious_days"]
+            assert not np.array_equal(theirs["cases_1"], ours["cases_1"])
+
+
+def test_a_seed_does_not_depend_on_the_others_and_seeds_differ(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    alone = draw(lab_python, tmp_path, seeds="2")
+    for dataset in DATASETS:
+        for part in ("train", "answers"):
+            ours, listed = (arrays(folder / part / f"{dataset}.npz") for folder in (alone, data))
+            assert np.array_equal(ours["cases_2"], listed["cases_2"])
+            assert not np.array_equal(listed["cases_1"], listed["cases_2"])
+
+
+def test_a_run_is_given_no_week_that_it_must_forecast(lab_python: Path, data: Path) -> None:
+    drawn = module(TEMPLATE / "prepare.py", "epidemic_prepare")
+    for dataset in DATASETS:
+        train, held = (arrays(data / part / f"{dataset}.npz") for part in ("train", "answers"))
+        assert set(held) == {"cases_1", "cases_2"}
+        for seed in (1, 2):
+            asked = np.load(data / "inputs" / f"{dataset}_{seed}.npy")
+            assert asked.shape == (OUTBREAKS * AHEAD, 2)
+            observed, cases = train[f"observed_{seed}"], train[f"cases_{seed}"]
+            assert (asked[:, 1] >= observed[asked[:, 0]]).all()
+            assert (cases[asked[:, 0], asked[:, 1]] == -1).all()
+            assert ((cases >= 0).sum(axis=1) == observed).all()
+            _, whole = drawn.draw((data / "key").read_bytes(), "screen", dataset, seed, OUTBREAKS)
+            assert np.array_equal(whole.cases[asked[:, 0], asked[:, 1]], held[f"cases_{seed}"])
+
+
+def test_nobody_is_made_or_lost_in_an_outbreak() -> None:
+    drawn = module(TEMPLATE / "prepare.py", "epidemic_prepare")
+    rng = np.random.default_rng(0)
+    disease = drawn.Disease(3.0, 5.0, 2.0, 0.999999, 1e9)  # every onset is reported, without noise but Poisson's
+    for dataset in DATASETS:
+        outbreaks = drawn.draw_outbreaks(dataset, disease, 40, rng)
+        assert (outbreaks.cases.sum(axis=1) < 1.05 * outbreaks.population).all()
+        assert (outbreaks.cases.sum(axis=1) > 20).all()
+
+
+@pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
+def test_a_key_of_another_length_is_bad_usage(lab_python: Path, tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "key").write_bytes(key)
+    done = prepare(lab_python, tmp_path / "key", tmp_path / "out", part="train")
+    assert done.returncode == 2
+    assert "32 bytes" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+# The judge.
+
+
+def write_forecasts(data: Path, out: Path, means: object, size: float, seeds: tuple[int, ...] = (1, 2)) -> Path:
+    """Write forecasts with the means that a function of data set, seed and asked weeks gives."""
+    out.mkdir(exist_ok=True)
+    for dataset in DATASETS:
+        for seed in seeds:
+            asked = np.load(data / "inputs" / f"{dataset}_{seed}.npy")
+            mean = np.maximum(means(dataset, seed, asked), 0.1)  # type: ignore[operator]
+            told = np.stack([mean, np.full(len(asked), size)], axis=1).astype(np.float32)
+            np.save(out / f"predictions_{dataset}_{seed}.npy", told)
+    return out
+
+
+def truth(data: Path) -> object:
+    return lambda dataset, seed, _: arrays(data / "answers" / f"{dataset}.npz")[f"cases_{seed}"].astype(float)
+
+
+def test_the_score_is_the_log_density_of_the_counts_on_a_logarithmic_scale(
+    lab_python: Path, data: Path, tmp_path: Path
+) -> None:
+    outputs = write_forecasts(data, tmp_path / "outputs", truth(data), 10.0)
+    metrics = evaluate(lab_python, data, outputs, tmp_path / "out")
+    for dataset in DATASETS:
+        for place, seed in enumerate((1, 2)):
+            cases = arrays(data / "answers" / f"{dataset}.npz")[f"cases_{seed}"].tolist()
+            nats = []
+            for count in cases:
+                mean = float(np.float32(max(count, 0.1)))
+                log_p = math.lgamma(count + 10) - math.lgamma(10) - math.lgamma(count + 1)
+                log_p += 10 * math.log(10 / (10 + mean)) + count * math.log(mean / (10 + mean))
+                nats.append(-log_p - math.log1p(count))
+            assert metrics[dataset]["log_score"][place] == pytest.approx(np.mean(nats), abs=1e-6)
+            assert metrics[dataset]["log_error"][place] < 0.1
+
+
+def test_who_is_surer_or_vaguer_than_right_loses(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    noisy = {}
+    for dataset in DATASETS:
+        for seed in (1, 2):
+            cases = arrays(data / "answers" / f"{dataset}.npz")[f"cases_{seed}"]
+            noisy[dataset, seed] = cases * rng.gamma(5.0, 1 / 5.0, len(cases))
+    scores = []
+    for size in (1.0, 5.0, 500.0):
+        outputs = write_forecasts(data, tmp_path / f"{size}", lambda dataset, seed, _: noisy[dataset, seed], size)
+        scores.append(mean_score(evaluate(lab_python, data, outputs, tmp_path / f"out_{size}")))
+    assert scores[1] < scores[0]
+    assert scores[1] < scores[2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        ("missing", "is missing"),
+        ("nan", "not finite"),
+        ("zero", "above zero"),
+        ("negative", "above zero"),
+        ("short", "must hold floats"),
+        ("whole", "must hold floats"),
+        ("pickle", "not a plain"),
+    ],
+)
+def test_forecasts_that_cannot_be_judged_are_refused(
+    lab_python: Path, data: Path, tmp_path: Path, fault: str, word: str
+) -> None:
+    outputs = write_forecasts(data, tmp_path / "outputs", truth(data), 10.0)
+    path = outputs / "predictions_measures_2.npy"
+    told = np.load(path)
+    if fault == "nan":
+        told[0, 0] = np.nan
+    if fault in {"zero", "negative"}:
+        told[3, 1] = 0.0 if fault == "zero" else -1.0
+    if fault == "short":
+        told = told[:-1]
+    if fault == "whole":
+        told = told.astype(np.int64)
+    path.unlink()
+    if fault == "pickle":
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    elif fault != "missing":
+        np.save(path, told)
+    done = judged(lab_python, data, outputs, tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.startswith(path.name)
+    assert word in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_absurd_numbers_are_bounded_and_cost_the_most(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    for mean, size in ((1e-30, 1e30), (1e38, 1e38), (1e38, 1e-30)):
+        outputs = write_forecasts(data, tmp_path / "outputs", lambda *_, mean=mean: np.full(24, mean), size)
+        metrics = evaluate(lab_python, data, outputs, tmp_path / "out")
+        assert mean_score(metrics) > 8
+        for entry in metrics.values():
+            assert max(entry["log_score"]) <= 15
+            assert all(math.isfinite(one) for values in entry.values() for one in values)
+
+
+# Cheats, on as many outbreaks as tell them from luck.
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> tuple[Path, float]:
+    """Data of 24 outbreaks, and the baseline's score of them."""
+    folder = draw(lab_python, tmp_path_factory.mktemp("many"), outbreaks=24)
+    run = fitted(lab_python, folder, folder / "run_0", "--evaluations=30")
+    answers = asked_model(lab_python, folder, run, folder / "answers_of_run")
+    return folder, mean_score(evaluate(lab_python, folder, answers, folder / "out"))
+
+
+@pytest.mark.slow
+def test_last_weeks_returned_as_forecasts_and_another_installations_outbreaks_are_no_answer(
+    lab_python: Path, many: tuple[Path, float], tmp_path: Path
+) -> None:
+    folder, baseline = many
+
+    def last_week(dataset: str, seed: int, asked: np.ndarray) -> np.ndarray:
+        train = arrays(folder / "train" / f"{dataset}.npz")
+        places = asked[:, 0]
+        return train[f"cases_{seed}"][places, train[f"observed_{seed}"][places] - 1].astype(float)
+
+    drawn = module(TEMPLATE / "prepare.py", "epidemic_prepare")
+
+    def generator_by_heart(dataset: str, seed: int, asked: np.ndarray) -> np.ndarray:
+        _, outbreaks = drawn.draw(bytes(32), "screen", dataset, seed, 24)
+        return outbreaks.cases[asked[:, 0], asked[:, 1]].astype(float)
+
+    scores = {}
+    for name, means in (("last week", last_week), ("generator", generator_by_heart)):
+        outputs = write_forecasts(folder, tmp_path / name, means, 40.0)
+        scores[name] = mean_score(evaluate(lab_python, folder, outputs, tmp_path / f"out {name}"))
+    assert min(scores.values()) > baseline, (scores, baseline)
+
+
+# The playbook.
+
+
+def edits_of(reply: str) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(reply))
+
+
+def edited() -> dict[str, dict[str, str]]:
+    """The editable files after every attempt, and after what is mended of it, under `idea_run_attempt`."""
+    playbook = tomllib.loads((TEMPLATE / "offline.toml").read_text())
+    editable = tomllib.loads((TEMPLATE / "template.toml").read_text())["editable"]
+    left = {}
+    for idea in playbook["ideas"]:
+        files = {name: (TEMPLATE / name).read_text() for name in editable}
+        for number, planned in enumerate(idea["runs"], start=1):
+            for turn, one in enumerate(planned["attempts"], start=1):
+                for reply in filter(None, (one["reply"], one.get("mended"))):
+                    assert edits_of(reply)
+                    for edit in edits_of(reply):
+                        assert files[edit["file"]].count(edit["old"]) == 1, f"{idea['name']}: {edit['old']}"
+                        files[edit["file"]] = files[edit["file"]].replace(edit["old"], edit["new"])
+                left[f"{idea['name']}_{number}_{turn}"] = dict(files)
+        for edit in edits_of(idea["plot"]["reply"]):
+            assert files[edit["file"]].count(edit["old"]) == 1
+            files[edit["file"]] = files[edit["file"]].replace(edit["old"], edit["new"])
+        for number, planned in enumerate(idea["runs"], start=1):
+            assert f'"run_{number}": "{planned["title"]}"' in files["plot.py"]
+        for name, text in files.items():
+            compile(text, name, "exec")
+    return left
+
+
+def test_every_offline_edit_applies_exactly_once_in_order() -> None:
+    playbook = tomllib.loads((TEMPLATE / "offline.toml").read_text())
+    allowed = set(tomllib.loads((TEMPLATE / "template.toml").read_text())["comparison"]["may_change"])
+    assert len({idea["name"] for idea in playbook["ideas"]}) == len(playbook["ideas"]) >= 5
+    assert {idea["kind"] for idea in playbook["ideas"]} == {"improvement", "analysis"}
+    for idea in playbook["ideas"]:
+        assert re.fullmatch(r"[a-z][a-z0-9_]{0,39}", idea["name"])
+        assert set(idea["changes"]) <= allowed
+        assert r"\begin{equation}" in idea["method"]
+    left = edited()
+    assert len({files["experiment.py"] for files in left.values()}) == len(left)
+
+
+def test_words_for_figures_hold_no_sign_that_ends_a_line_of_latex() -> None:
+    words = tomllib.loads((TEMPLATE / "offline.toml").read_text())["paper"]
+    drawn = {"forecasts.png", "reproduction_numbers.png", "log_score_by_run.png"}
+    for kind in ("captions", "figures", "remarks"):
+        assert set(words[kind]) == drawn
+        assert not [one for one in words[kind].values() if re.search(r"(?<!\\)[%_&#$]", one)]
+
+
+def test_the_latex_skeleton_has_each_placeholder_alone_on_its_line() -> None:
+    lines = (TEMPLATE / "latex" / "template.tex").read_text().splitlines()
+    found = [line.removeprefix("%%FUMEHOOD:").removesuffix("%%") for line in lines if line.startswith("%%FUMEHOOD:")]
+    wanted = "METADATA TITLE ABSTRACT INTRODUCTION RELATED_WORK BACKGROUND METHOD EXPERIMENTAL_SETUP RESULTS"
+    assert found == [*wanted.split(), "LIMITATIONS", "CONCLUSION", "DISCLOSURE"]
+
+
+@pytest.mark.slow
+def test_one_edit_is_wrong_once_one_is_worse_and_others_are_a_real_gain(
+    lab_python: Path, many: tuple[Path, float], tmp_path: Path
+) -> None:
+    folder, baseline = many
+    programs = edited()
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "experiment.py").write_text(programs[FAILS]["experiment.py"])
+    told = {"FUMEHOOD_DATA": str(folder / "train"), "FUMEHOOD_SEEDS": "1,2"}
+    done = program(lab_python, wrong / "experiment.py", f"--out_dir={tmp_path / 'run_wrong'}", *SMALL, **told)
+    assert done.returncode == 1
+    assert "Error" in done.stderr
+
+    scores = {}
+    for name in ("shared_priors_1_2", "widening_forecasts_2_1", "stabilised_residuals_1_1"):
+        code = tmp_path / name
+        code.mkdir()
+        for file in ("experiment.py", "serve.py"):
+            (code / file).write_text(programs[name][file])
+        run = fitted(lab_python, folder, tmp_path / f"run_{name}", "--evaluations=30", code=code)
+        answers = asked_model(lab_python, folder, run, tmp_path / f"answers_{name}", code)
+        scores[name] = mean_score(evaluate(lab_python, folder, answers, tmp_path / f"out_{name}"))
+    assert scores["shared_priors_1_2"] < baseline - 0.3, (scores, baseline)
+    assert scores["widening_forecasts_2_1"] < baseline - 0.5
+    assert scores["stabilised_residuals_1_1"] > baseline + 0.2
+
+
+@pytest.mark.slow
+def test_every_edit_runs_and_leaves_a_seed_alone_what_it_is_beside_others(
+    lab_python: Path, data: Path, tmp_path: Path
+) -> None:
+    for name, files in edited().items():
+        if name == FAILS:
+            continue
+        code = tmp_path / name
+        code.mkdir()
+        for file in ("experiment.py", "serve.py"):
+            (code / file).write_text(files[file])
+        together = fitted(lab_python, data, code / "together", code=code)
+        alone = fitted(lab_python, data, code / "alone", code=code, seeds="2")
+        for dataset in DATASETS:
+            whole, own = (arrays(run / f"model_{dataset}_2.npz") for run in (together, alone))
+            assert all(np.array_equal(whole[part], own[part]) for part in whole), f"{name}: {dataset}"
+        asked_model(lab_python, data, alone, code / "answers", code, seeds="2")
+
+
+# The experiment itself.
+
+
+def fit_errors(run: Path) -> dict[str, list[float]]:
+    info = json.loads((run / "final_info.json").read_text())
+    return {dataset: info[dataset]["final_info_dict"]["fit_error"] for dataset in DATASETS}
+
+
+def test_the_same_seeds_twice_give_the_same_numbers_and_seeds_differ(
+    lab_python: Path, data: Path, run: Path, tmp_path: Path
+) -> None:
+    again = fitted(lab_python, data, tmp_path / "run_0")
+    assert fit_errors(again) == fit_errors(run)
+    for dataset in DATASETS:
+        models = [arrays(run / f"model_{dataset}_{seed}.npz")["theta"] for seed in (1, 2)]
+        assert not np.array_equal(*models)
+        assert np.array_equal(models[1], arrays(again / f"model_{dataset}_2.npz")["theta"])
+
+
+def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
+    lab_python: Path, data: Path, run: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "run_0"
+    shutil.copytree(run, broken)
+    for path in broken.iterdir():
+        if path.name.startswith(("final_info", "parameters", "model_seasonal", "shown_")):
+            path.unlink()
+    told = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
+    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
+    assert done.returncode == 0, done.stderr
+    assert "steady seed 1 is there" in done.stdout
+    assert "seasonal seed 1: 6 outbreaks" in done.stdout
+    assert fit_errors(broken) == fit_errors(run)
+    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
+    assert done.stdout.strip() == f"{broken} is finished"
+
+
+def test_a_curve_that_is_the_models_own_is_found_again(lab_python: Path, tmp_path: Path) -> None:
+    (tmp_path / "find.py").write_text(
+        f"import sys; sys.path.insert(0, {str(TEMPLATE)!r})\n"
+        "import numpy as np, experiment as e\n"
+        "true = np.array([np.log(2.2), np.log(120.0), -0.8])\n"
+        "blank = e.Outbreak(1e5, 3.0, 5.0, np.empty(0))\n"
+        "cases = e.reported_cases(true, 16, blank).round()\n"
+        "found = e.fit(e.Outbreak(1e5, 3.0, 5.0, cases), e.Config(2, 60), np.random.default_rng(1))\n"
+        "assert np.allclose(found.theta, true, atol=0.02), found.theta\n"
+        "mean, size = e.forecast(found.theta, found.size, 16, 18, blank)\n"
+        "assert abs(mean / e.reported_cases(true, 19, blank)[18] - 1) < 0.02\n"
+        "assert size == e.LARGEST_SIZE\n"
+    )
+    done = program(lab_python, tmp_path / "find.py")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("argument", ["--no_such_thing=1", "--starts=0", "--evaluations=-3"])
+def test_a_bad_argument_exits_2(lab_python: Path, tmp_path: Path, argument: str) -> None:
+    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
+    assert done.returncode == 2
+    assert not (tmp_path / "run_0").exists()
+
+
+def test_a_run_leaves_the_promised_files_counts_and_figures(
+    lab_python: Path, data: Path, run: Path, tmp_path: Path
+) -> None:
+    counts = json.loads((run / "parameters.json").read_text())
+    assert counts == {"parameters": OUTBREAKS * 4, "updates": 12}
+    answers = asked_model(lab_python, data, run, tmp_path / "answers")
+    assert json.loads((answers / "counted.json").read_text())["parameters"] == OUTBREAKS * 4
+    evaluate(lab_python, data, answers, tmp_path)
+    for number in (0, 1):
+        copy = tmp_path / f"run_{number}"
+        shutil.copytree(run, copy)
+        (copy / "final_info.json").write_bytes((tmp_path / "metrics.json").read_bytes())
+    shutil.copy(TEMPLATE / "plot.py", tmp_path)
+    environment = {"PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(tmp_path)}
+    command = [str(lab_python), "-B", "plot.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for name in ("forecasts", "reproduction_numbers", "log_score_by_run"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
