@@ -489,13 +489,10 @@ class TestVerify:
     ) -> None:
         folder, state = finished
         (folder / "summary.json").write_text("{}")
-        assert say("verify", str(folder), state=state).out.splitlines() == [
-            "summary.json line 1 is not what was signed",
-            "summary.json does not tell the experiments' labels",
-        ]
+        wrong = ["summary.json line 1 is not what was signed", "summary.json does not tell the experiments' labels"]
+        assert say("verify", str(folder), state=state).out.splitlines() == wrong
         told = say("verify", str(folder), "--json", state=state)
-        assert told.status == 1
-        assert told.document["problems"] == ["summary.json line 1 is not what was signed"]
+        assert (told.status, told.document["problems"]) == (1, wrong)
 
     def test_another_installation_does_not_know_the_key(
         self, say: Callable[..., Said], finished: tuple[Path, Path]
