@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from fumehood.cli.servers import free_port, redis_server
 from fumehood.settings import Settings
+from tests.fakes import warm_python as warm
 from tests.fakes.postgres import PostgresServer, postgres_server
 from tests.leaks import left_by_all, remove_empty_run_folders
 from tests.object_stores import ObjectStore
@@ -92,16 +95,33 @@ def lab_python(lab_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A program that starts the lab's interpreter with the lab's packages, outside any sandbox."""
     interpreter = json.loads((lab_dir / "lab.json").read_text(encoding="utf-8"))["python"]
     folder = tmp_path_factory.mktemp("lab")
-    program = folder / "python"
-    program.write_text(
-        "#!/bin/sh\n"
-        f"export PYTHONPATH={shlex.quote(str(lab_dir / 'site-packages'))} PYTHONDONTWRITEBYTECODE=1\n"
-        f"export MPLBACKEND=Agg MPLCONFIGDIR={shlex.quote(str(folder / 'matplotlib'))}\n"
-        f'exec {shlex.quote(interpreter)} -s "$@"\n',
-        encoding="utf-8",
+    return write_program(
+        folder / "python",
+        f"export PYTHONPATH={shlex.quote(str(lab_dir / 'site-packages'))} PYTHONDONTWRITEBYTECODE=1",
+        f"export MPLBACKEND=Agg MPLCONFIGDIR={shlex.quote(str(folder / 'matplotlib'))}",
+        f'exec {shlex.quote(interpreter)} -s "$@"',
     )
-    program.chmod(0o755)
-    return program
+
+
+@pytest.fixture(scope="session")
+def warm_python(lab_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, for tests of what programs do and not of how they begin: torch is imported once for all of them."""
+    folder = tmp_path_factory.mktemp("warm")
+    place, program = folder / "socket", Path(warm.__file__)
+    command = [lab_python, "-P", program, "serve", place]
+    with subprocess.Popen(
+        command, env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield write_program(folder / "python", f'exec {shlex.quote(sys.executable)} -I -S {program} ask {place} "$@"')
+        server.communicate(timeout=30)
+
+
+def write_program(place: Path, *lines: str) -> Path:
+    place.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
+    place.chmod(0o755)
+    return place
 
 
 @pytest.fixture(scope="session")

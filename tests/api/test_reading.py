@@ -20,8 +20,8 @@ from fumehood.domain.ids import DirectionId
 from fumehood.domain.tenant import Scope
 from fumehood.gateway.models import Models
 from fumehood.services import browsing, keys, tenants
-from fumehood.store.sql import open_store
 from tests.api.test_api import ASKED, UNKNOWN, Served, problem
+from tests.fakes.store import migrated
 
 ABSENT = {"dir": UNKNOWN, "exp": "exp_" + "0" * 26, "run": "run_" + "0" * 26}
 READ = (
@@ -164,7 +164,7 @@ class TestLists:
     ) -> None:
         served.client.post("/v1/directions", json=ASKED)
         sample = served.lab.direction()
-        store = open_store(f"sqlite:///{tmp_path / 'many.db'}")
+        store = migrated(tmp_path / "many.db")
         with store.begin() as tx:
             for number in range(10_000):
                 tx.directions.save(dataclasses.replace(sample, id=DirectionId(f"dir_{number:026d}")))

@@ -26,11 +26,12 @@ from fumehood.domain.tenant import LOCAL_TENANT, PLATFORM, Scope
 from fumehood.services import audit, keys, tenants
 from fumehood.services.replies import FORGOTTEN_AT_ONCE
 from fumehood.store.clock import SystemClock
-from fumehood.store.sql import SqlStore, open_store
+from fumehood.store.sql import SqlStore
 from tests.api.test_api import ASKED, KEY, Hints, Served, problem
 from tests.api.test_reading import names
 from tests.fakes.laboratory import Laboratory
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.store import migrated
 
 ALL = tuple(Scope)
 AWAY = StorageError(ConnectionError("refused"))
@@ -172,7 +173,7 @@ class TestKeys:
         problem(served.client.post(f"/v1/admin/keys/{rotated['id']}/rotate"), 409, "conflict")
 
     def test_no_text_of_a_key_is_kept(self, tmp_path: Path) -> None:
-        store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+        store = migrated(tmp_path / "store.db")
         text = keys.first(store, SystemClock())
         assert text
         assert keys.first(store, SystemClock()) is None
@@ -331,7 +332,7 @@ class Real:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def real(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Real]:
     if request.param == "sqlite":
-        store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+        store = migrated(tmp_path / "store.db")
     else:
         server: PostgresServer = request.getfixturevalue("postgres")
         store = SqlStore(server.migrated())

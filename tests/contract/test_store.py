@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -64,6 +63,7 @@ from fumehood.store.clock import SystemClock
 from fumehood.store.memory import FixedClock, MemoryStore
 from fumehood.store.sql import SqlStore, open_store
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.store import migrated
 
 AnyStore = SqlStore | MemoryStore
 DIR, OTHER = DirectionId("dir_1"), DirectionId("dir_2")
@@ -374,21 +374,9 @@ def make_event(number: int, direction_id: DirectionId = DIR) -> Event:
     return Event(direction_id=direction_id, kind="test", text=f"event {number}")
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("empty") / "store.db"
-    open_store(f"sqlite:///{path}").close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return path.read_bytes()
-
-
 @pytest.fixture
-def sql(tmp_path: Path, empty_database: bytes) -> Iterator[SqlStore]:
-    path = tmp_path / "store.db"
-    path.write_bytes(empty_database)
-    store = SqlStore(f"sqlite:///{path}")
+def sql(tmp_path: Path) -> Iterator[SqlStore]:
+    store = migrated(tmp_path / "store.db")
     yield store
     store.close()
 

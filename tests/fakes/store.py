@@ -1,12 +1,34 @@
-"""A store whose process may be killed at a commit."""
+"""A database file with every table, and a store whose process may be killed at a commit."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import Enum
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fumehood.store.memory import MemoryStore, MemoryTransaction
+from fumehood.store.migrate import upgrade
+from fumehood.store.sql import SqlStore
+
+
+def migrated(path: Path) -> SqlStore:
+    """Open a new database at a path; the migrations, which take half a second, run once for a process of tests."""
+    path.write_bytes(_every_table())
+    return SqlStore(f"sqlite:///{path}")
+
+
+@cache
+def _every_table() -> bytes:
+    with TemporaryDirectory(prefix="fumehood-migrated-") as folder:
+        path = Path(folder) / "store.db"
+        upgrade(f"sqlite:///{path}")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.read_bytes()
 
 
 class KilledError(BaseException):

@@ -29,11 +29,12 @@ from fumehood.llm.client import GatewayModel
 from fumehood.ports import Call
 from fumehood.services import call_texts
 from fumehood.store.clock import SystemClock
-from fumehood.store.sql import SqlStore, open_store
+from fumehood.store.sql import SqlStore
 from tests.fakes import clouds
 from tests.fakes import provider as fake
 from tests.fakes.clouds import Bedrock, Garbled, Thrown, Vertex
 from tests.fakes.provider import Broken, Failure, serving
+from tests.fakes.store import migrated
 
 SECRET = b"s" * 32
 SIGNED = f"{clouds.ACCESS_KEY}:{clouds.SECRET_KEY}"
@@ -165,7 +166,7 @@ def room(cloud: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("HOME", str(home))
     for name, value in POISON.items():
         monkeypatch.setenv(name, value)
-    store = open_store(f"sqlite:///{tmp_path / 'fumehood.db'}")
+    store = migrated(tmp_path / "fumehood.db")
     artifacts = LocalArtifacts(tmp_path / "artifacts")
     direction = Direction(
         id=DirectionId(SystemClock().new_id("dir")), tenant=TenantId("ten_1"), template="t", text="", model="m",

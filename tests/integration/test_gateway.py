@@ -44,9 +44,10 @@ from fumehood.observe import metrics
 from fumehood.ports import Call
 from fumehood.services import call_texts
 from fumehood.store.clock import SystemClock
-from fumehood.store.sql import SqlStore, open_store
+from fumehood.store.sql import SqlStore
 from tests.fakes import provider as fake
 from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, Streamed, serving
+from tests.fakes.store import migrated
 
 MODEL = "claude-sonnet-4-6"  # $3 in, $15 out
 SECRET = b"s" * 32
@@ -126,7 +127,7 @@ class Room:
 def room(tmp_path: Path) -> Iterator[Room]:
     clock = SystemClock()
     waits: list[float] = []
-    store = open_store(f"sqlite:///{tmp_path / 'fumehood.db'}")
+    store = migrated(tmp_path / "fumehood.db")
     artifacts = LocalArtifacts(tmp_path / "artifacts")
     direction = Direction(
         id=DirectionId(clock.new_id("dir")),

@@ -45,12 +45,12 @@ def module(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Path:
     """A folder with a key and small data of the screen arm: `train/` and `answers/`."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "key").write_bytes(bytes(range(32)))
     for part in ("train", "answers"):
-        done = prepare(lab_python, folder / "key", folder / part, part=part)
+        done = prepare(warm_python, folder / "key", folder / part, part=part)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -73,10 +73,10 @@ def train(python: Path, data: Path, out_dir: Path, seeds: str = "1,2") -> dict[s
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, warm_python: Path, data: Path) -> Path:
     """A finished run of seeds 1 and 2 with its samples."""
     folder = tmp_path_factory.mktemp("work") / "run_0"
-    train(lab_python, data, folder)
+    train(warm_python, data, folder)
     return folder
 
 
@@ -101,24 +101,24 @@ def evaluate(python: Path, data: Path, outputs: Path, out_dir: Path) -> subproce
 # Data.
 
 
-def test_the_same_key_and_seeds_give_the_same_bytes(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_the_same_key_and_seeds_give_the_same_bytes(warm_python: Path, data: Path, tmp_path: Path) -> None:
     for part in ("train", "answers"):
-        prepare(lab_python, data / "key", tmp_path / part, part=part)
+        prepare(warm_python, data / "key", tmp_path / part, part=part)
         for dataset in DATASETS:
             name = f"{dataset}.npz"
             assert (tmp_path / part / name).read_bytes() == (data / part / name).read_bytes()
 
 
-def test_another_key_gives_other_data(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_another_key_gives_other_data(warm_python: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(bytes(32))
-    prepare(lab_python, tmp_path / "key", tmp_path / "train")
+    prepare(warm_python, tmp_path / "key", tmp_path / "train")
     for dataset in DATASETS:
         other = np.load(tmp_path / "train" / f"{dataset}.npz")["points"]
         assert not np.isin(other, np.load(data / "train" / f"{dataset}.npz")["points"]).all(axis=1).any()
 
 
-def test_arms_share_no_point_and_have_turns_of_their_own(lab_python: Path, data: Path, tmp_path: Path) -> None:
-    prepare(lab_python, data / "key", tmp_path, arm="confirm")
+def test_arms_share_no_point_and_have_turns_of_their_own(warm_python: Path, data: Path, tmp_path: Path) -> None:
+    prepare(warm_python, data / "key", tmp_path, arm="confirm")
     drawn = module("prepare")
     key = (data / "key").read_bytes()
     for dataset in DATASETS:
@@ -140,22 +140,22 @@ def test_answers_share_no_point_with_the_training_data_or_between_seeds(data: Pa
         assert len(np.unique(everything, axis=0)) == len(everything)
 
 
-def test_a_seed_has_the_same_answers_alone_as_in_a_list(lab_python: Path, data: Path, tmp_path: Path) -> None:
-    prepare(lab_python, data / "key", tmp_path, part="answers", seeds="2")
+def test_a_seed_has_the_same_answers_alone_as_in_a_list(warm_python: Path, data: Path, tmp_path: Path) -> None:
+    prepare(warm_python, data / "key", tmp_path, part="answers", seeds="2")
     for dataset in DATASETS:
         alone = np.load(tmp_path / f"{dataset}.npz")["held_out"][0]
         assert np.array_equal(alone, np.load(data / "answers" / f"{dataset}.npz")["held_out"][1])
 
 
-def test_inputs_hold_no_point(lab_python: Path, data: Path, tmp_path: Path) -> None:
-    prepare(lab_python, data / "key", tmp_path, part="inputs")
+def test_inputs_hold_no_point(warm_python: Path, data: Path, tmp_path: Path) -> None:
+    prepare(warm_python, data / "key", tmp_path, part="inputs")
     assert [path.name for path in tmp_path.iterdir()] == ["inputs.json"]
     assert json.loads((tmp_path / "inputs.json").read_text()) == {"datasets": list(DATASETS), "inputs": {}}
 
 
-def test_the_transform_only_turns_and_mirrors(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_the_transform_only_turns_and_mirrors(warm_python: Path, data: Path, tmp_path: Path) -> None:
     drawn = module("prepare")
-    prepare(lab_python, data / "key", tmp_path, "--transform=off")
+    prepare(warm_python, data / "key", tmp_path, "--transform=off")
     mirrors = set()
     for dataset in DATASETS:
         turn = drawn.transform((data / "key").read_bytes(), "screen", dataset)
@@ -169,9 +169,9 @@ def test_the_transform_only_turns_and_mirrors(lab_python: Path, data: Path, tmp_
 
 
 @pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
-def test_a_key_of_another_length_is_bad_usage(lab_python: Path, tmp_path: Path, key: bytes) -> None:
+def test_a_key_of_another_length_is_bad_usage(warm_python: Path, tmp_path: Path, key: bytes) -> None:
     (tmp_path / "key").write_bytes(key)
-    done = prepare(lab_python, tmp_path / "key", tmp_path / "out")
+    done = prepare(warm_python, tmp_path / "key", tmp_path / "out")
     assert done.returncode == 2
     assert "32 bytes" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -224,8 +224,8 @@ def test_copying_counts_what_repeats_training_points() -> None:
     assert copying(train, held_out, new * 3) < -0.5
 
 
-def test_good_samples_are_measured_for_every_seed(lab_python: Path, data: Path, outputs: Path, tmp_path: Path) -> None:
-    done = evaluate(lab_python, data, outputs, tmp_path)
+def test_good_samples_are_measured_for_every_seed(warm_python: Path, data: Path, outputs: Path, tmp_path: Path) -> None:
+    done = evaluate(warm_python, data, outputs, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "examples.npz").exists()
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -241,15 +241,15 @@ def test_good_samples_are_measured_for_every_seed(lab_python: Path, data: Path, 
 
 
 def test_few_copies_of_training_points_are_reported(
-    lab_python: Path, data: Path, outputs: Path, tmp_path: Path
+    warm_python: Path, data: Path, outputs: Path, tmp_path: Path
 ) -> None:
     path = outputs / "samples_moons_1.npy"
-    evaluate(lab_python, data, outputs, tmp_path)
+    evaluate(warm_python, data, outputs, tmp_path)
     before = json.loads((tmp_path / "metrics.json").read_text())["moons"]["final_info_dict"]["copying"]
     samples = np.load(path)
     samples[:4] = np.load(data / "train" / "moons.npz")["points"][:4]
     np.save(path, samples)
-    evaluate(lab_python, data, outputs, tmp_path)
+    evaluate(warm_python, data, outputs, tmp_path)
     after = json.loads((tmp_path / "metrics.json").read_text())["moons"]["final_info_dict"]["copying"]
     assert 0.05 < after[0] - before[0] < 0.25
     assert after[1] == before[1]
@@ -277,12 +277,12 @@ def test_what_is_repeated_is_told_from_what_is_sharp() -> None:
 
 @pytest.mark.parametrize("noise", [0.0, 0.002])
 def test_training_points_as_samples_are_refused(
-    lab_python: Path, data: Path, outputs: Path, tmp_path: Path, noise: float
+    warm_python: Path, data: Path, outputs: Path, tmp_path: Path, noise: float
 ) -> None:
     points = np.load(data / "train" / "line.npz")["points"][:300]
     moved = points + np.random.default_rng(8).normal(0, noise, points.shape).astype(np.float32)
     np.save(outputs / "samples_line_2.npy", moved)
-    done = evaluate(lab_python, data, outputs, tmp_path)
+    done = evaluate(warm_python, data, outputs, tmp_path)
     assert_refused(done, tmp_path)
     assert "repeats training points" in done.stderr
 
@@ -306,10 +306,10 @@ def bad_samples() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("fault", list(bad_samples()))
 def test_samples_that_cannot_be_judged_are_refused(
-    lab_python: Path, data: Path, outputs: Path, tmp_path: Path, fault: str
+    warm_python: Path, data: Path, outputs: Path, tmp_path: Path, fault: str
 ) -> None:
     np.save(outputs / "samples_line_2.npy", bad_samples()[fault], allow_pickle=True)
-    done = evaluate(lab_python, data, outputs, tmp_path)
+    done = evaluate(warm_python, data, outputs, tmp_path)
     assert_refused(done, tmp_path)
 
 
@@ -332,13 +332,13 @@ def array_header(text: bytes) -> bytes:
     ],
 )
 def test_files_that_are_no_arrays_are_refused(
-    lab_python: Path, data: Path, outputs: Path, tmp_path: Path, content: bytes | None
+    warm_python: Path, data: Path, outputs: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     path = outputs / "samples_line_2.npy"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    done = evaluate(lab_python, data, outputs, tmp_path)
+    done = evaluate(warm_python, data, outputs, tmp_path)
     assert_refused(done, tmp_path)
 
 
@@ -442,9 +442,9 @@ def test_only_what_differs_between_seeds_has_a_standard_error(run: Path) -> None
 
 @pytest.mark.slow
 def test_a_seed_alone_gives_the_same_model_as_in_a_list(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path
+    warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    alone = train(lab_python, data, tmp_path / "run_0", seeds="2")
+    alone = train(warm_python, data, tmp_path / "run_0", seeds="2")
     together = json.loads((run / "final_info.json").read_text())
     for dataset in DATASETS:
         losses = together[dataset]["final_info_dict"]["train_loss"]
@@ -469,14 +469,14 @@ def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_parameter_that_nothing_depends_on_is_named(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_a_parameter_that_nothing_depends_on_is_named(warm_python: Path, data: Path, tmp_path: Path) -> None:
     last = "        self.last = nn.Linear(config.hidden_size, 2)\n"
     used = "return self.last(F.relu(hidden))"
     text = (TEMPLATE / "experiment.py").read_text()
     assert text.count(last) == text.count(used) == 1
     text = text.replace(last, f"{last}        self.gate = nn.Parameter(torch.ones(2))\n")
     (tmp_path / "experiment.py").write_text(text.replace(used, f"{used} + 0 * self.gate"))
-    command = [str(lab_python), "-B", str(tmp_path / "experiment.py"), f"--out_dir={tmp_path / 'run_1'}", *SMALL]
+    command = [str(warm_python), "-B", str(tmp_path / "experiment.py"), f"--out_dir={tmp_path / 'run_1'}", *SMALL]
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -484,10 +484,10 @@ def test_a_parameter_that_nothing_depends_on_is_named(lab_python: Path, data: Pa
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_trained_again(lab_python: Path, data: Path, run: Path) -> None:
+def test_a_finished_run_is_not_trained_again(warm_python: Path, data: Path, run: Path) -> None:
     before = (run / "final_info.json").stat().st_mtime_ns
     environment = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
-    done = program(lab_python, "experiment.py", f"--out_dir={run}", *SMALL, **environment)
+    done = program(warm_python, "experiment.py", f"--out_dir={run}", *SMALL, **environment)
     assert done.returncode == 0
     assert "is finished" in done.stdout
     assert (run / "final_info.json").stat().st_mtime_ns == before
@@ -495,15 +495,15 @@ def test_a_finished_run_is_not_trained_again(lab_python: Path, data: Path, run: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("argument", ["--no_such_thing=1", "--num_train_steps=0", "--beta_schedule=flat"])
-def test_a_bad_argument_exits_2(lab_python: Path, tmp_path: Path, argument: str) -> None:
-    done = program(lab_python, "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
+def test_a_bad_argument_exits_2(warm_python: Path, tmp_path: Path, argument: str) -> None:
+    done = program(warm_python, "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
     assert done.returncode == 2
     assert not (tmp_path / "run_0").exists()
 
 
 @pytest.mark.slow
-def test_a_run_is_evaluated_and_plotted(lab_python: Path, data: Path, run: Path, tmp_path: Path) -> None:
-    assert evaluate(lab_python, data, run, tmp_path).returncode == 0
+def test_a_run_is_evaluated_and_plotted(warm_python: Path, data: Path, run: Path, tmp_path: Path) -> None:
+    assert evaluate(warm_python, data, run, tmp_path).returncode == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for number in (0, 1):
         copy = tmp_path / f"run_{number}"
@@ -512,7 +512,7 @@ def test_a_run_is_evaluated_and_plotted(lab_python: Path, data: Path, run: Path,
     shutil.copy(TEMPLATE / "plot.py", tmp_path)
     environment = {"PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(tmp_path)}
     done = subprocess.run(
-        [str(lab_python), "-B", "plot.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [str(warm_python), "-B", "plot.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     for name in ("train_loss", "generated_samples", "kl_by_run"):

@@ -29,14 +29,14 @@ def program(python: Path, folder: Path, path: Path, *arguments: object) -> subpr
 
 
 @pytest.fixture(scope="module")
-def ran(lab_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ran(warm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the data of seed 2, a run of it, and what its model and its checkpoints answer."""
     folder = tmp_path_factory.mktemp("steps")
     (folder / "key").write_bytes(bytes(32))
     for part in ("train", "inputs", "answers"):
         asked = ("--arm=screen", f"--part={part}", "--key=key", "--seeds=2", f"--out_dir={part}")
-        assert program(lab_python, folder, TEMPLATE / "prepare.py", *asked).returncode == 0
-    done = program(lab_python, folder, TEMPLATE / "experiment.py", "--out_dir=run_0")
+        assert program(warm_python, folder, TEMPLATE / "prepare.py", *asked).returncode == 0
+    done = program(warm_python, folder, TEMPLATE / "experiment.py", "--out_dir=run_0")
     assert done.returncode == 0, done.stderr
     for path in (folder / "run_0").glob("checkpoint_*"):
         kept = folder / "checkpoints" / "addition" / "2" / f"{path.stem.rpartition('_')[2]}.npz"
@@ -44,7 +44,7 @@ def ran(lab_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         kept.write_bytes(path.read_bytes())
     of = ("--datasets=addition", "--seeds=2", f"--code={TEMPLATE}", "--outputs=run_0", "--inputs=inputs")
     recall = ("--recall=classes", "--checkpoints=checkpoints", "--answers=asked")
-    done = program(lab_python, folder, DRIVER, "--kind=predict", *of, *recall)
+    done = program(warm_python, folder, DRIVER, "--kind=predict", *of, *recall)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -77,24 +77,24 @@ def test_checkpoints_answer_what_the_curve_says_of_their_step(ran: Path) -> None
 
 
 @pytest.mark.parametrize("start", [0, 200])
-def test_a_stretch_once_more_is_the_same(ran: Path, lab_python: Path, tmp_path: Path, start: int) -> None:
+def test_a_stretch_once_more_is_the_same(ran: Path, warm_python: Path, tmp_path: Path, start: int) -> None:
     steps, answers = curve(ran / "run_0" / "curve_addition_2.npz")
     resumed = (f"--resume_from=run_0/checkpoint_addition_2_{start}.npz",) if start else ()
     asked = (f"--out_dir={tmp_path}", *resumed, f"--stop_at={start + 160}", "--only_dataset=addition")
-    done = program(lab_python, ran, TEMPLATE / "experiment.py", *asked)
+    done = program(warm_python, ran, TEMPLATE / "experiment.py", *asked)
     assert done.returncode == 0, done.stderr
     again_steps, again = curve(tmp_path / "curve_addition_2.npz")
     assert again_steps == list(range(start + 20, start + 161, 20))
     assert np.array_equal(again, answers[[steps.index(step) for step in again_steps]])
 
 
-def test_the_step_is_read_off_the_curve(ran: Path, lab_python: Path, tmp_path: Path) -> None:
+def test_the_step_is_read_off_the_curve(ran: Path, warm_python: Path, tmp_path: Path) -> None:
     steps, answers = curve(ran / "run_0" / "curve_addition_2.npz")
     (tmp_path / "predictions_addition_2.npy").write_bytes((ran / "asked" / "predictions_addition_2.npy").read_bytes())
     found = []
     for told in (answers, np.zeros_like(answers)):
         np.savez(tmp_path / "curve_addition_2.npz", steps=steps, predictions=told)
-        assert evaluate(lab_python, ran, tmp_path).returncode == 0
+        assert evaluate(warm_python, ran, tmp_path).returncode == 0
         entry = json.loads((tmp_path / "out" / "metrics.json").read_text())["addition"]
         found += entry["final_info_dict"]["steps_to_95"]
     assert 20 < found[0] < 600
@@ -104,7 +104,7 @@ def test_the_step_is_read_off_the_curve(ran: Path, lab_python: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "floats", "steps", "late", "many", "pickle"])
-def test_a_curve_that_cannot_be_read_is_refused(ran: Path, lab_python: Path, tmp_path: Path, fault: str) -> None:
+def test_a_curve_that_cannot_be_read_is_refused(ran: Path, warm_python: Path, tmp_path: Path, fault: str) -> None:
     steps, answers = curve(ran / "run_0" / "curve_addition_2.npz")
     (tmp_path / "predictions_addition_2.npy").write_bytes((ran / "asked" / "predictions_addition_2.npy").read_bytes())
     told: dict[str, object] = {"steps": np.array(steps), "predictions": answers}
@@ -122,7 +122,7 @@ def test_a_curve_that_cannot_be_read_is_refused(ran: Path, lab_python: Path, tmp
         told["steps"] = np.array([{}], dtype=object)
     if fault != "missing":
         np.savez(tmp_path / "curve_addition_2.npz", **told)  # type: ignore[arg-type]
-    done = evaluate(lab_python, ran, tmp_path)
+    done = evaluate(warm_python, ran, tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("curve_addition_2.npz ")
     assert done.stderr.count("\n") == 1

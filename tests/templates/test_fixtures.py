@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -85,8 +85,8 @@ class Bench:
 
 
 @pytest.fixture
-def make_bench(lab_python: Path, tmp_path: Path) -> Callable[[Path], Bench]:
-    return lambda template: Bench(lab_python, template, tmp_path)
+def make_bench(warm_python: Path, tmp_path: Path) -> Callable[[Path], Bench]:
+    return lambda template: Bench(warm_python, template, tmp_path)
 
 
 def module(template: Path, name: str) -> ModuleType:
@@ -123,10 +123,10 @@ def test_data_come_from_key_arm_and_seed_alone(template: Path, make_bench: Calla
 
 
 def test_an_honest_run_is_measured_better_than_chance_and_the_same_again(
-    template: Path, make_bench: Callable[[Path], Bench]
+    template: Path, make_bench: Callable[[Path], Bench], lab_python: Path
 ) -> None:
     bench = make_bench(template)
-    runs = [bench.run("run_0"), bench.run("run_1")]
+    runs = [bench.run("run_0"), replace(bench, python=lab_python).run("run_1")]
     assert bench.evaluate(bench.query(runs[0])).returncode == 0
     values = bench.values()
     assert values[0] != values[1]

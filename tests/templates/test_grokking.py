@@ -48,13 +48,13 @@ for path in map(Path, sys.argv[2:]):
     sys.modules[path.stem] = experiment
     spec.loader.exec_module(experiment)
     config = experiment.Config(
-        num_train_steps=40, evaluate_every=10, train_batch_size=8, width=16, heads=2, threads=1, checkpoints=0
+        num_train_steps=16, evaluate_every=8, train_batch_size=8, width=16, heads=2, threads=1, checkpoints=0
     )
     experiment.choose_device(config)
     members = [Member(dataset, seed) for dataset in ("x_div_y", "x_minus_y", "x_plus_y") for seed in (1, 2)]
     def trained(group):
         journal = Journal(folder / "out", [member.name for member in group], {}, frozenset())
-        state, history, _ = experiment.train(config, group, [load_table(one, "cpu") for one in group], journal, 40)
+        state, history, _ = experiment.train(config, group, [load_table(one, "cpu") for one in group], journal, 16)
         return [{name: value[i] for name, value in state.items()} for i in range(len(group))], history
     together, losses = trained(members)
     for i in (0, 3, 5):
@@ -92,12 +92,12 @@ def prepare(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Path:
     """A folder with a key and small data of the screen arm: `train/`, `inputs/` and `answers/`."""
     folder = tmp_path_factory.mktemp("data")
     (folder / "key").write_bytes(bytes(range(32)))
     for part in ("train", "inputs", "answers"):
-        done = prepare(lab_python, folder / "key", folder / part, part=part)
+        done = prepare(warm_python, folder / "key", folder / part, part=part)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -114,11 +114,11 @@ def train(python: Path, data: Path, out_dir: Path, *extra: str, seeds: str = "1,
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, warm_python: Path, data: Path) -> Path:
     """A finished run of seeds 1 and 2 with the answers of its last models."""
     folder = tmp_path_factory.mktemp("work") / "run_0"
-    train(lab_python, data, folder)
-    served = program(lab_python, "serve.py", f"--models={folder}", f"--inputs={data / 'inputs'}")
+    train(warm_python, data, folder)
+    served = program(warm_python, "serve.py", f"--models={folder}", f"--inputs={data / 'inputs'}")
     assert served.returncode == 0, served.stderr
     return folder
 
@@ -152,9 +152,9 @@ def evaluate(python: Path, data: Path, outputs: Path, out_dir: Path) -> subproce
 # Data.
 
 
-def test_the_same_key_and_seeds_give_the_same_bytes(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_the_same_key_and_seeds_give_the_same_bytes(warm_python: Path, data: Path, tmp_path: Path) -> None:
     for part in ("train", "inputs", "answers"):
-        prepare(lab_python, data / "key", tmp_path / part, part=part)
+        prepare(warm_python, data / "key", tmp_path / part, part=part)
         names = {path.name for path in (data / part).iterdir()}
         assert {path.name for path in (tmp_path / part).iterdir()} == names
         for name in names:
@@ -162,11 +162,11 @@ def test_the_same_key_and_seeds_give_the_same_bytes(lab_python: Path, data: Path
 
 
 def test_another_key_and_another_arm_have_other_names_and_another_split(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_bytes(bytes(32))
-    prepare(lab_python, tmp_path / "key", tmp_path / "key_of_zeros")
-    prepare(lab_python, data / "key", tmp_path / "confirm", arm="confirm")
+    prepare(warm_python, tmp_path / "key", tmp_path / "key_of_zeros")
+    prepare(warm_python, data / "key", tmp_path / "confirm", arm="confirm")
     for dataset in DATASETS:
         drawn = [np.load(folder / f"{dataset}.npz") for folder in (data / "train", tmp_path / "key_of_zeros")]
         drawn.append(np.load(tmp_path / "confirm" / f"{dataset}.npz"))
@@ -192,9 +192,9 @@ def test_both_halves_together_are_the_table_and_share_nothing(data: Path) -> Non
 
 
 def test_a_seed_has_the_same_table_alone_as_in_a_list_and_none_like_another(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
-    prepare(lab_python, data / "key", tmp_path, seeds="2")
+    prepare(warm_python, data / "key", tmp_path, seeds="2")
     for dataset in DATASETS:
         with np.load(tmp_path / f"{dataset}.npz") as alone, np.load(data / "train" / f"{dataset}.npz") as listed:
             assert np.array_equal(alone["pairs_2"], listed["pairs_2"])
@@ -210,9 +210,9 @@ def test_inputs_are_the_held_out_pairs_in_order_and_no_results(data: Path) -> No
             assert np.array_equal(np.load(data / "inputs" / f"{dataset}_{seed}.npy"), held_out(data, dataset, seed)[0])
 
 
-def test_fewer_pairs_can_be_judged(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_fewer_pairs_can_be_judged(warm_python: Path, data: Path, tmp_path: Path) -> None:
     for part in ("inputs", "answers"):
-        prepare(lab_python, data / "key", tmp_path / part, "--judged=20", part=part)
+        prepare(warm_python, data / "key", tmp_path / part, "--judged=20", part=part)
     for dataset in DATASETS:
         pairs, answers, _ = held_out(tmp_path, dataset, 2)
         asked = min(20, len(held_out(data, dataset, 2)[1]))
@@ -241,17 +241,19 @@ def test_the_tables_are_the_operations_they_are_named_for() -> None:
 
 
 @pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
-def test_a_key_of_another_length_is_bad_usage(lab_python: Path, tmp_path: Path, key: bytes) -> None:
+def test_a_key_of_another_length_is_bad_usage(warm_python: Path, tmp_path: Path, key: bytes) -> None:
     (tmp_path / "key").write_bytes(key)
-    done = prepare(lab_python, tmp_path / "key", tmp_path / "out")
+    done = prepare(warm_python, tmp_path / "key", tmp_path / "out")
     assert done.returncode == 2
     assert "32 bytes" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("size", ["--modulus=12", "--modulus=1", "--modulus=221", "--letters=9", "--judged=0"])
-def test_a_size_that_there_is_no_table_of_is_bad_usage(lab_python: Path, data: Path, tmp_path: Path, size: str) -> None:
-    done = prepare(lab_python, data / "key", tmp_path / "out", size)
+def test_a_size_that_there_is_no_table_of_is_bad_usage(
+    warm_python: Path, data: Path, tmp_path: Path, size: str
+) -> None:
+    done = prepare(warm_python, data / "key", tmp_path / "out", size)
     assert done.returncode == 2
     assert not (tmp_path / "out").exists()
 
@@ -259,9 +261,9 @@ def test_a_size_that_there_is_no_table_of_is_bad_usage(lab_python: Path, data: P
 # The judge.
 
 
-def test_right_answers_are_measured_for_every_seed(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_right_answers_are_measured_for_every_seed(warm_python: Path, data: Path, tmp_path: Path) -> None:
     write_answers(data, tmp_path / "outputs", right_from=4)
-    done = evaluate(lab_python, data, tmp_path / "outputs", tmp_path)
+    done = evaluate(warm_python, data, tmp_path / "outputs", tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "examples.npz").exists()
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -287,10 +289,10 @@ def closed_forms(data: Path) -> dict[tuple[str, int], np.ndarray]:
 
 
 def test_an_operation_computed_in_closed_form_is_no_better_than_chance(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
     write_answers(data, tmp_path / "outputs", closed_forms(data))
-    assert evaluate(lab_python, data, tmp_path / "outputs", tmp_path).returncode == 0
+    assert evaluate(warm_python, data, tmp_path / "outputs", tmp_path).returncode == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for dataset, symbols in zip(DATASETS, (PRIME,) * 3 + (ORDERS,), strict=True):
         values = metrics[dataset]["final_info_dict"]
@@ -310,14 +312,14 @@ def test_one_seeds_training_pairs_do_not_answer_for_another(data: Path) -> None:
 
 
 def test_answers_that_do_not_tell_symbols_apart_are_wrong_and_cost_what_chance_costs(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
     outputs = tmp_path / "outputs"
     write_answers(data, outputs)
     for seed in (1, 2):
         shape = np.load(outputs / f"predictions_x_plus_y_{seed}.npy").shape
         np.save(outputs / f"predictions_x_plus_y_{seed}.npy", np.full(shape, 1e30, np.float32))
-    assert evaluate(lab_python, data, outputs, tmp_path).returncode == 0
+    assert evaluate(warm_python, data, outputs, tmp_path).returncode == 0
     values = json.loads((tmp_path / "metrics.json").read_text())["x_plus_y"]["final_info_dict"]
     assert values["val_accuracy"] == [0.0, 0.0]
     assert values["val_loss"] == pytest.approx([math.log(PRIME)] * 2)
@@ -407,10 +409,10 @@ def assert_refused(data: Path, outputs: Path, name: str) -> None:
     assert "\n" not in said
 
 
-def test_a_refusal_is_status_1_and_one_sentence(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_a_refusal_is_status_1_and_one_sentence(warm_python: Path, data: Path, tmp_path: Path) -> None:
     write_answers(data, tmp_path / "outputs")
     (tmp_path / "outputs" / "curve_x_plus_y_2.npz").unlink()
-    done = evaluate(lab_python, data, tmp_path / "outputs", tmp_path)
+    done = evaluate(warm_python, data, tmp_path / "outputs", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "curve_x_plus_y_2.npz is missing.\n"
     assert not (tmp_path / "metrics.json").exists()
@@ -536,9 +538,9 @@ def test_the_same_seeds_twice_give_the_same_numbers_and_answers(
 
 @pytest.mark.slow
 def test_a_stack_of_one_gives_what_a_stack_of_all_gives_up_to_rounding(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path
+    warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    train(lab_python, data, tmp_path / "run_0", "--stack=1")
+    train(warm_python, data, tmp_path / "run_0", "--stack=1")
     together, alone = values_of(run, "train_loss"), values_of(tmp_path / "run_0", "train_loss")
     for dataset in DATASETS:
         assert alone[dataset] == pytest.approx(together[dataset], rel=1e-3)
@@ -547,17 +549,17 @@ def test_a_stack_of_one_gives_what_a_stack_of_all_gives_up_to_rounding(
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("--stack=1",)])
 def test_a_stretch_done_again_gives_the_same_answers(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path, extra: tuple[str, ...]
+    warm_python: Path, data: Path, run: Path, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
     whole = run
     if extra:
         whole = tmp_path / "whole"
-        train(lab_python, data, whole, *extra)
+        train(warm_python, data, whole, *extra)
     for dataset, after in (("x_minus_y", 10), ("permutation", 20), ("x_div_y", 0)):
         again, seed = tmp_path / dataset, 2
         checkpoint = whole / f"checkpoint_{dataset}_{seed}_{after}.pt" if after else ""
         how = (f"--only_dataset={dataset}", f"--resume_from={checkpoint}", "--stop_at=30")
-        train(lab_python, data, again, *how, *extra, seeds=str(seed))
+        train(warm_python, data, again, *how, *extra, seeds=str(seed))
         name = f"curve_{dataset}_{seed}.npz"
         assert same_curve(again / name, whole / name, after, 30)
         assert (again / "final_info.json").exists()
@@ -566,7 +568,7 @@ def test_a_stretch_done_again_gives_the_same_answers(
 
 @pytest.mark.slow
 def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path
+    warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "run_0"
     shutil.copytree(run, broken)
@@ -574,7 +576,7 @@ def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
         late = path.name.startswith("checkpoint_x") and path.stem.endswith("_30")
         if path.name.startswith(("model_", "final_info", "train_curves", "parameters")) or late:
             path.unlink()
-    done = program(lab_python, "experiment.py", f"--out_dir={broken}", *SMALL, **told(data))
+    done = program(warm_python, "experiment.py", f"--out_dir={broken}", *SMALL, **told(data))
     assert done.returncode == 0, done.stderr
     assert "step 20/40 of 6 models" not in done.stdout
     assert "step 24/40 of 6 models" in done.stdout
@@ -583,7 +585,7 @@ def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
         assert values_of(broken, metric) == values_of(run, metric)
     for curve in run.glob("curve_*.npz"):
         assert same_curve(broken / curve.name, curve)
-    other = program(lab_python, "experiment.py", f"--out_dir={tmp_path / 'other'}", *SMALL, "--learning_rate=0.1",
+    other = program(warm_python, "experiment.py", f"--out_dir={tmp_path / 'other'}", *SMALL, "--learning_rate=0.1",
                     f"--resume_from={run / 'checkpoint_x_plus_y_1_10.pt'}", "--only_dataset=x_plus_y",
                     **told(data, "1"))  # fmt: skip
     assert other.returncode != 0
@@ -592,7 +594,7 @@ def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
 
 @pytest.mark.slow
 def test_a_member_alone_is_what_it_is_in_the_stack_with_every_offline_edit(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
     for name in ("journal.py", "tables.py"):
         shutil.copy(TEMPLATE / name, tmp_path)
@@ -603,7 +605,7 @@ def test_a_member_alone_is_what_it_is_in_the_stack_with_every_offline_edit(
         paths.append(tmp_path / f"{name}.py")
         paths[-1].write_text(text)
     (tmp_path / "alone.py").write_text(ALONE)
-    command = [str(lab_python), "-B", str(tmp_path / "alone.py"), str(tmp_path), *map(str, paths)]
+    command = [str(warm_python), "-B", str(tmp_path / "alone.py"), str(tmp_path), *map(str, paths)]
     environment = {"PATH": "/usr/bin:/bin", **told(data)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -613,7 +615,7 @@ def test_a_member_alone_is_what_it_is_in_the_stack_with_every_offline_edit(
 
 @pytest.mark.slow
 def test_checkpoints_answer_what_the_curve_says_and_hold_no_answers(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path
+    warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "ask.py").write_text(
         "import sys, torch, numpy as np\n"
@@ -631,7 +633,7 @@ def test_checkpoints_answer_what_the_curve_says_and_hold_no_answers(
         "assert last.dtype == np.float32 and last.shape == (len(inputs), 11)\n"
         "assert (last.argmax(axis=-1) == curve['predictions'][-1]).all()\n"
     )
-    command = [str(lab_python), "-B", str(tmp_path / "ask.py"), str(TEMPLATE)]
+    command = [str(warm_python), "-B", str(tmp_path / "ask.py"), str(TEMPLATE)]
     command += [str(data / "inputs" / "x_plus_y_2.npy"), str(run)]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -654,19 +656,19 @@ def test_a_run_leaves_the_promised_files_and_counts(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_original_sizes_have_the_original_number_of_parameters(lab_python: Path) -> None:
+def test_the_original_sizes_have_the_original_number_of_parameters(warm_python: Path) -> None:
     count = (
         "import experiment; print(sum(p.numel() for p in experiment.Transformer(experiment.Config(), 97).parameters()))"
     )
-    command = [str(lab_python), "-B", "-c", f"import sys; sys.path.insert(0, {str(TEMPLATE)!r}); {count}"]
+    command = [str(warm_python), "-B", "-c", f"import sys; sys.path.insert(0, {str(TEMPLATE)!r}); {count}"]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=120)
     assert int(done.stdout) == 422_499, done.stderr  # 0.42 M
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_not_trained_again(lab_python: Path, data: Path, run: Path) -> None:
+def test_a_finished_run_is_not_trained_again(warm_python: Path, data: Path, run: Path) -> None:
     before = (run / "final_info.json").stat().st_mtime_ns
-    done = program(lab_python, "experiment.py", f"--out_dir={run}", *SMALL, **told(data))
+    done = program(warm_python, "experiment.py", f"--out_dir={run}", *SMALL, **told(data))
     assert done.returncode == 0
     assert "is finished" in done.stdout
     assert (run / "final_info.json").stat().st_mtime_ns == before
@@ -674,15 +676,15 @@ def test_a_finished_run_is_not_trained_again(lab_python: Path, data: Path, run: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("argument", ["--no_such_thing=1", "--num_train_steps=0", "--evaluate_every=7"])
-def test_a_bad_argument_exits_2(lab_python: Path, tmp_path: Path, argument: str) -> None:
-    done = program(lab_python, "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
+def test_a_bad_argument_exits_2(warm_python: Path, tmp_path: Path, argument: str) -> None:
+    done = program(warm_python, "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
     assert done.returncode == 2
     assert not (tmp_path / "run_0").exists()
 
 
 @pytest.mark.slow
-def test_a_run_is_evaluated_and_plotted(lab_python: Path, data: Path, run: Path, tmp_path: Path) -> None:
-    assert evaluate(lab_python, data, run, tmp_path).returncode == 0
+def test_a_run_is_evaluated_and_plotted(warm_python: Path, data: Path, run: Path, tmp_path: Path) -> None:
+    assert evaluate(warm_python, data, run, tmp_path).returncode == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     for number in (0, 1):
         copy = tmp_path / f"run_{number}"
@@ -691,7 +693,7 @@ def test_a_run_is_evaluated_and_plotted(lab_python: Path, data: Path, run: Path,
     shutil.copy(TEMPLATE / "plot.py", tmp_path)
     environment = {"PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(tmp_path)}
     done = subprocess.run(
-        [str(lab_python), "-B", "plot.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [str(warm_python), "-B", "plot.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

@@ -15,7 +15,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -101,14 +101,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(lab_python: Path, tmp_path: Path) -> Bench:
-    return Bench(lab_python, tmp_path)
+def bench(warm_python: Path, tmp_path: Path) -> Bench:
+    return Bench(warm_python, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def trained(lab_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def trained(warm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A bench with a finished run of seeds 1 and 2; nobody writes into its `run_0`."""
-    made = Bench(lab_python, tmp_path_factory.mktemp("trained"))
+    made = Bench(warm_python, tmp_path_factory.mktemp("trained"))
     made.train()
     return made
 
@@ -275,11 +275,11 @@ def archive(name: str, data: bytes) -> bytes:
 
 
 def test_fetched_texts_are_used_and_told(
-    lab_python: Path, tmp_path: Path, make_fetched: Callable[[dict[str, bytes]], Path]
+    warm_python: Path, tmp_path: Path, make_fetched: Callable[[dict[str, bytes]], Path]
 ) -> None:
     text = bytes(np.random.default_rng(0).choice(list(b"abc d\xe9"), 200_000).astype(np.uint8))
     files = {"enwik8": archive("enwik8", text), "text8": archive("text8", text.replace(b"\xe9", b"e"))}
-    bench = Bench(lab_python, tmp_path, make_fetched(files))
+    bench = Bench(warm_python, tmp_path, make_fetched(files))
     done = bench.prepare("train")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "train" / "sources.json").read_text())
@@ -297,19 +297,19 @@ def test_fetched_texts_are_used_and_told(
 
 
 def test_other_bytes_than_those_of_the_catalogue_are_refused(
-    lab_python: Path, tmp_path: Path, make_fetched: Callable[[dict[str, bytes]], Path]
+    warm_python: Path, tmp_path: Path, make_fetched: Callable[[dict[str, bytes]], Path]
 ) -> None:
     template = make_fetched({"text8": archive("text8", b"a" * 100)})
     (template / "data" / "text8").write_bytes(archive("text8", b"b" * 100))
-    done = Bench(lab_python, tmp_path, template).prepare("train")
+    done = Bench(warm_python, tmp_path, template).prepare("train")
     assert done.returncode == 1
     assert done.stderr.startswith("data/text8 has the SHA-256 ")
 
 
 def test_what_is_no_archive_is_refused(
-    lab_python: Path, tmp_path: Path, make_fetched: Callable[[dict[str, bytes]], Path]
+    warm_python: Path, tmp_path: Path, make_fetched: Callable[[dict[str, bytes]], Path]
 ) -> None:
-    done = Bench(lab_python, tmp_path, make_fetched({"enwik8": b"a page that says no"})).prepare("train")
+    done = Bench(warm_python, tmp_path, make_fetched({"enwik8": b"a page that says no"})).prepare("train")
     assert done.returncode == 1
     assert done.stderr.startswith("data/enwik8 is no archive that holds enwik8")
 
@@ -354,8 +354,8 @@ def test_answers_that_say_nothing_are_worth_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seeds_twice_give_the_same_models_and_other_seeds_others(trained: Bench) -> None:
-    again = trained.train("run_again")
+def test_the_same_seeds_twice_give_the_same_models_and_other_seeds_others(lab_python: Path, trained: Bench) -> None:
+    again = replace(trained, python=lab_python).train("run_again")
     first = files_in(trained.folder / "run_0")
     assert files_in(again)["parameters.json"] == first["parameters.json"]
     told = [json.loads(files[name])[DATASET]["final_info_dict"] for files, name in
@@ -445,7 +445,9 @@ def ideas() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("idea", ["", *ideas()])
-def test_a_block_at_once_and_one_character_after_another_are_alike(lab_python: Path, tmp_path: Path, idea: str) -> None:
+def test_a_block_at_once_and_one_character_after_another_are_alike(
+    warm_python: Path, tmp_path: Path, idea: str
+) -> None:
     """Of the baseline and of what each of the playbook's ideas makes of it; nothing sees what comes after it."""
     files = {name: (LITE / name).read_text() for name in ("model.py", "experiment.py", "plot.py")}
     for told in tomllib.loads((LITE / "offline.toml").read_text())["ideas"]:
@@ -454,7 +456,7 @@ def test_a_block_at_once_and_one_character_after_another_are_alike(lab_python: P
                 for edit in BLOCK.finditer(attempt["reply"]):
                     files[edit["file"]] = files[edit["file"]].replace(edit["old"], edit["new"])
     (tmp_path / "model.py").write_text(files["model.py"])
-    command = [str(lab_python), "-B", "-c", READS_BOTH_WAYS, str(tmp_path)]
+    command = [str(warm_python), "-B", "-c", READS_BOTH_WAYS, str(tmp_path)]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=300)
     assert done.stdout == "alike\n", done.stderr
 

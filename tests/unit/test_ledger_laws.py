@@ -44,8 +44,7 @@ from fumehood.gateway.upstream import Message, UpstreamError
 from fumehood.ports import Store, Transaction
 from fumehood.services import revoking
 from fumehood.store.memory import FixedClock, MemoryStore
-from fumehood.store.migrate import upgrade
-from fumehood.store.sql import SqlStore
+from tests.fakes.store import migrated
 
 MODEL = "claude-sonnet-4-6"
 MODELS = Models.shipped()
@@ -615,15 +614,7 @@ class InMemory(Ledger):
 
 
 class InSqlite(Ledger):
-    model: ClassVar[Path | None] = None
-
-    @staticmethod
-    def open_store(folder: Path) -> SqlStore:
-        if InSqlite.model is None:
-            InSqlite.model = Path(tempfile.mkdtemp(prefix="fumehood-ledger-")) / "model.db"
-            upgrade(f"sqlite:///{InSqlite.model}")
-        shutil.copy(InSqlite.model, folder / "store.db")
-        return SqlStore(f"sqlite:///{folder / 'store.db'}")
+    open_store = staticmethod(lambda folder: migrated(folder / "store.db"))
 
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]

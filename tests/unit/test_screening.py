@@ -18,9 +18,9 @@ from fumehood.ports import Store
 from fumehood.services import approvals, audit, directions, guidance, results, screening, steps
 from fumehood.services.guidance import OwnIdea
 from fumehood.store.memory import MemoryStore
-from fumehood.store.sql import open_store
 from tests.fakes.laboratory import Laboratory, script
 from tests.fakes.model import ScriptedCoder
+from tests.fakes.store import migrated
 
 NEEDS, REFUSED = PolicyVerdict.NEEDS_A_PERSON, PolicyVerdict.REFUSED
 FORBIDDEN = ({"experiment.py": b"import turtle\nSCALE = 9\n"}, "RUN: Out | it reaches out")
@@ -48,7 +48,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if getattr(request, "param", "memory") == "memory":
         yield MemoryStore()
         return
-    opened = open_store(f"sqlite:///{tmp_path / 'store.db'}")
+    opened = migrated(tmp_path / "store.db")
     yield opened
     opened.close()
 
