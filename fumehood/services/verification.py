@@ -122,11 +122,11 @@ def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
     places = {name: f"experiments/{name}/{confirmation_report.PRODUCT}" for name in names}
     try:
         told = {name: folder.read(place) for name, place in places.items() if place in folder.paths}
-        lines = json.loads(folder.read("summary.json"))["experiments"] if "summary.json" in folder.paths else ()
+        lines = json.loads(folder.read("summary.json")).get("experiments", ()) if "summary.json" in folder.paths else ()
         labels = {line["name"]: line["label"] for line in lines}
         wrong = confirmation_check.of_direction(json.loads(folder.read("direction.json")).get("rule"), told, labels)
     except (FumehoodError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        report.add(f"direction.json: its confirmations cannot be checked ({type(error).__name__}: {error})")
+        report.add(f"the confirmations of the direction cannot be checked together ({type(error).__name__}: {error})")
         return
     for name, problems in wrong.items():
         for problem in problems:
