@@ -19,11 +19,6 @@ from fumehood.services.templates import template_hash
 _ANY = IdeaKind.IMPROVEMENT
 _CLAIMS = {*DISCOVERIES, Label.NO_DIFFERENCE}
 Records = Mapping[str, Mapping[str, Any]]
-SHARED = ("secret", "evaluator", "template", "profile", "image")
-"""What the records of a confirmation have in common with the baseline's, or nothing is compared.
-
-Not the direction: a baseline of the screen may have been measured for an earlier one of the same tenant.
-"""
 
 
 def problems(
@@ -161,9 +156,6 @@ def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]
             found.append(f"{name} was not measured on sealed data")
         if record.get("direction") != records[plan.run].get("direction"):
             found.append(f"{name} was measured for another direction")
-        found += [
-            f"{name} has another {part} than the baseline" for part in SHARED if record.get(part) != base.get(part)
-        ]
     return found
 
 
@@ -201,6 +193,9 @@ def _of_result(
         return (
             [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
         )
+    if any(confirmation_choice.changed(of, records["run_0"]) for of in records.values()):
+        changed = not_comparable(Reason.PROTOCOL_CHANGED)
+        return [] if told.get("label") == changed else ["it was not measured as the baseline was, and it has a label"]
     if not confirmation_choice.is_matched(plan, records):
         is_told = told.get("label") == "not_comparable: budget_mismatch"
         return [] if is_told else ["baseline and run had not the same budget, and it has a label"]

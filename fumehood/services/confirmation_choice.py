@@ -16,6 +16,11 @@ from fumehood.services.confirming import Measure
 from fumehood.services.edit_effects import Measured, compared
 
 Record = Mapping[str, Any]
+SHARED = ("secret", "evaluator", "template", "profile", "image")
+"""What a record has in common with the baseline's, or nothing is compared: a lab may be renewed amid a direction.
+
+Not the direction: a baseline of the screen may have been measured for an earlier one of the same tenant.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,9 @@ def choose(
         comparison: What a run and the baseline must share.
     """
     base = baseline[1]
+    runs = [one for one in runs if not changed(one[1], base)]
+    if not runs:
+        return Choice(reason=Reason.PROTOCOL_CHANGED)
     equal = [one for one in runs if not counts.mismatches(one[1], base, comparison)]
     equal = equal or [one for one in runs if _to_match(one[1], base, comparison)]
     if not equal:
@@ -74,6 +82,11 @@ def choose(
     chosen, of = equal[place]
     matched = _to_match(of, base, comparison)
     return Choice(run=chosen.folder, contrast=found.value if found else 0.0, matched=matched)
+
+
+def changed(record: Record, base: Record) -> tuple[str, ...]:
+    """Return in what a record was not made as the baseline's was."""
+    return tuple(part for part in SHARED if record.get(part) != base.get(part))
 
 
 def _to_match(record: Record, base: Record, comparison: Comparison) -> int:

@@ -181,6 +181,9 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     base = confirmation_report.cells_of_look("confirm_0", plan.baseline_seeds, records, plan)
     if not any(name.startswith("confirm_0") for name in records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.MISSING_CELLS), plan)
+    baseline = _record(world, experiments.baseline(world, experiment))
+    if any(confirmation_choice.changed(of, baseline) for of in records.values()):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.PROTOCOL_CHANGED), plan)
     if not confirmation_choice.is_matched(plan, records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.BUDGET_MISMATCH), plan)
     chosen = next(run for run in screened if run.folder == plan.run)

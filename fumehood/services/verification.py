@@ -125,7 +125,7 @@ def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
         rule = json.loads(folder.read("direction.json")).get("rule")
         wrong = confirmation_check.of_direction(rule, told, _labels(folder, report))
     except (FumehoodError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        report.add(f"direction.json: its confirmations cannot be checked ({type(error).__name__}: {error})")
+        report.add(f"the confirmations of the direction cannot be checked together ({type(error).__name__}: {error})")
         return
     for name, problems in wrong.items():
         for problem in problems:

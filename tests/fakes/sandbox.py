@@ -33,6 +33,7 @@ class InstantSandbox:
 
     def __init__(self, act: Act) -> None:
         self.act = act
+        self.image = "sha256:instant"
         self.specs: dict[str, Spec] = {}
         self.did: dict[str, Did | None] = {}
         self.launched: list[Spec] = []
@@ -85,7 +86,7 @@ class InstantSandbox:
             truncated=False,
             artifacts=artifacts,
             rejected=rejected,
-            image="sha256:instant",
+            image=self.image,
             isolation={"S1": "held"},
         )
 

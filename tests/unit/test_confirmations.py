@@ -408,6 +408,25 @@ def test_a_direction_that_goes_on_from_it_starts_with_the_code_that_was_confirme
     assert b"SCALE = -4.0" in lab.artifacts.get(made.parent_files["experiment.py"]), "and not with the last run's"
 
 
+@pytest.mark.parametrize(
+    ("step", "is_planned"), [("propose", False), ("confirm_drawn", True), ("confirm_measured", True)]
+)
+def test_a_lab_that_is_renewed_amid_a_direction_leaves_its_result_without_a_comparison(
+    tmp_path: Path, step: str, *, is_planned: bool
+) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    lab.submit(profile="confirming", runs=1)
+    lab.go_on_to(step)
+    lab.sandbox.image = "sha256:newer"
+    lab.go_on()
+    (experiment,) = lab.experiments()
+    assert (experiment.state, experiment.label) == (ExperimentState.DONE, "not_comparable: protocol_changed"), (
+        lab.told()
+    )
+    assert ("confirmation.json" in experiment.products) is is_planned
+    assert checked(lab, tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("amid", ["confirm_drawn", "confirm_measured"])
 def test_an_experiment_that_fails_amid_its_confirmation_leaves_a_folder_that_holds(tmp_path: Path, amid: str) -> None:
     lab = laboratory(tmp_path, -4.0)
