@@ -7,6 +7,8 @@ DEMO := --template 2d_diffusion --profile tiny --model offline --ideas 3 --runs 
 REST := kill or docker or escape
 # Most tests wait most of the time, so some run beside each other; what would notice its neighbours is marked `alone`.
 BESIDE := --numprocesses=3 --dist=worksteal
+# Whole directions wait longer still, and those of a file share what is dear to make.
+BESIDE_BY_FILES := --numprocesses=4 --dist=loadfile
 
 # Tests begin many processes, and each would compile what it imports anew where nothing may be written down.
 test test-rest escape test-small-model soak bench redteam: export PYTHONDONTWRITEBYTECODE :=
@@ -30,7 +32,7 @@ test: ## Run the tests, but for the long ones and those that need Docker.
 
 test-rest: ## Run what `make test` leaves out: escapes, Docker, processes killed at seeded moments.
 	@scripts/setup test
-	scripts/with_docker scripts/rest "$(REST)" $(BESIDE:worksteal=loadfile)
+	scripts/with_docker scripts/rest "$(REST)" $(BESIDE_BY_FILES)
 
 escape: ## Try every escape on every adapter, print what came of it, and write docs/threat-model.md's figures.
 	@scripts/setup test

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 from fumehood.cli.servers import free_port, redis_server
 from fumehood.settings import Settings
@@ -40,12 +41,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("escape")
 
 
+DEAREST = ("together", "test_real_model.py", "test_provider_away.py", "test_serve.py", "test_rerun.py")
+"""What takes minutes of whole directions, the longest first."""
+
+
 class ByFiles(LoadFileScheduling):
-    """Spreads files of tests over processes."""
+    """Spreads files of tests over processes, and begins with those that all would wait for in the end."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
         return "together" if Path(file).name in TOGETHER else file
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        self.workqueue.move_to_end(min(self.workqueue, key=_turn), last=False)
+        super()._assign_work_unit(node)
+
+
+def _turn(file: str) -> tuple[int, bool]:
+    name = Path(file).name
+    place = DEAREST.index(name) if name in DEAREST else len(DEAREST)
+    # Of the others a direction takes longest.
+    return place, not file.startswith("tests/e2e/")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFiles | None:

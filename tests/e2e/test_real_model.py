@@ -1,81 +1,29 @@
-"""A whole paper by a model of a real provider, whose place a strict double takes; and what happens when it is away."""
+"""A whole paper by a model of a real provider, whose place a strict double takes."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
-from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.models import Models
-from tests.conftest import free_port
 from tests.e2e.conftest import House, again, substance
 from tests.e2e.test_demo import SECTIONS, text_of
 from tests.fakes import provider as fake
 from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, Reply, serving
 from tests.fakes.researcher import Researcher
+from tests.fakes.watching import CANARIES, SECRETS, Watch
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 MODEL = "claude-sonnet-4-5"
 SMALL = ("--profile", "tiny", "--sandbox", "local", "--model", MODEL, "--ideas", "1", "--runs", "1")
-CANARIES = {name: f"canary-{name}-0123456789abcdef" for name in (*VARIABLES, "semantic-scholar", "openalex")} | {
-    "anthropic": KEY,
-    "bedrock": "AKIA0123456789ABCDEF:canary-bedrock-secret:canary-bedrock-session",
-    "vertex": json.dumps(
-        {
-            "type": "service_account",
-            "client_email": "canary-vertex@example.com",
-            "private_key": "-----BEGIN PRIVATE KEY-----canary-vertex-private",
-            "token_uri": "https://example.com/canary-vertex-token",
-        }
-    ),
-}
-"""A key for each kind of provider, though only one of them is asked."""
-SECRETS = (KEY, "canary-")
-"""What is in every canary, and nowhere else."""
-
-
-@dataclass
-class Watch:
-    """Looks into the environments and lines of all other processes for words, until it is told to stop."""
-
-    words: tuple[str, ...]
-    after_s: float = 0.0
-    met: set[str] = field(default_factory=set)
-    sandboxes: int = 0
-
-    def __post_init__(self) -> None:
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        self._done.wait(self.after_s)
-        while not self._done.wait(0.1):
-            for place in Path("/proc").glob("[0-9]*"):
-                try:
-                    environment = (place / "environ").read_bytes()
-                    command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                except OSError:
-                    continue
-                self.sandboxes += b"FUMEHOOD_SEEDS=" in environment
-                if any(word.encode() in environment or word in command for word in self.words):
-                    self.met.add(command)
 
 
 @pytest.fixture(scope="module")
@@ -223,13 +171,6 @@ def test_it_comes_to_the_same_again_without_the_provider(written: Written, small
     assert len(written.provider.asked) == asked
 
 
-def failed(told: subprocess.CompletedProcess[str]) -> str:
-    """Return the one sentence of a command that ended with status 1."""
-    assert told.returncode == 1, (told.stdout[-2000:], told.stderr[-2000:])
-    (sentence,) = told.stderr.strip().splitlines()
-    return sentence
-
-
 class FailsByTurns:
     """A provider behind which every third call fails, in turn in each of the ways that there are."""
 
@@ -275,52 +216,3 @@ def test_one_that_fails_every_third_call_changes_nothing(
     assert failing.seen == {"limit", "overload", "broken", "stream cut", "malformed", "refusal", "long"}
     assert json.loads(done.stdout)["verified"]
     assert substance(out) == substance(written.out)
-
-
-@pytest.mark.kill
-def test_a_provider_that_fails_at_every_turn_costs_time_only(
-    make_house: Any, small_template: Path, tmp_path: Path
-) -> None:
-    asked = ("run", "--template", str(small_template), *SMALL)
-    port = free_port()
-    researcher = Researcher()
-    provider = Provider(researcher)
-    settings = {
-        "FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}",
-        "FUMEHOOD_MODEL_TRIES": "2",
-        "FUMEHOOD_CODER_PYTHON": str(tmp_path / "none"),  # our own coder; the paper above is Aider's where it is there
-    }
-    wrong: House = make_house("away", **settings, ANTHROPIC_API_KEY="sk-ant-test-wrong")
-    out = tmp_path / "out"
-
-    with serving(provider.app, port):
-        refused = failed(wrong.call(*asked, "--out", str(out)))
-    assert "Anthropic refuses the platform's key" in refused
-    assert "fumehood keys set anthropic" in refused
-    assert len(provider.asked) == 1
-
-    # The key comes by the environment alone, and no process that works with it has it there.
-    given = {variable: CANARIES[name] for name, variable in VARIABLES.items()}
-    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **given})
-    unreached = failed(house.call(*asked, "--resume", "--out", str(out)))
-    assert "The provider could not be reached (ConnectError)" in unreached
-    assert unreached.endswith("give --resume to go on.")
-
-    def overloaded(asked: Asked) -> Reply:
-        if "You carry out a registered research idea" in json.dumps(asked.body):
-            return Failure(529, "overloaded_error", "Overloaded")
-        return researcher(asked)
-
-    provider.script = overloaded
-    with serving(provider.app, port):
-        assert "Overloaded" in failed(house.call(*asked, "--resume", "--out", str(out)))
-        provider.script = researcher
-        ideas = researcher.roles.count("idea")
-        with Watch(SECRETS, after_s=2.0) as watch:
-            done = house.call(*asked, "--resume", "--out", str(out), "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["verified"]
-    assert ideas == researcher.roles.count("idea") == 1
-    assert (watch.sandboxes > 0, watch.met) == (True, set())
-    assert not (house.state / "keys/providers.json").exists()
-    assert house.left() == []

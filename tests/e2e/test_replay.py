@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import OFFLINE, Demo, House, again
+from tests.e2e.conftest import Demo, House, again
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
 
@@ -30,19 +29,6 @@ def test_a_direction_of_the_offline_model_comes_to_the_same(
     assert (tmp_path / "out" / record).read_bytes() != (demo.out / record).read_bytes()
     assert house.left() == []
     assert not list((house.state / "replays").iterdir())
-
-
-def test_an_experiment_alone_is_told_of_alone(make_house: Any, slow_template: Path, tmp_path: Path) -> None:
-    house: House = make_house("alone")
-    given, out = ("--template", str(slow_template)), tmp_path / "out"
-    done = house.call("run", *given, *OFFLINE, "--ideas", "1", "--runs", "1", "--out", str(out))
-    assert done.returncode == 0, done.stderr[-2000:]
-    [experiment] = (out / "experiments").iterdir()
-    done = house.call("replay", str(experiment), *given)
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [line for line in done.stdout.splitlines() if line.startswith("same ")]
-    assert lines
-    assert all(line.split()[1].startswith(f"{experiment.name}/") for line in lines)
 
 
 def test_a_folder_that_cannot_be_repeated_is_refused_with_a_sentence(

@@ -1,15 +1,16 @@
-"""The runs of a finished folder measured again, in real sandboxes."""
+"""A finished folder in real sandboxes once more: its runs are measured again, and one experiment is replayed."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import OFFLINE, House
+from tests.e2e.conftest import OFFLINE, OWN_CODER, House
 from tests.fakes.quick import write_quick_template
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow, pytest.mark.local, pytest.mark.latex]
@@ -30,10 +31,24 @@ def again(house: House, out: Path, template: Path, *options: str) -> tuple[int, 
     return done.returncode, told
 
 
-def test_a_run_is_measured_again_and_comes_to_the_same(make_house: Any, tmp_path: Path) -> None:
-    house: House = make_house("rerun")
-    template = write_quick_template(tmp_path / "shipped")
-    out = made(house, template, tmp_path / "out")
+@dataclass(frozen=True)
+class Finished:
+    """A folder that nobody changes, where it was made, and of what."""
+
+    house: House
+    template: Path
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def finished(make_house: Any, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder, house = tmp_path_factory.mktemp("finished"), make_house("rerun", **OWN_CODER)
+    template = write_quick_template(folder / "shipped")
+    return Finished(house, template, made(house, template, folder / "out"))
+
+
+def test_a_run_is_measured_again_and_comes_to_the_same(finished: Finished, make_house: Any) -> None:
+    house, template, out = finished.house, finished.template, finished.out
     status, told = again(house, out, template)
     assert (status, told["holds"]) == (0, True), told
     assert [one["run"] for one in told["rerun"]] == ["smaller_scale/run_0", "smaller_scale/run_1"]
@@ -59,7 +74,7 @@ def test_a_run_is_measured_again_and_comes_to_the_same(make_house: Any, tmp_path
 
 
 def test_numbers_beyond_the_noise_end_it_with_1(make_house: Any, tmp_path: Path) -> None:
-    house: House = make_house("clock")
+    house: House = make_house("clock", **OWN_CODER)
     template = write_quick_template(tmp_path / "shipped")
     program = (template / "experiment.py").read_text()
     assert program.count(CLOCK[0]) == 1
@@ -75,11 +90,17 @@ def test_numbers_beyond_the_noise_end_it_with_1(make_house: Any, tmp_path: Path)
     assert (done.returncode, "The template's evaluate.py is not what it was" in done.stderr) == (2, True)
 
 
-def test_a_changed_folder_is_not_run(make_house: Any, tmp_path: Path) -> None:
-    house: House = make_house("changed")
-    template = write_quick_template(tmp_path / "shipped")
-    out = made(house, template, tmp_path / "out")
-    copy = Path(shutil.copytree(out, tmp_path / "copy"))
+def test_a_changed_folder_is_not_run(finished: Finished, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(finished.out, tmp_path / "copy"))
     (copy / "experiments/smaller_scale/run_1/final_info.json").write_text("{}")
-    status, told = again(house, copy, template)
+    status, told = again(finished.house, copy, finished.template)
     assert (status, told["holds"], "rerun" in told) == (1, False, False)
+
+
+def test_an_experiment_alone_is_told_of_alone(finished: Finished) -> None:
+    [experiment] = (finished.out / "experiments").iterdir()
+    done = finished.house.call("replay", str(experiment), "--template", str(finished.template))
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("same ")]
+    assert lines
+    assert all(line.split()[1].startswith(f"{experiment.name}/") for line in lines)

@@ -8,6 +8,8 @@ the same has at least one of them begin by itself. Libraries have one thread, an
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -15,6 +17,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+import traceback
 import types
 from collections.abc import Sequence
 from contextlib import suppress
@@ -46,6 +50,7 @@ def serve(place: str) -> dict[str, Any]:
     """Wait for requests; what returns is a fork, with the request that it is for."""
     for name in SLOW_TO_IMPORT:
         importlib.import_module(name)
+    gc.freeze()  # a collection would write to every page that is shared
     threads = list(Path("/proc/self/task").iterdir())
     if len(threads) > 1:
         raise SystemExit(f"a process of {len(threads)} threads cannot be forked safely")
@@ -98,7 +103,9 @@ def run(asked: dict[str, Any]) -> None:
     os.environ.clear()  # noqa: TID251 - it is the program's from here on
     os.environ.update(environment)  # noqa: TID251
     sys.modules["numpy"].random.seed()  # as in a new process; `random` does so itself
-    words = [word for word in asked["words"] if word not in {"-B", "-s"}]
+    words = asked["words"]
+    while words[0] in {"-B", "-s"}:
+        words = words[1:]
     main = types.ModuleType("__main__")
     if words[0] == "-c":
         text, name, sys.argv = words[1], "<string>", ["-c", *words[2:]]
@@ -109,7 +116,29 @@ def run(asked: dict[str, Any]) -> None:
         main.__file__ = words[0]
     sys.dont_write_bytecode = True
     sys.modules["__main__"] = main
-    exec(compile(text, name, "exec"), main.__dict__)  # noqa: S102 - that is what an interpreter does
+    status = 0
+    try:
+        exec(compile(text, name, "exec"), main.__dict__)  # noqa: S102 - that is what an interpreter does
+    except SystemExit as ended:
+        status = _status(ended.code)
+    except BaseException:  # noqa: BLE001 - whatever it is, it is told, and the program ends with 1
+        traceback.print_exc()
+        status = 1
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # An interpreter that takes itself down touches all that was imported, which costs more than most programs do.
+    os._exit(status)
+
+
+def _status(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    print(code, file=sys.stderr)  # noqa: T201 - as an interpreter does
+    return 1
 
 
 if __name__ == "__main__":

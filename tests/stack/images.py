@@ -123,3 +123,7 @@ def _hash(files: Iterable[Path], *words: str) -> str:
 
 def _is_there(image: str) -> bool:
     return subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode == 0
+
+
+if __name__ == "__main__":
+    ensure()
