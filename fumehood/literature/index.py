@@ -188,7 +188,7 @@ ARXIV = "arXiv"
 CONFERENCES = frozenset(
     {
         "AAAI", "ACL", "AISTATS", "CHI", "CVPR", "EACL", "EMNLP", "ICCV", "ICLR", "ICML",
-        "IEEE ISIT", "MICCAI", "MLSys", "NAACL", "NeurIPS", "UAI", "USENIX Security", "WACV",
+        "IEEE ISIT", "MICCAI", "MLSys", "NAACL", "NeurIPS", "SEQUENCES", "UAI", "USENIX Security", "WACV",
     }
 )  # fmt: skip
 """Venues whose works stand in proceedings; every other one is a journal."""

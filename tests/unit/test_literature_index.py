@@ -117,6 +117,7 @@ def test_the_method_and_the_function_give_one_entry(index: LocalIndex) -> None:
 @pytest.mark.parametrize("venue", sorted({work.venue for work in WORKS}))
 def test_a_venue_is_proceedings_or_a_journal(venue: str) -> None:
     journals = {"JMLR", "TMLR", "TACL", "PNAS", "Nature", "Science", "Machine Learning", "Artificial Life", "arXiv"}
+    journals |= {"Ecology", "Journal of Documentation", "Program"}
     journals |= {"ACM Computing Surveys", "ACM SIGIR Forum", "Acta Numerica", "Neural Computation", "PLoS Medicine"}
     journals |= {"IEEE Transactions on Information Theory", "Journal of Statistical Planning and Inference"}
     journals |= {"Physical Review E", "Stochastic Processes and their Applications", "The American Statistician"}
