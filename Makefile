@@ -8,7 +8,7 @@ REST := kill or docker or escape
 # Most tests wait most of the time, so some run beside each other; what would notice its neighbours is marked `alone`.
 BESIDE := --numprocesses=3 --dist=worksteal
 # Whole directions wait longer still, and those of a file share what is dear to make.
-BESIDE_BY_FILES := --numprocesses=4 --dist=loadfile
+BESIDE_BY_FILES := --numprocesses=3 --dist=loadfile
 
 # Tests begin many processes, and each would compile what it imports anew where nothing may be written down.
 test test-rest escape test-small-model soak bench redteam: export PYTHONDONTWRITEBYTECODE :=

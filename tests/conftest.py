@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("escape")
 
 
-DEAREST = ("together", "test_real_model.py", "test_provider_away.py", "test_serve.py", "test_rerun.py")
+DEAREST = ("together", "test_real_model.py", "test_serve.py", "test_rerun.py")
 """What takes minutes of whole directions, the longest first."""
 
 
