@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.services import templates
-from fumehood.services.query_driver import DRIVER
+from tests.fakes.small_template import BLOCK, SmallTemplate, arrays, module, program
 
 TEMPLATE = Path(__file__).parents[2] / "templates" / "epidemic"
 DATASETS = ("steady", "measures", "seasonal")
 OUTBREAKS, AHEAD = 6, 4
 SMALL = ("--starts=1", "--evaluations=12")
-BLOCK = re.compile(
-    r"^(?P<file>[\w.]+)\n```python\n<<<<<<< SEARCH\n(?P<old>.*?)^=======\n(?P<new>.*?)^>>>>>>> REPLACE\n```$",
-    re.DOTALL | re.MULTILINE,
-)
 FAILS = "shared_priors_1_1"
 """The edit that is wrong once."""
 
 
-def program(python: Path, path: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program with nothing in its environment but what is given."""
-    command = [str(python), "-B", str(path), *map(str, arguments)]
-    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def prepare(
-    python: Path,
-    key: Path,
-    out: Path,
-    *,
-    part: str,
-    arm: str = "screen",
-    seeds: str = "1,2",
-    outbreaks: int = OUTBREAKS,
-) -> subprocess.CompletedProcess[str]:
-    asked = (f"--arm={arm}", f"--part={part}", f"--key={key}", f"--seeds={seeds}", f"--out_dir={out}")
-    return program(python, TEMPLATE / "prepare.py", *asked, f"--outbreaks={outbreaks}")
-
-
-def draw(python: Path, folder: Path, key: bytes = bytes(range(32)), **asked: object) -> Path:
-    """Draw all three parts of an arm into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "key").write_bytes(key)
-    for part in ("train", "inputs", "answers"):
-        done = prepare(python, folder / "key", folder / part, part=part, **asked)  # type: ignore[arg-type]
-        assert done.returncode == 0, done.stderr
-    return folder
+SMALLEST = SmallTemplate(folder=TEMPLATE, datasets=DATASETS, small=SMALL, drawn="outbreaks", count=OUTBREAKS)
+prepare, draw, fitted = SMALLEST.prepare, SMALLEST.draw, SMALLEST.fitted
+asked_model, evaluate, judged = SMALLEST.asked_model, SMALLEST.evaluate, SMALLEST.judged
 
 
 @pytest.fixture(scope="module")
@@ -69,56 +36,14 @@ def data(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> Path:
     return draw(lab_python, tmp_path_factory.mktemp("data"))
 
 
-def fitted(python: Path, data: Path, out: Path, *extra: str, code: Path = TEMPLATE, seeds: str = "1,2") -> Path:
-    told = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": seeds}
-    done = program(python, code / "experiment.py", f"--out_dir={out}", *SMALL, *extra, **told)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def asked_model(python: Path, data: Path, run: Path, out: Path, code: Path = TEMPLATE, seeds: str = "1,2") -> Path:
-    """Ask a run's models by the platform's own driver."""
-    of = (f"--datasets={','.join(DATASETS)}", f"--seeds={seeds}", f"--code={code}", f"--outputs={run}")
-    done = program(python, DRIVER, "--kind=predict", *of, f"--inputs={data / 'inputs'}", f"--answers={out}")
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-def evaluate(python: Path, data: Path, outputs: Path, out: Path, seeds: str = "1,2") -> dict[str, dict[str, list]]:
-    done = judged(python, data, outputs, out, seeds)
-    assert done.returncode == 0, done.stderr
-    told = json.loads((out / "metrics.json").read_text())
-    return {dataset: entry["final_info_dict"] for dataset, entry in told.items()}
-
-
-def judged(python: Path, data: Path, outputs: Path, out: Path, seeds: str = "1,2") -> subprocess.CompletedProcess[str]:
-    folders = (f"--outputs={outputs}", f"--held_out={data / 'answers'}", f"--train={data / 'train'}")
-    return program(python, TEMPLATE / "evaluate.py", *folders, f"--out_dir={out}", f"--seeds={seeds}")
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) -> Path:
     """A finished run of seeds 1 and 2."""
     return fitted(lab_python, data, tmp_path_factory.mktemp("work") / "run_0")
 
 
-def module(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def mean_score(metrics: dict[str, dict[str, list]]) -> float:
     return float(np.mean([np.mean(entry["log_score"]) for entry in metrics.values()]))
-
-
-def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 # Data.
@@ -303,7 +228,7 @@ def test_absurd_numbers_are_bounded_and_cost_the_most(lab_python: Path, data: Pa
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> tuple[Path, float]:
     """Data of 24 outbreaks, and the baseline's score of them."""
-    folder = draw(lab_python, tmp_path_factory.mktemp("many"), outbreaks=24)
+    folder = draw(lab_python, tmp_path_factory.mktemp("many"), count=24)
     run = fitted(lab_python, folder, folder / "run_0", "--evaluations=30")
     answers = asked_model(lab_python, folder, run, folder / "answers_of_run")
     return folder, mean_score(evaluate(lab_python, folder, answers, folder / "out"))
