@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fumehood.domain.direction import Direction
@@ -56,9 +56,8 @@ def baseline(world: WriteWorld, step: Step) -> Change:
         template, profile = templates.read(direction, world.artifacts)
         seeds = baseline_seeds(direction, profile)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
-        image = drawn[0].outcome.image if drawn and drawn[0].outcome else ""
-        key = _cache_key(direction, image, seeds)
-        known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if image else []
+        key = _cache_key(direction, drawn, seeds)
+        known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if drawn else []
         jobs = tx.executions.find(run_id=known[0].id) if known else ()
     if given:
         return Change(steps=(measure_next(direction, None, given[0], 1),))
@@ -256,11 +255,14 @@ def _kept(execution: Execution, prefix: str) -> dict[str, str]:
     return {path: sha for path, sha in left.items() if path not in OURS}
 
 
-def _cache_key(direction: Direction, image: str, seeds: tuple[int, ...]) -> str:
+def _cache_key(direction: Direction, drawn: Iterable[Execution], seeds: tuple[int, ...]) -> str:
+    ends = [job.outcome for job in drawn if job.outcome]
+    # With the data that were drawn: another secret of the installation makes others.
+    data = sorted((one.path, one.sha256) for end in ends for one in end.artifacts)
     # With the tenant: a record names the direction that it was made for, and says that somebody measured this.
     parts = [
-        direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, seeds, image,
-        direction.sandbox,
+        direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, seeds,
+        sorted({end.image for end in ends}), data, direction.sandbox,
     ]  # fmt: skip
     if direction.parent_files:
         parts.append(sorted(direction.parent_files.items()))

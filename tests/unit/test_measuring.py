@@ -261,3 +261,18 @@ class TestCache:
         lab.submit(**changes)
         lab.go_on(until=lambda: len(lab.steps("propose")) == 2)
         assert len([run for run in lab.executions(kind=Kind.RUN) if "--out_dir=run_0" in run.command]) == 2
+
+    def test_another_secret_draws_other_data_for_which_it_is_measured_for_itself(self, lab: Laboratory) -> None:
+        lab.submit()
+        lab.go_on_to("propose")
+
+        def drawn_anew(spec: Spec) -> Did:
+            return Did(files={"data.txt": b"others"}) if spec.kind is Kind.PREPARE else act(spec)
+
+        lab.sandbox.act = drawn_anew
+        lab.submit()
+        lab.go_on(until=lambda: len(lab.steps("propose")) == 2)
+        first, second = [run for run in lab.runs() if run.index == 0]
+        assert first.cache_key != second.cache_key
+        assert first.record != second.record
+        assert "taken from the cache" not in lab.told()
