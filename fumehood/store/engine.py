@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import sqlite3
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +171,7 @@ def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
     def _set_up(raw: Any, _record: object) -> None:
         # The driver must not open transactions by its own rules; `_open` does.
         raw.isolation_level = None
-        raw.execute("PRAGMA journal_mode=WAL")
+        _keep_a_log(raw)
         raw.execute("PRAGMA synchronous=FULL")
         raw.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
 
@@ -189,6 +191,22 @@ def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
         said_to_sqlite(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _keep_a_log(raw: Any) -> None:
+    """Let what is written go to a log first, so that readers and a writer do not wait for each other.
+
+    SQLite refuses at once, waiting for nobody, where two processes turn this on in a new file at the same moment.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
 
 
 def _writes(connection: Connection) -> bool:

@@ -186,6 +186,30 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
     assert query(path, "SELECT version_num FROM alembic_version") == ["0013_alone"]
 
 
+def test_connections_that_are_a_new_files_first_wait_for_each_other(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from fumehood.store.engine import connect\n"
+        "for url in sys.stdin:\n"
+        "    engine = connect(url.strip())\n"
+        "    with engine.begin() as connection:\n"
+        "        print(connection.exec_driver_sql('PRAGMA journal_mode').scalar(), flush=True)\n"
+        "    engine.dispose()\n"
+    )
+    openers = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    for file in range(60):
+        for opener in openers:
+            assert opener.stdin
+            opener.stdin.write(f"sqlite:///{tmp_path}/{file}.db\n")
+            opener.stdin.flush()
+        assert [opener.stdout.readline() for opener in openers if opener.stdout] == ["wal\n"] * 6
+    for opener in openers:
+        opener.communicate(timeout=60)
+
+
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, path: Path) -> None:
     upgrade(url)
     connection = sqlite3.connect(path)
