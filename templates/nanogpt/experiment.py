@@ -2,8 +2,8 @@
 
     python experiment.py --out_dir=run_0
 
-Small machine: add `--n_layer=2 --n_head=2 --n_embd=64 --batch_size=4 --iterations=90 --learning_rate=3e-3 --warmup=10
---evaluate_every=30 --sample_characters=50` (some seconds for each model on one core).
+Small machine: add `--block_size=64 --n_layer=2 --n_head=2 --n_embd=64 --batch_size=8 --iterations=60 --warmup=10
+--learning_rate=3e-3 --evaluate_every=30 --sample_characters=50` (a few seconds for each model on one core).
 
 Where the command line says nothing, a data set has the settings of the original template (`Config` and `SETTINGS`).
 Each block begins with a mark, so that the model also learns to predict a character of which it has seen nothing

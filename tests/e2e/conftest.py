@@ -25,7 +25,7 @@ OWN_CODER = {"FUMEHOOD_CODER_PYTHON": "/nonexistent"}
 DEMO = ("--template", "2d_diffusion", *OFFLINE)
 TEMPLATE = Path(__file__).parents[2] / "templates/2d_diffusion"
 SMALLER = {
-    '"--num_train_steps=500"': '"--num_train_steps=60"',
+    '"--num_train_steps=400"': '"--num_train_steps=60"',
     "query_count = 1000\n": "query_count = 300\n",
     '"--samples=1000"': '"--samples=300"',
 }

@@ -276,6 +276,16 @@ def test_how_large_a_model_is_is_counted_after_its_answers(place: Direct | Insid
     assert asked.size == {"parameters": 20, "flops": 2 * 4 * 4, "answers": BLOCK, "of": "characters"}
 
 
+def test_torchs_compiler_is_imported_where_the_code_wants_it_only(place: Direct | Inside) -> None:
+    layer = "torch.nn.Linear(4, 4)"
+    made = f"layer = {layer}\n    assert 'torch._dynamo' not in sys.modules\n    torch.optim.AdamW(layer.parameters())"
+    code = TORCH.replace(f"return {layer}", f"{made}\n    return layer").replace("import numpy", "import sys, numpy")
+    asked = place.ask(code)
+    assert asked.ended_well, asked.said
+    assert asked.size is not None
+    assert asked.size["flops"] == 2 * 4 * 4
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [

@@ -165,7 +165,17 @@ def test_the_settings_speak_of_the_same_data_sets_metrics_and_files(template: Pa
     assert words["query"]["block"] == module(template, "prepare").STREAM
     for profile in words["profiles"].values():
         assert set(profile["limits"]) == {"prepare", "run", "query", "evaluate", "plot", "compile"}
-        assert f"--block={words['query']['block']}" in profile["evaluate_arguments"]
+        # Asked in blocks as long as those that it learns, which cut the drawn streams evenly, and judged in the same.
+        learnt = said(profile["arguments"], "block_size", words["query"]["block"])
+        asked = said(profile.get("query_arguments", []), "block", words["query"]["block"])
+        assert said(profile["evaluate_arguments"], "block", 0) == asked == learnt
+        assert words["query"]["block"] % asked == 0
+
+
+def said(arguments: list[str], name: str, usual: int) -> int:
+    """Return the number that an argument has, or the usual one."""
+    found = [word.removeprefix(f"--{name}=") for word in arguments if word.startswith(f"--{name}=")]
+    return int(found[-1]) if found else usual
 
 
 @pytest.mark.parametrize("name", ["prepare", "evaluate"])

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -43,8 +44,9 @@ def main() -> int:
     texts = [path.read_bytes() for path in asked.code.rglob("*.py")]
     slow = [name for name in SLOW if any(name.encode() in text for text in texts)]
     if "torch" in slow:
-        # What counts its operations makes a folder when it is imported, which cannot be made later.
         counting.load()
+    # torch's compiler, which an optimiser loads, tries out a folder and makes one, and neither can be done later.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.gettempdir()  # noqa: TID251 - its own, not a setting of ours
     try:
         confinement.give_up()
         for name in slow:
