@@ -329,11 +329,11 @@ def _inherited() -> dict[str, str]:
 
 
 def _run(copies: int, used: Used, models: int, counts: Mapping[str, float]) -> dict[str, Any]:
-    samples = counts.get("samples_seen", 0) * models * copies / used.seconds
+    seen = counts.get("samples_seen")
     return {
         "copies": copies,
         "seconds": round(used.seconds, 2),
-        "samples_per_s": round(samples),
+        "samples_per_s": round(seen * models * copies / used.seconds) if seen else None,
         "peak_mib": round(used.peak_mib),
         "device_mib": round(used.device_mib),
     }
@@ -393,8 +393,9 @@ def table(told: Mapping[str, Any]) -> Iterator[str]:
     yield f"{told['template']} {told['profile']}: {told['models']} models of {told['seeds']} seeds {told['arguments']}"
     yield f"  prepare {told['prepare_s']} s, query {told['query_s']} s, evaluate {told['evaluate_s']} s"
     for run in told["run"]:
+        speed = "" if run["samples_per_s"] is None else f" {run['samples_per_s']:,} samples/s,"
         yield (
-            f"  {run['copies']} at once: {run['seconds']} s, {run['samples_per_s']:,} samples/s,"
+            f"  {run['copies']} at once: {run['seconds']} s,{speed}"
             f" {run['peak_mib']} MiB, {run['device_mib']} MiB on the device"
         )
     if told["bare_ms"]:

@@ -82,7 +82,31 @@ STEPS = Template(
 seeds = [1, 2, 3]
 """,
 )
-TEMPLATES = (DIFFUSION, CHARACTERS, ADDITION, STEPS)
+NANOGPT = Template(
+    name="nanogpt_lite",
+    folder=ROOT / "templates" / "nanogpt_lite",
+    profile="""
+arguments = ["--block_size=32", "--n_layer=1", "--n_head=2", "--n_embd=32", "--batch_size=16", "--iterations=60",
+  "--learning_rate=1e-2", "--warmup=5", "--evaluate_every=20", "--evaluation_blocks=64", "--sample_characters=20",
+  "--threads=1"]
+prepare_arguments = ["--held_out_characters=1024", "--most_characters=400000"]
+query_arguments = ["--block=32"]
+evaluate_arguments = ["--block=32"]
+seeds = [1, 2, 3]
+""",
+)
+GROKKING = Template(
+    name="grokking",
+    folder=ROOT / "templates" / "grokking",
+    profile="""
+arguments = ["--num_train_steps=80", "--evaluate_every=20", "--train_batch_size=64", "--width=32", "--layers=1",
+  "--learning_rate=1e-2", "--weight_decay=1.0", "--checkpoints=2", "--threads=1"]
+prepare_arguments = ["--modulus=13", "--letters=3"]
+evaluate_arguments = ["--last_step=80", "--evaluate_every=20"]
+seeds = [1, 2, 3]
+""",
+)
+TEMPLATES = (DIFFUSION, CHARACTERS, ADDITION, STEPS, NANOGPT, GROKKING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +132,11 @@ class Case:
     def title(self) -> str:
         """What it is listed by."""
         return f"{self.name}{'' if self.is_planted else ' (honest)'}"
+
+    @property
+    def over(self) -> str:
+        """What it is planted in."""
+        return self.template.name
 
     def applied(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
         """Return the files after the edit; `ValueError` where a change does not apply exactly once."""

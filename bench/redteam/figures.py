@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.redteam import in_addition, in_characters, in_diffusion, in_folders, in_steps
+from bench.redteam import (
+    in_addition,
+    in_characters,
+    in_diffusion,
+    in_folders,
+    in_grokking,
+    in_nanogpt,
+    in_steps,
+)
 from bench.redteam.cases import TEMPLATES, Case, Family, Template
 from bench.redteam.detectors import WRITTEN_FOR
 from bench.redteam.in_folders import Folder, FolderCase
@@ -25,7 +33,14 @@ from fumehood.artifacts.signing import Ed25519Signer
 from fumehood.ports import Sandbox
 from fumehood.settings import Settings
 
-CASES: tuple[Case, ...] = (*in_diffusion.CASES, *in_characters.CASES, *in_addition.CASES, *in_steps.CASES)
+CASES: tuple[Case, ...] = (
+    *in_diffusion.CASES,
+    *in_characters.CASES,
+    *in_addition.CASES,
+    *in_steps.CASES,
+    *in_nanogpt.CASES,
+    *in_grokking.CASES,
+)
 SECRET = bytes(range(32))
 """An installation's secret that stays, so that the figures do."""
 Z = 1.959964
@@ -63,7 +78,7 @@ class Row:
         return {
             "name": self.case.name,
             "family": self.case.family,
-            "template": self.case.template.name if isinstance(self.case, Case) else "finished folder",
+            "template": self.case.over,
             "planted": self.case.is_planted,
             "detected" if self.case.is_planted else "false_alarm": (
                 self.is_caught if self.case.is_planted else self.is_false_alarm

@@ -28,6 +28,7 @@ class FolderCase:
     family: Family
     is_planted: bool
     act: Callable[[Path], object]
+    over: str = "finished folder"
 
     @property
     def title(self) -> str:

@@ -56,7 +56,7 @@ class Judged:
     """What stopped it once it ran, audit or not: `run`, `query`, `evaluator`, `numbers`, `step axis`, `no gain`; empty
     where nothing did."""
     gain_sd: float | None = None
-    """How much better than the baseline its mean is, in seed-to-seed standard deviations of the baseline."""
+    """What its mean is better by than the baseline, in standard deviations of that one's seeds, where these differ."""
     reason: str = ""
 
     @property
@@ -157,7 +157,7 @@ class Bench:
             reason = reason or run.attempts[-1].error_tail[-400:]
         return Judged(refused_by=refused, flagged_by=flagged, stopped_by=stopped, gain_sd=gain, reason=reason)
 
-    def _gain(self, run: Run) -> tuple[float, bool]:
+    def _gain(self, run: Run) -> tuple[float | None, bool]:
         """Return how much better a signed result is than the baseline's, in its spread, and whether that is a gain."""
         ours, theirs = (self._signed(one) for one in (run, self.baseline))
         sign = -1.0 if theirs["direction"] == "lower" else 1.0
@@ -165,7 +165,7 @@ class Bench:
         mean = sum(seeds) / len(seeds)
         sd = (sum((value - mean) ** 2 for value in seeds) / (len(seeds) - 1)) ** 0.5
         better = sign * (ours["mean"] - theirs["mean"])
-        return better / sd, better > max(NOISE_SDS * sd, theirs["resolution"])
+        return better / sd if sd else None, better > max(NOISE_SDS * sd, theirs["resolution"])
 
     def _signed(self, run: Run) -> dict[str, Any]:
         key = self.signer.public_key_bytes()

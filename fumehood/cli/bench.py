@@ -114,6 +114,7 @@ def redteam(
     adapter: Annotated[str, typer.Option(help="The sandbox: local or docker.")] = "local",
     workers: Annotated[int, typer.Option(min=1, max=64, help="How many cases at once.")] = 2,
     family: Annotated[str, typer.Option(help="Only the family whose name holds this.")] = "",
+    template: Annotated[str, typer.Option(help="Only edits of the template whose name holds this.")] = "",
     results: Annotated[
         Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
     ] = RESULTS,
@@ -133,9 +134,9 @@ def redteam(
         sandbox=lambda state: choose(adapter, settings.model_copy(update={"state_dir": state, "lab_dir": lab})),
         say=_say,
         workers=workers,
-        chosen=lambda case: family in case.family,
+        chosen=lambda case: family in case.family and template in case.over,
     )
-    if family:
+    if family or template:
         output.print_lines([json.dumps(told, indent=2)] if as_json else planted.table(told))
     else:
         _keep(told, results, "redteam", planted.table(told), as_json=as_json)

@@ -491,21 +491,6 @@ def test_every_offline_edit_applies_exactly_once_in_order() -> None:
     assert len({files["experiment.py"] for files in left.values()}) == len(left)
 
 
-def test_words_for_figures_hold_no_sign_that_ends_a_line_of_latex() -> None:
-    words = tomllib.loads((TEMPLATE / "offline.toml").read_text())["paper"]
-    drawn = {"overlaps.png", "log_loss_by_run.png", "miss_rate_by_run.png"}
-    for kind in ("captions", "figures", "remarks"):
-        assert set(words[kind]) == drawn
-        assert not [one for one in words[kind].values() if re.search(r"(?<!\\)[%_&#$]", one)]
-
-
-def test_the_latex_skeleton_has_each_placeholder_alone_on_its_line() -> None:
-    lines = (TEMPLATE / "latex" / "template.tex").read_text().splitlines()
-    found = [line.removeprefix("%%FUMEHOOD:").removesuffix("%%") for line in lines if line.startswith("%%FUMEHOOD:")]
-    wanted = "METADATA TITLE ABSTRACT INTRODUCTION RELATED_WORK BACKGROUND METHOD EXPERIMENTAL_SETUP RESULTS"
-    assert found == [*wanted.split(), "LIMITATIONS", "CONCLUSION", "DISCLOSURE"]
-
-
 @pytest.mark.slow
 def test_one_edit_is_wrong_once_one_is_worse_and_others_are_a_real_gain(
     lab_python: Path, many: tuple[Path, float], tmp_path: Path
