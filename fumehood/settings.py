@@ -118,6 +118,8 @@ class Settings(FileSettings):
     """Where `fumehood template fetch` looks for templates' public data, as `MIRROR/NAME`; empty is where each says."""
     lab_dir: Path | None = None
     """The folder of packages an experiment may import; empty means `state_dir/lab/<hash>`."""
+    derived_labs_dir: Path | None = None
+    """Where the labs of templates with extra packages are built; empty means `state_dir/lab/derived`."""
     coder_python: Path | None = None
     """The Python of the environment that holds Aider; empty means `.venv-coder` of the checkout, where it is there."""
     coder_cap_usd: float = Field(default=5.0, ge=0, allow_inf_nan=False)
@@ -209,6 +211,11 @@ class Settings(FileSettings):
     def resolved_database_url(self) -> str:
         """The database that is really used."""
         return self.database_url or f"sqlite:///{self.state_dir / 'fumehood.db'}"
+
+    @property
+    def derived_labs(self) -> Path:
+        """Where the labs of templates with extra packages are really built."""
+        return self.derived_labs_dir or self.state_dir / "lab" / "derived"
 
     @property
     def data_dir(self) -> Path:

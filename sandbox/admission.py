@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from fumehood.domain.execution import Spec
 from fumehood.errors import BadInputError, SandboxUnavailableError
 from sandbox import cgroups, globs, machine
-from sandbox.lab import Root
 from sandbox.limits import Ceilings
 
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-_INSTALL = {"lab": "Run `make setup`.", "latex": "Install it with: apt-get install texlive-latex-extra"}
 
 
 def check_text(spec: Spec) -> None:
@@ -25,9 +22,7 @@ def check_text(spec: Spec) -> None:
         raise BadInputError("A command's words cannot hold the null character.")
 
 
-def check(
-    spec: Spec, ceilings: Ceilings, roots: Mapping[str, Root], groups: cgroups.Hierarchy | None
-) -> cgroups.Hierarchy:
+def check(spec: Spec, ceilings: Ceilings, groups: cgroups.Hierarchy | None) -> cgroups.Hierarchy:
     """Refuse a spec that asks too much, or something that is not to be had here; the control groups to use."""
     check_text(spec)
     ceilings.check(spec)
@@ -36,9 +31,5 @@ def check(
             "The local sandbox passes no GPU in.",
             remedy="Use --adapter docker with the NVIDIA container toolkit.",
             reason="gpu_runtime_missing",
-        )
-    if spec.image not in roots:
-        raise SandboxUnavailableError(
-            f"The image {spec.image} is not installed.", remedy=_INSTALL.get(spec.image, ""), reason="no_image"
         )
     return machine.require(groups)

@@ -43,6 +43,7 @@ def _local(settings: Settings) -> LocalSandbox:
         ceilings=limits.of(settings),
         egress=rules.of(settings),
         storage=wanted(settings),
+        labs=settings.derived_labs,
     )
 
 

@@ -30,6 +30,7 @@ from sandbox.egress import inside, rules
 from sandbox.egress.rules import Rules
 from sandbox.host import HostSandbox
 from sandbox.image import build as images
+from sandbox.image import derive
 from sandbox.lab import Root
 from sandbox.records import Record
 from sandbox.starting import Starting
@@ -55,9 +56,10 @@ class DockerSandbox(HostSandbox):
         ceilings: translate.Ceilings | None = None,
         egress: Rules | None = None,
         storage: Wanted | None = None,
+        labs: Path | None = None,
         runtime: str = "",
     ) -> None:
-        super().__init__(state_dir, run_dir, roots, ceilings=ceilings, egress=egress, storage=storage)
+        super().__init__(state_dir, run_dir, roots, ceilings=ceilings, egress=egress, storage=storage, labs=labs)
         self._engine = engine
         self._runtime = docker_runtime.find(runtime, engine.runtimes)
         self._every = docker_engine.every_hierarchy(self._groups)
@@ -77,6 +79,7 @@ class DockerSandbox(HostSandbox):
             ceilings=translate.of(settings),
             egress=rules.of(settings),
             storage=wanted(settings),
+            labs=settings.derived_labs,
             runtime=settings.docker_runtime,
         )
 
@@ -104,18 +107,17 @@ class DockerSandbox(HostSandbox):
         if image == "latex":
             # Made of packages, so it does not depend on what this machine has itself.
             return images.latex()
-        if image not in self._roots:
-            remedy = "Run `make setup`." if image == "lab" else ""
-            raise SandboxUnavailableError(f"The image {image} is not installed.", remedy=remedy, reason="no_image")
-        return self._roots[image]
+        return super()._root(image)
 
     def image_id(self, name: str) -> str:
         """Return the engine's id of an image, which is built where it is missing."""
         return self._image(name).id
 
     def _image(self, name: str) -> images.Image:
-        home = self._installation
-        return images.ensure(self._engine, home.state_dir, home.run_dir, self._root(name))
+        home, root = self._installation, self._root(name)
+        if root.base is not None:
+            return derive.ensure(self._engine, home.state_dir, home.run_dir, root, root.base)
+        return images.ensure(self._engine, home.state_dir, home.run_dir, root)
 
     def _make_ready(self, spec: Spec) -> None:
         if spec.image not in self._ready:

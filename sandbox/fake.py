@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fumehood.domain.execution import MIB, Capability, Ended, Outcome, Running, Spec, Usage, Verdict
+from fumehood.domain.extra_packages import request_of
 from fumehood.errors import BadInputError, ConflictError, NotFoundError, SandboxUnavailableError, TamperedError
 from sandbox import admission, intake, machine, records, supervisor
 from sandbox import limits as translate
@@ -164,7 +165,7 @@ class FakeSandbox:
             raise SandboxUnavailableError("The fake sandbox gives no network.", reason="network_unsupported")
         if spec.gpus:
             raise SandboxUnavailableError("The fake sandbox passes no GPU in.", reason="gpu_runtime_missing")
-        if spec.image not in {"plain", "lab", "latex"}:
+        if spec.image not in {"plain", "lab", "latex"} and not request_of(spec.image):
             raise SandboxUnavailableError(f"The image {spec.image} is not installed.", reason="no_image")
 
     def _start(self, spec: Spec, folder: Path) -> _Run:

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.domain.execution import Artifact, Capability, Ended, Outcome, Rejection, Running, Spec, Verdict
-from fumehood.errors import BadInputError, ConflictError, FumehoodError, NotFoundError, TamperedError
+from fumehood.domain.extra_packages import request_of
+from fumehood.errors import (
+    BadInputError,
+    ConflictError,
+    FumehoodError,
+    NotFoundError,
+    SandboxUnavailableError,
+    TamperedError,
+)
 from sandbox import cgroups, installation, intake, kernel, lab, oversight, records, traces, uids
 from sandbox import limits as translate
 from sandbox.cgroups import Hierarchy
@@ -32,6 +40,8 @@ from sandbox.storage.choose import Storage, Wanted
 from sandbox.storage.driver import Driver, Volume
 from sandbox.traces import Trace
 
+_INSTALL = {"lab": "Run `make setup`.", "latex": "Install it with: apt-get install texlive-latex-extra"}
+
 
 class HostSandbox(ABC):
     """Runs each execution on this machine: with a host user, a control group and a volume of its own."""
@@ -45,9 +55,11 @@ class HostSandbox(ABC):
         ceilings: translate.Ceilings | None = None,
         egress: Rules | None = None,
         storage: Wanted | None = None,
+        labs: Path | None = None,
     ) -> None:
         self._installation = installation.find(state_dir, run_dir)
         self._roots = lab.find(state_dir) if roots is None else roots
+        self._labs = labs or state_dir / "lab" / "derived"
         self._ceilings = translate.effective_ceilings(ceilings)
         self._storage = Storage(self._installation, storage or Wanted())
         self._groups = cgroups.find()
@@ -66,6 +78,22 @@ class HostSandbox(ABC):
     @abstractmethod
     def _admit(self, spec: Spec) -> Hierarchy:
         """Refuse what asks too much, or what cannot be held here; the control groups to use."""
+
+    def _root(self, image: str) -> Root:
+        """Return what an image is made of, or raise with the way to get it; derived labs may be built meanwhile."""
+        if image in self._roots:
+            return self._roots[image]
+        if request_of(image):
+            if "lab" in self._roots and (found := lab.derived(self._labs, self._roots["lab"], image)):
+                return found
+            raise SandboxUnavailableError(
+                "The lab with the extra packages of this template is not built here, or for another lab.",
+                remedy="Start `fumehood serve`, or the run worker, again: it is built before they take any work.",
+                reason="no_image",
+            )
+        raise SandboxUnavailableError(
+            f"The image {image} is not installed.", remedy=_INSTALL.get(image, ""), reason="no_image"
+        )
 
     @abstractmethod
     def _begin(self, record: Record, spec: Spec, groups: Hierarchy) -> Starting:

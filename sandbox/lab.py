@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from fumehood.domain.extra_packages import EXTRA, SITE, request_of
 from fumehood.errors import SandboxUnavailableError
 
-SITE = "/lab/site-packages"
+DERIVED_FORMAT = 1
+"""Goes into a derived lab's name: raised when the same packages are made into something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,8 @@ class Root:
     """Empty where it is found only when asked for."""
     variant: str = ""
     """The build of torch in it: `cpu` or `cuda`."""
+    base: Root | None = None
+    """What it is derived from: it has that, and some packages more."""
 
 
 def digest(root: Root) -> str:
@@ -95,9 +101,49 @@ def lab(folder: Path) -> Root:
         folders=folders,
         links=links,
         environment=environment,
-        digest=f"lab@sha256:{told['hash']}",
+        digest=digest_of(told),
         variant=str(told.get("torch", "")),
     )
+
+
+def derived(labs: Path, base: Root, image: str) -> Root | None:
+    """Return a root that has extra packages beside the lab's, where it was built; `labs` is where such are."""
+    folder = place_of(labs, base.digest, request_of(image))
+    try:
+        told = json.loads((folder / "lab.json").read_text(encoding="utf-8"))
+        os.utime(folder / "lab.json")
+    except OSError:
+        return None
+    return replace(
+        base,
+        image=image,
+        folders={**base.folders, EXTRA: (folder / "site-packages").resolve()},
+        # Last, so that nothing comes in the place of what the lab has.
+        environment={**base.environment, "PYTHONPATH": f"{SITE}:{EXTRA}"},
+        digest=digest_of(told),
+        base=base,
+    )
+
+
+def digest_of(told: Mapping[str, Any]) -> str:
+    """Return what stands in records for the lab that a `lab.json` describes."""
+    return f"lab@sha256:{told['hash']}"
+
+
+def derived_imports(labs: Path, base: Path, image: str) -> frozenset[str]:
+    """Return what a derived lab adds to the names that can be imported; nothing where it is not to be seen here."""
+    try:
+        of_base = json.loads((base / "lab.json").read_text(encoding="utf-8"))
+        folder = place_of(labs, digest_of(of_base), request_of(image))
+        return frozenset(json.loads((folder / "lab.json").read_text(encoding="utf-8"))["imports"])
+    except OSError:
+        return frozenset()
+
+
+def place_of(labs: Path, base_digest: str, request: str) -> Path:
+    """Return the folder of the lab that is derived from a lab for a request, by what both are."""
+    told = json.dumps({"format": DERIVED_FORMAT, "base": base_digest, "request": request}, sort_keys=True)
+    return labs / hashlib.sha256(told.encode()).hexdigest()
 
 
 def _font_links(folder: Path, folders: dict[str, Path], environment: dict[str, str]) -> dict[str, str]:

@@ -27,7 +27,9 @@ class LocalSandbox(HostSandbox):
         return self._with_quota(machine.capabilities(self._groups))
 
     def _admit(self, spec: Spec) -> Hierarchy:
-        return admission.check(spec, self._ceilings, self._roots, self._groups)
+        groups = admission.check(spec, self._ceilings, self._groups)
+        self._root(spec.image)
+        return groups
 
     def _make_ready(self, spec: Spec) -> None:
         """Do nothing: what an image is made of lies on the host already."""
@@ -41,7 +43,7 @@ class LocalSandbox(HostSandbox):
         bubblewrap.write_etc(folder)
 
     def _plan(self, spec: Spec, groups: Hierarchy, uid: int) -> dict[str, Any]:
-        home, root = self._installation, self._roots[spec.image]
+        home, root = self._installation, self._root(spec.image)
         rules = home.executions / spec.name / "seccomp.bpf"
         rules.write_bytes(seccomp.program())
         return {

@@ -67,6 +67,7 @@ def main() -> int:
             world = worlds.write_world(settings, gateway)
         else:
             world = worlds.run_world(settings, asked.sandbox, gateway)
+            worlds.build_installed_labs(settings, LOG.warning)
             publish(Ed25519Signer(settings.state_dir), settings.state_dir)
             watched = worlds.run_world(settings, asked.sandbox, gateway)
             _every(RECONCILE_EVERY_S, lambda: watch(watched, settings, ended=lambda: queue.hint(Side.RUN)))

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fumehood.artifacts.choose import open_artifacts
+from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key, installation_secret
+from fumehood.domain.extra_packages import LAB, image_of
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.machine import Machine
 from fumehood.domain.worker import Part
-from fumehood.errors import MachineUnfitError
+from fumehood.errors import FumehoodError, MachineUnfitError
 from fumehood.gateway import tokens
 from fumehood.ports import Artifacts, Coder
+from fumehood.services import extra_packages, templates
 from fumehood.services.known_templates import KnownTemplates
 from fumehood.services.public_data import FetchedData
 from fumehood.services.world import RunWorld, WriteWorld
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
+from sandbox import lab
+from sandbox.derived import build as derived
 from sandbox.limits import machine_ceilings
 
 if TYPE_CHECKING:
@@ -122,6 +129,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         confirm=settings.confirm.given(),
         replicate=settings.replicate,
         packages=lab_packages(settings) or IMAGE_PACKAGES,
+        extra_imports=partial(_imports_of, settings),
         model_tries=settings.model_tries,
         presence=Presence(Part.WRITE, clock),
     )
@@ -217,3 +225,44 @@ def lab_packages(settings: Settings) -> frozenset[str]:
     if not folder.is_dir():
         return frozenset()
     return frozenset(item.name.removesuffix(".py").split(".")[0] for item in folder.iterdir())
+
+
+def build_lab(
+    settings: Settings, template_files: Mapping[str, str], artifacts: Artifacts, say: Callable[[str], None]
+) -> Path | None:
+    """Build the lab that a direction's template files ask for, where it is not there; None where the lab will do.
+
+    Raises the errors of `sandbox.derived.build.ensure`. No execution does this, and no submission over the network.
+    """
+    image = image_of(template_files)
+    if image == LAB:
+        return None
+    base = lab_folder(settings).resolve()
+    if not (base / "lab.json").is_file():
+        raise MachineUnfitError("There is no lab yet that packages could be added to.", remedy="Run `make setup`.")
+    asked = extra_packages.read(template_files, artifacts)
+    wheels = {name: artifacts.path(sha) for name, sha in asked.wheels.items()}
+    return derived.ensure(settings.derived_labs, base, derived.Asked(image=image, packages=asked, wheels=wheels), say)
+
+
+def extra_imports(settings: Settings, template_files: Mapping[str, str]) -> frozenset[str]:
+    """Return the names that can be imported from a direction's own lab beside the lab's; empty where it is not here."""
+    return _imports_of(settings, image_of(template_files))
+
+
+def _imports_of(settings: Settings, image: str) -> frozenset[str]:
+    return lab.derived_imports(settings.derived_labs, lab_folder(settings), image)
+
+
+def build_installed_labs(settings: Settings, say: Callable[[str], None]) -> None:
+    """Build the labs of the templates that a server offers; what cannot be built is said, and its directions end so."""
+    folder = settings.templates_dir or SHIPPED
+    for name in templates.names(folder):
+        with tempfile.TemporaryDirectory(prefix="fumehood-lab-") as scratch:
+            artifacts = LocalArtifacts(Path(scratch))
+            try:
+                files = templates.snapshot(folder / name, artifacts)
+                template = templates.load(files, artifacts, name)
+                build_lab(settings, extra_packages.settle(files, artifacts, template), artifacts, say)
+            except FumehoodError as error:
+                say(f"the extra packages of {name} are not there: {error}")

@@ -28,6 +28,7 @@ def apart(settings: Settings, purpose: str, **changes: Any) -> Iterator[Settings
     told: dict[str, Any] = {
         "state_dir": folder,
         "lab_dir": worlds.lab_folder(settings).resolve(),
+        "derived_labs_dir": settings.derived_labs.resolve(),
         "database_url": "",
         "s3_endpoint": "",
         "metrics_port": 0,

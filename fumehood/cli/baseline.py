@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,20 @@ from worker import worlds
 
 
 def measure(
-    settings: Settings, folder: str, profile: str, sandbox: str, out: Path | None, progress: Progress
+    settings: Settings,
+    folder: str,
+    profile: str,
+    sandbox: str,
+    out: Path | None,
+    progress: Progress,
+    packages: Sequence[str] = (),
+    wheels: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Run a template's baseline in the sandbox and return its results, its noise and its smallest detectable effect."""
     policy = screening.load(settings.policy)
-    asked = submissions.Submission(template=folder, profile=profile, sandbox=sandbox, ideas=1)
+    asked = submissions.Submission(
+        template=folder, profile=profile, sandbox=sandbox, ideas=1, packages=tuple(packages), wheels=tuple(wheels)
+    )
     if out is not None and not checks.is_new(out):
         raise BadInputError(f"--out {out} is not an empty folder.")
     checks.draft(asked)
@@ -44,6 +54,7 @@ def measure(
         checks.writable(out)
     checks.gpus(settings, folder, profile, sandbox)
     checks.room(settings)
+    checks.lab(settings, asked, progress.say)
     try:
         told = check_machine(settings, sandbox, progress.say)
         checks.gpus(settings, folder, profile, str(told["adapter"]))

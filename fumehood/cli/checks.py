@@ -18,7 +18,7 @@ from fumehood.domain.ids import ID
 from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.gateway.keys import VARIABLES, Keys
 from fumehood.gateway.models import Models
-from fumehood.services import submissions, templates
+from fumehood.services import extra_packages, submissions, templates
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -86,6 +86,30 @@ def draft(asked: submissions.Submission) -> Direction:
         raise BadInputError(f"--template is missing: give a folder, or one that ships with Fumehood ({shipped}).")
     with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
         return submissions.draft(LocalArtifacts(Path(scratch)), SystemClock(), asked, worlds.SHIPPED)
+
+
+def lab(settings: Settings, asked: submissions.Submission, say: Callable[[str], None]) -> None:
+    """Build the lab with the packages that are asked for beside it, or refuse them before anything is made."""
+    with tempfile.TemporaryDirectory(prefix="fumehood-check-") as scratch:
+        artifacts = LocalArtifacts(Path(scratch))
+        direction = submissions.draft(artifacts, SystemClock(), asked, worlds.SHIPPED)
+        worlds.build_lab(settings, direction.template_files, artifacts, say)
+
+
+def same_packages(settings: Settings, told: Mapping[str, Any], asked: submissions.Submission, out: Path) -> None:
+    """Refuse packages that the lab of a folder's direction does not have: going on, it keeps the lab it began with."""
+    if not (asked.packages or asked.wheels):
+        return
+    files = dict(told.get("template_files") or {})
+    try:
+        has = extra_packages.holds(files, worlds.artifacts_of(settings), asked.packages, asked.wheels)
+    except OSError as error:
+        raise BadInputError(f"The wheel {error.filename} cannot be read: {error.strerror}.") from error
+    if not has:
+        raise BadInputError(
+            f"--packages and --wheel: the direction in {out} began with others; leave them out to go on, or give"
+            " another --out."
+        )
 
 
 def gpus(settings: Settings, template: str, profile: str, sandbox: str) -> None:

@@ -70,6 +70,8 @@ def run(
     budget_wall_s: options.WallBudget = None,
     strategy: options.Strategy = "list",
     seed: options.Seed = 0,
+    packages: options.Packages = None,
+    wheel: options.Wheels = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the folder at --out, or show it when it is finished.")
     ] = False,
@@ -96,6 +98,8 @@ def run(
         budget_gpu_s=budget_gpu_s,
         budget_wall_s=budget_wall_s,
         strategy=strategy,
+        packages=tuple(packages or ()),
+        wheels=tuple(wheel or ()),
     )
     progress = output.Progress(as_json=as_json)
     given = {_FIELDS.get(name, name) for name in context.params if _is_given(context, name)}

@@ -32,6 +32,18 @@ GpuBudget = Annotated[float | None, typer.Option(help="GPU-seconds after which n
 WallBudget = Annotated[float | None, typer.Option(help="Seconds of executions after which none begins.")]
 Strategy = Annotated[str, typer.Option(help="How ideas are searched for; `list` is all there is.")]
 Seed = Annotated[int, typer.Option(min=0, help="Moves every seed of this direction.")]
+Packages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--packages",
+        metavar="LIST",
+        help="Packages that the lab lacks, as NAME==VERSION, parted by commas; may be repeated.",
+    ),
+]
+Wheels = Annotated[
+    list[Path] | None,
+    typer.Option("--wheel", metavar="FILE", help="The same, as a wheel's file; may be repeated."),
+]
 
 
 def folder(text: str | Path) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
-from fumehood.errors import BadInputError
+from fumehood.domain.extra_packages import REQUEST, WHEELS
+from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts
-from fumehood.services import templates
+from fumehood.services import extra_packages, templates
 from fumehood.services.public_data import FetchedData
 from fumehood.settings import Settings
 from fumehood.store.plain import DIRECTION
@@ -37,12 +39,27 @@ def direction_of(folder: Path) -> Direction:
         raise BadInputError(f"{folder / 'direction.json'} does not say what was asked for.") from error
 
 
+def _of_command(recorded: Direction, files: Mapping[str, str], artifacts: Artifacts) -> dict[str, str]:
+    """Keep what says which packages the direction's lab had more, and the wheels that its command added."""
+    ours = worlds.artifacts_of(Settings())
+    found = {}
+    for path, sha in recorded.template_files.items():
+        if files.get(path) != sha and (path == REQUEST or path.startswith(WHEELS)):
+            try:
+                found[path] = artifacts.put_file(ours.path(sha))
+            except NotFoundError as error:
+                raise BadInputError(f"This installation does not hold the direction's {path}.") from error
+    return found
+
+
 def as_submitted(recorded: Direction, template: str, artifacts: Artifacts) -> Direction:
     """Return the direction as it was when it was submitted, without budgets; its template must be the same still."""
     files = templates.snapshot(templates.find(template, worlds.SHIPPED), artifacts)
     fetched = FetchedData(Settings().data_dir).files(templates.load(files, artifacts, template), artifacts)
     # What was fetched since is no change of a template that did without it.
     files = {path: sha for path, sha in fetched.items() if path in recorded.template_files} | files
+    files = extra_packages.settle(files, artifacts, templates.load(files, artifacts, template))
+    files |= _of_command(recorded, files, artifacts)
     for path in sorted(files.keys() | recorded.template_files.keys()):
         if files.get(path) != recorded.template_files.get(path):
             raise BadInputError(

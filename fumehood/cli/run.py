@@ -71,6 +71,7 @@ def run(
     known = DirectionId(told_before["id"]) if told_before else None
     if told_before:
         checks.unchanged(told_before, asked, given, out)
+        checks.same_packages(settings, told_before, asked, out)
         if (out / export.MANIFEST).is_file():
             return finished(settings, out)
     else:
@@ -78,6 +79,7 @@ def run(
         checks.writable(out)
         checks.models(settings, planned)
         checks.gpus(settings, asked.template, asked.profile, asked.sandbox)
+        checks.lab(settings, asked, progress.say)
         if asked.text is not None and checks.is_offline(settings, asked.model):
             progress.say("the offline model answers from the template's playbook and does not read --text")
     checks.room(settings)
@@ -160,6 +162,7 @@ def follow(
     with worlds.only_one(worlds.command_lock(settings, direction.id)) as mine:
         if not mine:
             raise ConflictError(f"Another command is carrying {direction.id} out: wait for it, or stop it first.")
+        worlds.build_lab(settings, direction.template_files, worlds.artifacts_of(settings), progress.say)
         _free(store, direction)
         _follow(settings, store, direction, sandbox, progress, replay)
 

@@ -54,6 +54,7 @@ def serve(settings: Settings, host: str, port: int, sandbox: str, progress: Prog
             try:
                 told = check_machine(settings, sandbox, progress.say)
                 progress.say(str(told["text"]))
+                worlds.build_installed_labs(settings, progress.say)
             finally:
                 progress.stop()
             _serve(settings, listener, str(told["adapter"]), progress, as_json=as_json)

@@ -13,8 +13,9 @@ from fumehood.artifacts import fetching
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.cli import options, output
 from fumehood.cli.options import SandboxOption
+from fumehood.domain.template import FROZEN_FILES
 from fumehood.errors import BadInputError
-from fumehood.services import templates
+from fumehood.services import extra_packages, templates
 from fumehood.services.public_data import FetchedData
 from fumehood.settings import Settings
 from worker import worlds
@@ -46,17 +47,23 @@ def list_templates(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def check(folder: Annotated[str, typer.Argument(help="A template's name or folder.")], as_json: AsJson = False) -> None:
+def check(
+    folder: Annotated[str, typer.Argument(help="A template's name or folder.")],
+    packages: options.Packages = None,
+    wheel: options.Wheels = None,
+    as_json: AsJson = False,
+) -> None:
     """Say whether a folder keeps the template contract; exit 1 when it does not."""
     found = templates.find(folder, worlds.SHIPPED)
     with tempfile.TemporaryDirectory(prefix="fumehood-template-") as scratch:
         artifacts = LocalArtifacts(Path(scratch))
         files = templates.snapshot(found, artifacts)
         problems = list(templates.check(files, artifacts, found.name))
-        missing = [] if problems else _not_in_lab(files, artifacts)
-    if missing:
-        names = ", ".join(missing)
-        problems.append(f"The lab lacks {names}, which the template imports: such a template cannot run here yet.")
+        missing: list[str] = []
+        if not problems:
+            template = templates.load(files, artifacts, found.name)
+            files = extra_packages.settle(files, artifacts, template, packages or (), wheel or ())
+            missing, problems = _not_in_lab(files, artifacts, output.Progress(as_json=as_json))
     told = {"template": found.name, "keeps_contract": not problems, "problems": problems, "packages": missing}
     if as_json:
         output.print_json(told)
@@ -65,17 +72,36 @@ def check(folder: Annotated[str, typer.Argument(help="A template's name or folde
     raise typer.Exit(1 if problems else 0)
 
 
-def _not_in_lab(files: dict[str, str], artifacts: LocalArtifacts) -> list[str]:
-    """Return the imports that neither the standard library, the lab nor the folder itself has."""
-    lab = worlds.lab_packages(Settings())
+def _not_in_lab(
+    files: dict[str, str], artifacts: LocalArtifacts, progress: output.Progress
+) -> tuple[list[str], list[str]]:
+    """Return the imports that neither the standard library, the template's lab nor the folder has, and what that means.
+
+    The lab is built where the template declares packages. The frozen pair is started without them.
+    """
+    settings = Settings()
+    lab = worlds.lab_packages(settings)
     if not lab:
-        return []
+        return [], []
+    worlds.build_lab(settings, files, artifacts, progress.say)
     own = {Path(path).parts[0].removesuffix(".py") for path in files}
-    wanted: set[str] = set()
-    for path, sha in files.items():
-        if path.endswith(".py"):
-            wanted |= templates.imports(artifacts.get(sha))
-    return sorted(wanted - set(sys.stdlib_module_names) - own - lab)
+    known = lab | own | set(sys.stdlib_module_names)
+    imported = {
+        path: templates.imports(artifacts.get(sha)) - known for path, sha in files.items() if path[-3:] == ".py"
+    }
+    more = worlds.extra_imports(settings, files)
+    missing = sorted(frozenset().union(*imported.values()) - more)
+    problems = [
+        f"{path} is started without extra packages, and imports {', '.join(sorted(imported[path] & more))}."
+        for path in FROZEN_FILES
+        if imported.get(path, frozenset()) & more
+    ]
+    if missing:
+        problems.append(
+            f"The lab lacks {', '.join(missing)}, which the template imports: declare where that comes from in"
+            f' template.toml (packages = ["NAME==VERSION"]), or give --packages NAME==VERSION or --wheel FILE.'
+        )
+    return missing, problems
 
 
 @app.command()
@@ -86,13 +112,16 @@ def baseline(
         Path | None,
         typer.Option(help="Where run_0 is put; nowhere when left out.", parser=options.folder, metavar="PATH"),
     ] = None,
+    packages: options.Packages = None,
+    wheel: options.Wheels = None,
     sandbox: SandboxOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure a template's run_0 and say how small a difference it can show."""
     from fumehood.cli.baseline import measure
 
-    told = measure(Settings(), folder, profile, sandbox, out, output.Progress(as_json=as_json))
+    progress = output.Progress(as_json=as_json)
+    told = measure(Settings(), folder, profile, sandbox, out, progress, packages or (), wheel or ())
     if as_json:
         output.print_json(told)
     else:

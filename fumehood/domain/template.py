@@ -187,6 +187,9 @@ class Template(_Table):
     plots: tuple[str, ...] = ("*.png",)
     editable: tuple[str, ...] = ("experiment.py", "plot.py")
     packages: tuple[str, ...] = ()
+    """Of the lab by their names alone; each with a version (`NAME==VERSION`) is one that its lab has more."""
+    wheels: tuple[Annotated[str, Field(pattern=r"^wheels/[^/]+\.whl$")], ...] = ()
+    """Files of the folder, which its lab has too."""
     metrics: dict[str, Metric] = Field(default_factory=dict)
     comparison: Comparison = Comparison()
     prepare: Prepare = Prepare()

@@ -13,7 +13,7 @@ from fumehood.domain.experiment import Experiment
 from fumehood.domain.finding import Finding, FindingKind, Severity
 from fumehood.domain.template import FROZEN_FILES
 from fumehood.ports import Artifacts
-from fumehood.services import templates
+from fumehood.services import extra_packages, templates
 from fumehood.services.edit_audit import Rules, audit
 from fumehood.services.world import WriteWorld
 
@@ -65,7 +65,7 @@ def _read(artifacts: Artifacts, files: Mapping[str, str], other: Mapping[str, st
 def _rules(world: WriteWorld, direction: Direction, before: Mapping[str, bytes], files: Mapping[str, str]) -> Rules:
     template, _ = templates.read(direction, world.artifacts)
     # What the template imports is there, whatever the image: its baseline has run.
-    named = {name.replace("-", "_") for name in template.packages} if world.packages else set()
+    named = extra_packages.importable(direction.template_files, world.artifacts, template, world.extra_imports)
     return Rules(
         editable=frozenset({*template.editable, *(path for path in files if path not in direction.template_files)}),
         packages=frozenset(world.packages | named | _imported(before)) if world.packages else frozenset(),

@@ -14,6 +14,7 @@ from typing import Any
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import LLM, Kind
 from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
+from fumehood.domain.extra_packages import REQUEST
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
@@ -148,7 +149,8 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
     template, profile = templates.read(trial.direction, world.artifacts)
     with world.store.begin(write=False) as tx:
         data = preparing.data_of(tx, trial.direction, trial.run.arm, trial.run.seeds)
-    asking = querying.asking(world.artifacts, template, profile, trial.run, data)
+    has_extra = REQUEST in trial.direction.template_files
+    asking = querying.asking(world.artifacts, template, profile, trial.run, data, has_extra=has_extra)
     execution = wanted(
         world.clock,
         trial.direction,
@@ -160,7 +162,7 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         inputs=below("in/code", trial.run.files) | asking.inputs,
         collect=("answers/*",),
         limits=trial.limits(profile, Kind.QUERY),
-        environment=threads(profile.limits_of(Kind.QUERY)),
+        environment=threads(profile.limits_of(Kind.QUERY)) | asking.environment,
         alone=template.is_timed,
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("queried", execution),))

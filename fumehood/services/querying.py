@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fumehood.domain.experiment import Run
+from fumehood.domain.extra_packages import EXTRA, SITE
 from fumehood.domain.template import Profile, Query, Template
 from fumehood.ports import Artifacts
 from fumehood.services import curves
@@ -21,6 +22,7 @@ class Asking:
 
     command: tuple[str, ...]
     inputs: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def asking(
@@ -29,8 +31,13 @@ def asking(
     profile: Profile,
     run: Run,
     data: Mapping[str, Mapping[str, str]],
+    *,
+    has_extra: bool = False,
 ) -> Asking:
-    """Return how a template's model is asked; only where characters are scored does the program hold the answers."""
+    """Return how a template's model is asked; only where characters are scored does the program hold the answers.
+
+    There it finds no extra packages itself, only who answers does: some run code of theirs when the lab's are imported.
+    """
     query = template.query or Query()
     of = (f"--datasets={','.join(template.datasets)}", f"--seeds={','.join(map(str, run.seeds))}", *PLACES)
     outputs = below("in/outputs", curves.of_model(run.outputs) if template.curve else run.outputs)
@@ -47,8 +54,10 @@ def asking(
         )
     how = (f"--block={query.block}", f"--streams={query.streams}", f"--tolerance={query.tolerance}")
     programs = {f"in/driver/{path.name}": artifacts.put(path.read_bytes()) for path in CHARACTERS}
+    more = (f"--packages={EXTRA}",) if has_extra else ()
     return Asking(
-        command=("python", f"/in/driver/{CHARACTERS[0].name}", *how, *of, *profile.query_arguments),
+        command=("python", f"/in/driver/{CHARACTERS[0].name}", *how, *of, *more, *profile.query_arguments),
+        environment={"PYTHONPATH": SITE} if has_extra else {},
         # In the writable folder, since the program removes it before any code of the experiment is started.
         inputs=programs | outputs | below("work/held_out", data.get("answers", {})),
     )

@@ -25,7 +25,7 @@ from fumehood.domain.tenant import LOCAL_ACTOR, LOCAL_TENANT
 from fumehood.errors import BadInputError, FumehoodError
 from fumehood.observe import traces
 from fumehood.ports import Artifacts, Clock, Store, Transaction
-from fumehood.services import audit, lineage, screening, templates, tenants
+from fumehood.services import audit, extra_packages, lineage, screening, templates, tenants
 from fumehood.services.change import Next, happened
 from fumehood.services.known_templates import KnownTemplates, Read
 from fumehood.services.lineage import Parent
@@ -64,6 +64,11 @@ class Submission:
     strategy: str = "list"
     reviewing: Reviewing = field(default_factory=Reviewing)
     approve: Approve = Approve.AUTO
+    packages: tuple[str, ...] = ()
+    """Lists of packages beside the lab's and the template's own, as a person at this machine gave them; never from the
+    network."""
+    wheels: tuple[Path, ...] = ()
+    """The same, as files."""
     tenant: TenantId = LOCAL_TENANT
     actor: str = LOCAL_ACTOR
     """Whose key it came with."""
@@ -271,6 +276,9 @@ def draft(
     _check(asked)
     read = _inherited(artifacts, asked, parent) if parent else _shipped(artifacts, asked, shipped, known_templates)
     templates.profile_of(read.template, asked.profile)
+    files = read.files
+    if parent is None:
+        files = extra_packages.settle(files, artifacts, read.template, asked.packages, asked.wheels)
     return Direction(
         id=DirectionId(clock.new_id("dir")),
         tenant=asked.tenant,
@@ -295,7 +303,7 @@ def draft(
         strategy=asked.strategy,
         reviewing=asked.reviewing,
         approve=asked.approve,
-        template_files=read.files,
+        template_files=files,
         created_at=clock.now(),
     )
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fumehood.domain import extra_packages
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
+from fumehood.domain.extra_packages import REQUEST, WHEELS
 from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Curve, Profile, Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts
@@ -34,6 +36,7 @@ NOT_IN_WORKSPACE = (
     "LOG.md",
     "draft.json",
     "approval.json",
+    REQUEST,
 )
 """What an experiment's container never sees: the frozen parts, and what speaks to models or people only."""
 DRAFT, APPROVAL = "draft.json", "approval.json"
@@ -143,7 +146,9 @@ def workspace(files: Mapping[str, str]) -> dict[str, str]:
     return {
         path: sha
         for path, sha in files.items()
-        if path not in NOT_IN_WORKSPACE and not path.startswith("latex/") and (path.endswith(".py") or not prepared)
+        if path not in NOT_IN_WORKSPACE
+        and not path.startswith(("latex/", WHEELS))
+        and (path.endswith(".py") or not prepared)
     }
 
 
@@ -215,8 +220,17 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
             raise BadInputError(f"The template's profile {name} is to confirm, but {why}.")
     if template.curve:
         _of_curve(template, template.curve, files)
+    _of_packages(template, files)
     if template.query and not {"serve.py", "evaluate.py"} <= set(files):
         raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
+
+
+def _of_packages(template: Template, files: Collection[str]) -> None:
+    for path in template.wheels:
+        if path not in files:
+            raise BadInputError(f"The template's template.toml names the wheel {path}, which is not there.")
+    pins = [extra_packages.pin(one) for one in template.packages if extra_packages.is_pinned(one)]
+    extra_packages.merged(pins, {path.removeprefix(WHEELS): "" for path in template.wheels})
 
 
 def _of_curve(template: Template, curve: Curve, files: Collection[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fumehood.domain import extra_packages
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind, Limits
 from fumehood.domain.experiment import Execution
@@ -15,6 +16,8 @@ from fumehood.services import templates
 
 WITH_GPU = frozenset({Kind.RUN, Kind.QUERY, Kind.RESUME})
 """What trains or asks the model; the platform's own programs need none."""
+OF_EXPERIMENTS = frozenset({Kind.RUN, Kind.QUERY, Kind.RESUME, Kind.PLOT})
+"""What starts code of an experiment, and finds extra packages; what draws data and evaluates has the lab alone."""
 
 
 def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **asked: Any) -> Execution:
@@ -24,7 +27,9 @@ def wanted(clock: Clock, direction: Direction, profile: Profile, kind: Kind, **a
             "id": ExecutionId(clock.new_id("exec")),
             "direction_id": direction.id,
             "kind": kind,
-            "image": "lab",
+            "image": extra_packages.image_of(direction.template_files)
+            if kind in OF_EXPERIMENTS
+            else extra_packages.LAB,
             "limits": profile.limits_of(kind),
             "sandbox": direction.sandbox,
             "gpus": profile.gpus if kind in WITH_GPU else 0,
@@ -74,5 +79,5 @@ def frozen(direction: Direction, editable: tuple[str, ...]) -> dict[str, str]:
     return {
         path: sha
         for path, sha in direction.template_files.items()
-        if path not in editable and not path.endswith((".md", ".tex"))
+        if path not in editable and not path.endswith((".md", ".tex", ".whl"))
     }

@@ -56,6 +56,8 @@ class WriteWorld:
     """Whether what is confirmed is replicated by another conversation that sees the method section alone."""
     packages: frozenset[str] = frozenset()
     """What an experiment can import beside the standard library; empty where that is not known."""
+    extra_imports: Callable[[str], frozenset[str]] = lambda _: frozenset()
+    """What the lab of an image adds to that, where it is known."""
     model_tries: int = MODEL_TRIES
     presence: Presence | None = None
     """Shows that this process is at work, where somebody asks."""

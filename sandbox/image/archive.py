@@ -37,7 +37,7 @@ def pack(file: IO[bytes], tree: Path, root: Root, packages: Sequence[str] = ()) 
                 archive.add(tree / name, name, filter=of_tree)
         for inside, source in sorted(root.folders.items()):
             _add_parents(archive, inside.lstrip("/"), added)
-            _add_packages(archive, source, inside.lstrip("/"))
+            add_packages(archive, source, inside.lstrip("/"))
         for inside, target in sorted(root.links.items()):
             if not is_made_at_start(inside):
                 link = tarfile.TarInfo(inside.lstrip("/"))
@@ -76,7 +76,7 @@ def _of_tree(tree: Path, dropped: frozenset[str], member: tarfile.TarInfo) -> ta
     return _owned_by_root(member)
 
 
-def _add_packages(archive: tarfile.TarFile, source: Path, name: str) -> None:
+def add_packages(archive: tarfile.TarFile, source: Path, name: str) -> None:
     """Add a folder of packages without their tests, and its libraries without what only debuggers read."""
     if choice.is_test(name):
         return
@@ -84,7 +84,7 @@ def _add_packages(archive: tarfile.TarFile, source: Path, name: str) -> None:
     if member.isdir():
         archive.addfile(member)
         for place in sorted(source.iterdir()):
-            _add_packages(archive, place, f"{name}/{place.name}")
+            add_packages(archive, place, f"{name}/{place.name}")
     elif member.isreg():
         with source.open("rb") as file:
             stripped = elf.strip(file) if ".so" in source.name else None

@@ -69,7 +69,7 @@ def build(engine: Engine, state_dir: Path, run_dir: Path, roots: Sequence[Root],
     Without a base, one that is there will do whatever it was made from; else it is made from this image, or from
     nothing with `debootstrap`.
     """
-    with _locked(run_dir):
+    with locked(run_dir):
         # What needs packages of its own comes last: they stay in the tree.
         ordered = sorted({root.image: root for root in roots}.values(), key=lambda root: NAMES.index(root.image))
         given = bases.find(engine, base) if base and base != DEBOOTSTRAP else DEBOOTSTRAP
@@ -239,7 +239,8 @@ def _identity(told: str) -> str:
 
 
 @contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[None]:
+    """Let one process make images at a time."""
     run_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(run_dir / "images.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

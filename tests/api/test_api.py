@@ -181,6 +181,9 @@ class TestDirections:
             ({"budget": {"usd": -1}}, "budget.usd"),
             ({"budget": {"eur": 1}}, "budget.eur"),
             ({"tenant": "ten_1"}, "tenant"),
+            # What a lab has is decided by whoever runs the machine, and by its templates.
+            ({"packages": ["tiny==1.0"]}, "packages"),
+            ({"wheels": ["/tmp/tiny-1.0-py3-none-any.whl"]}, "wheels"),
         ],
     )
     def test_input_that_cannot_be_used_is_named(self, served: Served, changes: dict[str, Any], where: str) -> None:

@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^```(?P<kind>\w*)(?: file=(?P<file>\S+))?\n(?P<text>.*?)^``
 
 def test_every_block_is_a_file_or_commands() -> None:
     found = [(block["kind"], bool(block["file"])) for block in BLOCK.finditer(HOW_TO.read_text(encoding="utf-8"))]
-    assert found.count(("python", True)) == 3
+    assert found.count(("python", True)) == 4
     assert set(found) == {("python", True), ("sh", False)}
 
 
@@ -68,6 +68,8 @@ def test_its_commands_lead_from_a_program_to_a_template(make_house: Any, tmp_pat
     assert "not approved" in whole
     assert "refused" in whole
     assert "topic is a template now" in whole
+    assert "The lab lacks rounding" in whole
+    assert "rounded keeps the template contract" in whole
     # One row of the table differs: what was approved is no longer what would be measured by.
     table = work / "harvest" / "data" / "table.csv"
     table.write_text(table.read_text().replace("0", "1", 1))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,13 +16,21 @@ import numpy as np
 import pytest
 from ulid import ULID
 
+from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.domain.execution import Input, Kind, Limits, Spec, Verdict
+from fumehood.domain.experiment import Run
+from fumehood.domain.extra_packages import image_of
+from fumehood.domain.ids import DirectionId, RunId
+from fumehood.domain.template import Profile, Query, Template
+from fumehood.services import extra_packages, querying
 from fumehood.services.query_driver import CHARACTERS
 from sandbox import docker_engine, lab
+from sandbox.derived import build
 from sandbox.docker import DockerSandbox
 from sandbox.execute import execute
 from sandbox.host import HostSandbox
 from sandbox.local import LocalSandbox
+from tests.fakes.wheels import write_wheel
 
 RUN_DIR = Path("/run/fumehood")
 ALPHABET = "abcd"
@@ -58,6 +67,13 @@ class Direct:
 
     def __init__(self, python: Path, folder: Path) -> None:
         self.python, self.folder = python, folder
+        self.more: list[str] = []
+
+    def give(self, wheel: Path) -> None:
+        """Let who answers find what a wheel holds."""
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(self.folder / "extra")
+        self.more = [f"--packages={self.folder / 'extra'}"]
 
     def ask(self, serve: str, held_out: object = HELD_OUT, tolerance: float = 0.001) -> Asked:
         for name in ("code", "outputs", "held_out"):
@@ -65,6 +81,7 @@ class Direct:
         (self.folder / "code" / "serve.py").write_text(serve, encoding="utf-8")
         (self.folder / "held_out" / "tales.json").write_text(json.dumps(held_out), encoding="utf-8")
         command = [str(self.python), str(CHARACTERS[0]), *arguments(tolerance), "--code=code", "--outputs=outputs"]
+        command += self.more
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=120)
         found = {path.name: np.load(path) for path in (self.folder / "answers").glob("*.npy")}
         told = self.folder / "answers" / "counted.json"
@@ -77,6 +94,23 @@ class Inside:
 
     def __init__(self, sandbox: HostSandbox, folder: Path) -> None:
         self.sandbox, self.folder = sandbox, folder
+        self.image, self.environment, self.more = "lab", dict[str, str](), list[str]()
+
+    def give(self, wheel: Path) -> None:
+        """Have it asked in a lab that has a wheel more, as the platform has it asked there."""
+        artifacts, template = (
+            MemoryArtifacts(),
+            Template(title="t", query=Query(kind="characters"), datasets=("tales",)),
+        )
+        files = extra_packages.settle({}, artifacts, template, wheels=[wheel])
+        packages = extra_packages.read(files, artifacts)
+        self.image = image_of(files)
+        lab_dir = self.sandbox._roots["lab"].folders["/lab/site-packages"].parent
+        asked = build.Asked(image=self.image, packages=packages, wheels={wheel.name: wheel})
+        build.ensure(self.folder / "state/lab/derived", lab_dir, asked, print)
+        run = Run(id=RunId("run_1"), direction_id=DirectionId("dir_1"), experiment_id=None, index=0)
+        asking = querying.asking(artifacts, template, Profile(), run, {}, has_extra=True)
+        self.environment, self.more = asking.environment, [asking.command[-1]]
 
     def ask(self, serve: str, held_out: object = HELD_OUT, tolerance: float = 0.001) -> Asked:
         files = {f"in/driver/{path.name}": path.read_text(encoding="utf-8") for path in CHARACTERS}
@@ -85,8 +119,9 @@ class Inside:
         spec = Spec(
             name=f"fh-{ULID()}".lower(),
             kind=Kind.QUERY,
-            command=("python", f"/in/driver/{CHARACTERS[0].name}", *arguments(tolerance)),
-            image="lab",
+            command=("python", f"/in/driver/{CHARACTERS[0].name}", *arguments(tolerance), *self.more),
+            image=self.image,
+            environment=self.environment,
             inputs=tuple(self._input(path, text) for path, text in files.items()),
             collect=("answers/*",),
             limits=Limits(wall_s=120, memory_mib=1024, storage_mib=32, processes=32),
@@ -143,6 +178,24 @@ def test_every_character_has_an_answer_that_knows_those_before_it_in_its_block(p
             expected[place_, ALPHABET.index(before)] = 2.0
     assert list(asked.answers) == ["logits_tales_1.npy"]
     assert np.array_equal(asked.answers["logits_tales_1.npy"], expected)
+
+
+HALF_SEEN = LAST_SEEN.replace("import numpy", "import numpy, tinyextra").replace("return 2.0", "return tinyextra.TWO")
+
+
+def test_packages_beside_the_labs_are_found_by_who_answers(place: Direct | Inside, tmp_path: Path) -> None:
+    place.give(write_wheel(tmp_path / "given", "tinyextra", files={"tinyextra.py": "TWO = 2.0\n"}))
+    asked = place.ask(HALF_SEEN)
+    assert asked.ended_well, asked.said
+    assert asked.answers["logits_tales_1.npy"].max() == 2.0
+
+
+def test_the_process_that_holds_the_text_does_not_find_them(direct: Direct, tmp_path: Path) -> None:
+    # Whatever this one imports would come from there, were it on its path at all.
+    files = {f"{name}.py": "raise SystemExit('it was imported by who asks')\n" for name in ("numpy", "sitecustomize")}
+    direct.give(write_wheel(tmp_path / "given", "hiding", files=files))
+    asked = direct.ask(LAST_SEEN)
+    assert asked.ended_well, asked.said
 
 
 ATTACKS = """

@@ -600,7 +600,19 @@ class TestTemplates:
         monkeypatch.setattr(template.worlds, "lab_packages", lambda _: frozenset({"numpy"}))
         folder = write_template(tmp_path / "mine", {**TINY, "experiment.py": "import numpy, seaborn\n"})
         said = say("template", "check", str(folder))
-        sentence = "The lab lacks seaborn, which the template imports: such a template cannot run here yet.\n"
+        sentence = "The lab lacks seaborn, which the template imports: declare where that comes from in template.toml"
+        ways = ' (packages = ["NAME==VERSION"]), or give --packages NAME==VERSION or --wheel FILE.\n'
+        assert (said.status, said.out) == (1, sentence + ways)
+
+    def test_what_the_frozen_pair_imports_has_to_be_in_the_lab_itself(
+        self, say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(template.worlds, "lab_packages", lambda _: frozenset({"numpy"}))
+        monkeypatch.setattr(template.worlds, "build_lab", lambda *_: None)
+        monkeypatch.setattr(template.worlds, "extra_imports", lambda *_: frozenset({"seaborn"}))
+        files = dict.fromkeys(("experiment.py", "evaluate.py"), "import numpy, seaborn\n")
+        said = say("template", "check", str(write_template(tmp_path / "mine", {**TINY, **files})))
+        sentence = "evaluate.py is started without extra packages, and imports seaborn.\n"
         assert (said.status, said.out) == (1, sentence)
 
 

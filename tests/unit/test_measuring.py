@@ -141,14 +141,30 @@ class TestQuery:
         programs = {path for path in query.inputs if path.startswith("in/driver/")}
         assert programs == {f"in/driver/{name}.py" for name in ("characters", "answerer", "confinement", "counting")}
 
+    def test_extra_packages_are_not_on_the_path_of_the_program_that_holds_the_text(
+        self, make_lab: Callable[..., Laboratory]
+    ) -> None:
+        holding = self.queried(make_lab, 'kind = "characters"', packages=("tiny==1.0",))
+        assert holding.image.startswith("lab-")
+        assert holding.environment["PYTHONPATH"] == "/lab/site-packages"
+        assert "--packages=/lab/extra" in holding.command
+        # Without a text to be kept from them, the program has them as any other.
+        without = self.queried(make_lab, 'kind = "predict"', packages=("tiny==1.0",))
+        assert without.image == holding.image
+        assert "PYTHONPATH" not in without.environment
+        # And where there are none, it is asked as ever.
+        plain = self.queried(make_lab, 'kind = "characters"')
+        assert (plain.image, "PYTHONPATH" in plain.environment) == ("lab", False)
+        assert not any(word.startswith("--packages") for word in plain.command)
+
     @staticmethod
-    def queried(make_lab: Callable[..., Laboratory], query: str) -> Any:
+    def queried(make_lab: Callable[..., Laboratory], query: str, **changes: Any) -> Any:
         toml = f"{TINY['template.toml']}\n[query]\n{query}\n"
         lab = make_lab(
             files={**TINY, "serve.py": "x = 1\n", "template.toml": toml},
             sandbox=acting(query=lambda _: Did(files={"answers/samples.json": b"[7.0, 9.0]"})),
         )
-        lab.submit()
+        lab.submit(**changes)
         lab.go_on_to("propose")
         return one(lab, Kind.QUERY)
 

@@ -39,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--code", type=Path, required=True)
     parser.add_argument("--outputs", required=True)
+    parser.add_argument("--packages", default="")
     parser.add_argument("--wishes", type=int, required=True, help="an open socket")
     asked = parser.parse_args()
     texts = [path.read_bytes() for path in asked.code.rglob("*.py")]
@@ -91,6 +92,9 @@ def _answer(asked: argparse.Namespace, batch: dict[str, Any], pipes: list[int], 
         confinement.begin_anew(parent, {1, 2, questions, answers})
         os.open(os.devnull, os.O_RDONLY)  # the first that is free, which is the standard input
         sys.path[0] = str(asked.code)
+        if asked.packages:
+            # Not before: what they bring is the experiment's, and would run in the process that forks.
+            sys.path.append(asked.packages)
         with os.fdopen(questions, "rb") as read, os.fdopen(answers, "wb") as written:
             _give(asked, batch, read, written)
         status = 0

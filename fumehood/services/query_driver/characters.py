@@ -112,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], required=True)
     parser.add_argument("--code", default="/in/code")
     parser.add_argument("--outputs", default="/in/outputs")
+    parser.add_argument("--packages", default="", help="where those that answer find packages that this one does not")
     parser.add_argument("--held_out", default="held_out")
     parser.add_argument("--answers", default="answers")
     return parser.parse_args()
@@ -281,7 +282,7 @@ class Answerer:
         with theirs:
             command = [
                 *(sys.executable, "-B", str(ANSWERER), f"--code={asked.code}", f"--outputs={asked.outputs}"),
-                f"--wishes={theirs.fileno()}",
+                *(f"--wishes={theirs.fileno()}", f"--packages={asked.packages}"),
             ]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
         self._has_none = True

@@ -1,0 +1,1 @@
+"""Labs that have some packages more than the lab: built beside it by the platform, before anything runs in them."""
