@@ -27,6 +27,7 @@ from fumehood.services import (
     measuring,
     numbers,
     preparing,
+    protocol,
     replication,
     templates,
     trials,
@@ -182,7 +183,7 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     if not any(name.startswith("confirm_0") for name in records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.MISSING_CELLS), plan)
     baseline = _record(world, experiments.baseline(world, experiment))
-    if any(confirmation_choice.changed(of, baseline) for of in records.values()):
+    if any(protocol.changed(of, baseline) for of in records.values()):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.PROTOCOL_CHANGED), plan)
     if not confirmation_choice.is_matched(plan, records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.BUDGET_MISMATCH), plan)
@@ -190,8 +191,8 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
     sealed = [records[run.folder] for run in runs if run.record]
-    if numbers.incomparable(plan.metric, *sealed):
-        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.SHARED_DEVICE), plan)
+    if why := numbers.incomparable(plan.metric, baseline, *sealed):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason(why)), plan)
     if any(curves.is_own_word(of, plan.metric) for of in sealed):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.STEP_AXIS), plan)
     found = [confirmation_report.cells_of_look(run.folder, run.seeds, records, plan) for run in looks]

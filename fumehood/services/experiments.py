@@ -12,7 +12,17 @@ from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.step import Step
 from fumehood.ports import Edit
-from fumehood.services import auditing, directions, fidelity, final_info, registering, replication, templates
+from fumehood.services import (
+    auditing,
+    directions,
+    facts,
+    fidelity,
+    final_info,
+    numbers,
+    registering,
+    replication,
+    templates,
+)
 from fumehood.services.calls import claims_for, question
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import screen_seeds
@@ -194,13 +204,15 @@ def _results_read(world: WriteWorld, experiment: Experiment, run: Run) -> tuple[
 
 def _note_facts(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run) -> dict[str, object]:
     template, _ = templates.read(direction, world.artifacts)
-    facts: dict[str, object] = {"run": run.index, "title": run.title}
-    if template.primary:
-        infos = [final_info.read(world.artifacts.get(one.final_info), "") for one in (run, baseline(world, experiment))]
+    told: dict[str, object] = {"run": run.index, "title": run.title}
+    runs = (run, baseline(world, experiment))
+    records = (facts.predicate(world.artifacts.get(one.record)) for one in runs if one.record)
+    if template.primary and not numbers.incomparable(template.primary, *records):
+        infos = [final_info.read(world.artifacts.get(one.final_info), "") for one in runs]
         ours, theirs = (final_info.overall(info, template.primary) for info in infos)
         if ours and theirs:
-            facts |= {"metric": template.primary, "value": ours.mean, "baseline": theirs.mean}
-    return facts
+            told |= {"metric": template.primary, "value": ours.mean, "baseline": theirs.mean}
+    return told
 
 
 def _screened(world: WriteWorld, direction: Direction, experiment: Experiment, why: str) -> Change:

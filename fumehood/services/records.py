@@ -51,10 +51,10 @@ def record(world: RunWorld, step: Step) -> Change:
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         jobs = _jobs(tx, run)
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
-        opened = _opened(tx, run)
+        template = templates.load(direction.template_files, world.artifacts, direction.template)
+        opened = _opened(tx, run, template, jobs)
         placed = neighbours.placements(tx, jobs)
     attempt = int(step.payload["attempt"])
-    template = templates.load(direction.template_files, world.artifacts, direction.template)
     try:
         own = final_info.read(world.artifacts.get(run.self_reported), "self")
         judged = jobs.get(Kind.EVALUATE)
@@ -113,10 +113,16 @@ def outputs_of(statement: Mapping[str, Any]) -> dict[str, str]:
     return {path: sha for path, sha in signed.items() if path not in {*measuring.OURS, "final_info.json"}}
 
 
-def _opened(tx: Transaction, run: Run) -> dict[str, int]:
-    """Return how often each arm's held-out data had been evaluated on in this direction before."""
-    runs = tx.runs.find(direction_id=run.direction_id, result=RunResult.MEASURED)
-    counted = Counter(one.arm.value for one in runs if one.id != run.id)
+def _opened(tx: Transaction, run: Run, template: Template, jobs: Mapping[Kind, Execution]) -> dict[str, int]:
+    """Return how often each arm's held-out data had been read in this direction before, also for what was refused."""
+    # Each attempt reads them once, and a text that is scored by the character is read while the model is asked.
+    reader = Kind.QUERY if template.query and template.query.kind == "characters" else Kind.EVALUATE
+    arms = {one.id: one.arm.value for one in tx.runs.find(direction_id=run.direction_id)}
+    own = jobs[reader].id if reader in jobs else None
+    began = (
+        one for one in tx.executions.find(direction_id=run.direction_id, kind=reader) if one.launched_at is not None
+    )
+    counted = Counter(arms[one.run_id] for one in began if one.run_id in arms and one.id != own)
     return {arm.value: counted[arm.value] for arm in Arm}
 
 

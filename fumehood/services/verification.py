@@ -132,13 +132,14 @@ def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
             report.add(f"{places.get(name, name)}: {problem}")
 
 
-def _labels(folder: Folder, report: Report) -> dict[str, str]:
+def _labels(folder: Folder, report: Report) -> dict[str, tuple[str, str]]:
     if "summary.json" not in folder.paths:
         return {}
     try:
-        return {line["name"]: line["label"] for line in json.loads(folder.read("summary.json"))["experiments"]}
+        lines = json.loads(folder.read("summary.json"))["experiments"]
+        return {line["name"]: (line["label"], line["outcome"]) for line in lines}
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError):
-        report.add("summary.json does not tell the experiments' labels")
+        report.add("summary.json does not tell the experiments' labels and outcomes")
         return {}
 
 

@@ -21,6 +21,7 @@ from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError
 from fumehood.gateway.upstreams import offline_paper
 from fumehood.services import (
+    confirmation_check,
     confirmation_report,
     confirmation_rule,
     confirmations,
@@ -599,9 +600,9 @@ def test_a_program_that_trains_longer_on_fresh_seeds_than_it_did_before_is_not_c
     assert experiment.label == "not_comparable: budget_mismatch", lab.told()
     assert checked(lab, tmp_path / "out") == []
     inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
-    assert found_in(lab, inside, lambda one: one["result"].update(label="better"))[0] == (
-        "confirmation.json: baseline and run had not the same budget, and it has a label"
-    )
+    wrong = "confirmation.json: what was measured is not_comparable: budget_mismatch, and it says another thing"
+    for untrue in ({"label": "better"}, {"outcome": "confirmed"}, {"contrast": 3.0}):
+        assert found_in(lab, inside, lambda one, untrue=untrue: one["result"].update(untrue))[0] == wrong
 
 
 @pytest.mark.parametrize("arguments", [[], ["--updates=10"]])
@@ -713,6 +714,8 @@ def test_a_confirmed_folder_verifies_and_its_paper_prints_the_confirmation(finis
     [
         (lambda one: one["result"].update(label="worse"), "its label does not follow from the records"),
         (lambda one: one["result"].update(contrast=9.0), "its contrast does not follow from the records"),
+        (lambda one: one["result"].update(gain=9.0), "its gain does not follow from the records"),
+        (lambda one: one["plan"].update(alpha=0.9), "its level is not the one that its rule gives"),
         (lambda one: one["plan"]["scale"].update(circle=0.1), "its scale is not the spread"),
         (lambda one: one["plan"]["seeds"].reverse(), "the run's seeds are not those that follow from its code"),
         (lambda one: one["plan"]["baseline_seeds"].pop(), "the baseline's seeds are not those"),
@@ -753,7 +756,7 @@ def test_a_confirmation_that_does_not_follow_from_the_records_is_found(
     [
         (
             lambda one: one["plan"].update(discoveries=1),
-            "its level counts 1 discoveries before it, and the direction has 0",
+            "its level counts 1 discoveries before it, and there were 0 at most",
         ),
         (lambda one: one["plan"]["rule"].update(q=0.9), "its rule is not the direction's"),
     ],
@@ -771,20 +774,42 @@ def test_a_level_that_the_direction_does_not_allow_is_found(
     assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
 
 
+def test_two_discoveries_cannot_each_count_the_other(finished: tuple[Laboratory, Path]) -> None:
+    _, out = finished
+    data = (out / "experiments/smaller_scale/confirmation.json").read_bytes()
+
+    def other(seed: int, discoveries: int) -> bytes:
+        value = json.loads(data)
+        value["plan"] |= {"discoveries": discoveries, "seeds": [seed, *value["plan"]["seeds"][1:]]}
+        return json.dumps(value).encode()
+
+    rule = json.loads(data)["plan"]["rule"]
+    assert (
+        confirmation_check.of_direction(rule, {"one": other(1, 1), "two": other(2, 0), "three": other(3, 1)}, {}) == {}
+    )
+    found = confirmation_check.of_direction(rule, {"one": other(1, 1), "two": other(2, 1)}, {})
+    assert found == {"one": ["its level counts 1 discoveries before it, and there were 0 at most"]}
+    assert confirmation_check.of_direction(rule, {"one": other(1, 0), "same code": other(1, 1)}, {}) == {}
+
+
 @pytest.mark.parametrize("has_plan", [True, False])
+@pytest.mark.parametrize(
+    "untrue", [{"label": "no_difference"}, {"outcome": "refuted"}, {"label": "not_comparable: undecided"}]
+)
 def test_a_label_in_the_summary_that_no_confirmation_came_to_is_found(
-    finished: tuple[Laboratory, Path], *, has_plan: bool
+    finished: tuple[Laboratory, Path], untrue: dict[str, str], *, has_plan: bool
 ) -> None:
     lab, out = finished
     whole, place = verification.open_folder(out), "experiments/smaller_scale/confirmation.json"
     value = json.loads(whole.read("summary.json"))
-    assert value["experiments"][0]["label"] == "better"
-    value["experiments"][0]["label"] = "no_difference"
+    said = value["experiments"][0]
+    assert (said["label"], said["outcome"]) == ("better", "confirmed")
+    said |= untrue
     changed = verification.Folder(
         paths=tuple(path for path in whole.paths if has_plan or path != place),
         read=lambda path: json.dumps(value).encode() if path == "summary.json" else whole.read(path),
     )
-    told = f"{place}: the summary labels it no_difference, and no confirmation came to that"
+    told = f"{place}: the summary says {said['label']}, {said['outcome']}, and no confirmation came to that"
     assert told in verification.verify_folder(changed, opener(lab)).problems
 
 
