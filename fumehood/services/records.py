@@ -186,6 +186,8 @@ def _predicate(
         "platform": __version__,
         "secret": hashlib.sha256(world.derive_key(FINGERPRINT)).hexdigest(),
         "device": "gpu" if main.gpus else "cpu",
+        "processor": outcome.device.processor if outcome else "",
+        "gpu": outcome.device.gpu if outcome and main.gpus else "",
         "placement": placed,
         "code": dict(sorted(run.files.items())),
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},

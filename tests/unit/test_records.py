@@ -58,6 +58,7 @@ def test_it_says_what_was_run_on_what_and_within_which_limits(measured: Laborato
         == hashlib.sha256(TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 1.5").encode()).hexdigest()
     )
     assert run["evaluator"] == hashlib.sha256(TINY["evaluate.py"].encode()).hexdigest()
+    assert (run["device"], run["processor"], run["gpu"]) == ("cpu", "a processor", "")
     assert (run["seeds"], run["image"], run["isolation"]) == ([1, 2], "sha256:instant", {"S1": "held"})
     assert (run["verdicts"], set(run["limits"])) == ({"run": "succeeded", "evaluate": "succeeded"}, {"run", "evaluate"})
     assert set(run["data"]) == {"train", "answers"}
