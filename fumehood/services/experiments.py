@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Attempt, Experiment, ExperimentState, Run, RunResult
@@ -11,9 +12,10 @@ from fumehood.domain.fidelity import Point
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.step import Step
-from fumehood.ports import Edit
+from fumehood.ports import Artifacts, Edit
 from fumehood.services import (
     auditing,
+    confirmation_report,
     directions,
     facts,
     fidelity,
@@ -232,14 +234,20 @@ def _screened(world: WriteWorld, direction: Direction, experiment: Experiment, w
 
 def to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
     """Go on to the figures."""
-    good = measured_runs(world, experiment)[-1:]
-    files = good[0].files if good else experiment.files
-    experiment = experiment.to(ExperimentState.PLOTTING, files=files)
+    told = told_of(world.artifacts, experiment, measured_runs(world, experiment))
+    experiment = experiment.to(ExperimentState.PLOTTING, files=told.files if told else experiment.files)
     return Change(
         experiments=(experiment,),
         steps=(plot_next(experiment),),
         events=(happened(world.clock, experiment, "experiment.plotting", f"{experiment.name}: {why}; plotting"),),
     )
+
+
+def told_of(artifacts: Artifacts, experiment: Experiment, measured: Sequence[Run]) -> Run | None:
+    """Return the run whose code a paper tells of: the one that was confirmed, or else the last; None without any."""
+    product = experiment.products.get(confirmation_report.PRODUCT)
+    confirmed = confirmation_report.read(artifacts.get(product))[0].run if product else ""
+    return next((run for run in measured if run.folder == confirmed), measured[-1] if measured else None)
 
 
 def plot_next(experiment: Experiment, *, as_given: bool = False) -> Next:

@@ -27,6 +27,7 @@ from fumehood.services import (
     confirmations,
     directions,
     facts,
+    forks,
     guidance,
     paper,
     prose,
@@ -109,6 +110,18 @@ def test_a_true_gain_is_confirmed_on_fresh_seeds_and_sealed_data(tmp_path: Path)
     shown = {run.folder: lab.get(run.final_info)["circle"]["final_info_dict"]["error"] for run in (pool, look)}
     base, ours = shown["confirm_0"], shown["confirm_1"]
     assert result["datasets"]["circle"]["difference"] == pytest.approx(sum(ours) / 4 - sum(base) / 6)
+
+
+def test_the_folder_holds_the_code_that_was_confirmed_and_not_the_last_runs(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, 0.5)
+    experiment = carried_out(lab, runs=2)
+    folder = lab.export(tmp_path / "out") / "experiments" / experiment.name
+    assert (folder / "experiment.py").read_bytes() == (folder / "run_1.py").read_bytes()
+    assert (folder / "experiment.py").read_bytes() != (folder / "run_2.py").read_bytes()
+    made = forks.fork(lab.store, lab.artifacts, lab.clock, "me", experiment.id, "plotting", forks.Edits())
+    assert made.files["experiment.py"] == experiment.files["experiment.py"]
+    lab.go_on()
+    assert lab.experiments()[1].state is ExperimentState.DONE, lab.told()
 
 
 def test_the_coder_is_shown_nothing_of_the_sealed_arm(tmp_path: Path) -> None:
