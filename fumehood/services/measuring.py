@@ -13,7 +13,7 @@ from typing import Any
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import LLM, Device, Kind
-from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
+from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Profile, Template
@@ -53,7 +53,7 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     """
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
-        given = tx.runs.find(direction_id=direction.id, experiment_id=None, arm=Arm.SCREEN, index=0)
+        given = tx.runs.find(direction_id=direction.id, experiment_id=None, index=0)
         template, profile = templates.read(direction, world.artifacts)
         seeds = baseline_seeds(direction, profile)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)

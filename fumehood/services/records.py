@@ -51,6 +51,7 @@ def record(world: RunWorld, step: Step) -> Change:
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         jobs = _jobs(tx, run)
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
+        drawn = preparing.drawn_seeds(tx, direction, run.arm, run.seeds)
         template = templates.load(direction.template_files, world.artifacts, direction.template)
         opened = _opened(tx, run, template, jobs)
         placed = neighbours.placements(tx, jobs)
@@ -66,6 +67,7 @@ def record(world: RunWorld, step: Step) -> Change:
     written = info.to_json()
     predicate = _predicate(world, direction, template, run, attempt, jobs, data, info, placed)
     predicate["opened"] = opened
+    predicate["drawn_seeds"] = list(drawn)
     predicate["disagreements"] = _disagreements(template, own, evaluated)
     predicate["registration"] = (
         experiment.products.get("registration.json") if experiment and run.experiment_id else None
