@@ -132,9 +132,10 @@ _DIGITS = 8
 
 
 def cells(record: Record, metric: str) -> dict[str, Sequence[float]]:
-    """Return what a record says of a metric: data set to one number a seed."""
+    """Return what a record says of a metric: data set to one number a seed; a data set that has another count is out."""
     datasets = record["metrics"].get(metric, {}).get("datasets", {})
-    return {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
+    found = {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
+    return {name: values for name, values in found.items() if numbers.is_whole(record, values)}
 
 
 def _run(index: int, record: Record, outputs: Mapping[str, str]) -> Run:

@@ -16,7 +16,7 @@ from fumehood.domain.confirmation import ConfirmRule, Reason, not_comparable
 from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.idea import IdeaKind
 from fumehood.domain.template import Comparison
-from fumehood.services import confirming, held_out
+from fumehood.services import confirming, held_out, numbers
 from fumehood.services.confirming import Cells, Measure
 from fumehood.services.deciding import Decision, Pair
 from fumehood.services.estimates import HeldOut, Interval
@@ -83,7 +83,8 @@ class Plan(BaseModel):
 def cells_of(record: Mapping[str, Any] | None, plan: Plan, seeds: int) -> dict[str, list[float | None]]:
     """Return what a run's record says of the metric, by data set; every seed failed where there is no record.
 
-    What is no number, or not the evaluator's, failed too. A data set that is not there is missing.
+    What is not the evaluator's is missing, as is a data set that is not there or has another number of values than of
+    seeds.
     """
     if record is None:
         return {name: [None] * seeds for name in plan.datasets}
@@ -91,7 +92,7 @@ def cells_of(record: Mapping[str, Any] | None, plan: Plan, seeds: int) -> dict[s
     if entry.get("source") != "evaluator":
         return {}
     found = {name: list(one.get("seeds") or ()) for name, one in entry.get("datasets", {}).items()}
-    return {name: [float(one) for one in values] for name, values in found.items()}
+    return {name: [float(one) for one in values] for name, values in found.items() if numbers.is_whole(record, values)}
 
 
 def joined(parts: Sequence[Cells], plan: Plan) -> dict[str, list[float | None]]:

@@ -109,13 +109,25 @@ def contrast_of(
     if incomparable(name, record, base):
         return None
     metric = metrics.get(name, Metric())
+    ours, theirs = _per_seed(record, name), _per_seed(base, name)
     return statistics.contrast(
-        _per_seed(base, name),
-        _per_seed(record, name),
+        theirs,
+        # Who leaves out a seed, or tells one twice, has no result where the baseline has one for each of its seeds.
+        {
+            one: found
+            for one, found in ours.items()
+            if is_whole(record, found) or not is_whole(base, theirs.get(one, ()))
+        },
         direction=direction_of(name, record, metrics),
         resolution=metric.resolution,
         transform=metric.transform,
     )
+
+
+def is_whole(record: Record, values: Sequence[object]) -> bool:
+    """Whether these are one value for each of a record's seeds; never where the template controls none."""
+    seeds = record.get("seeds")
+    return isinstance(seeds, list) and len(values) == len(seeds)
 
 
 def _per_seed(record: Record, name: str) -> dict[str, Sequence[float]]:

@@ -594,6 +594,21 @@ def test_what_no_baseline_can_match_is_not_comparable(
     assert checked(lab, tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("folder", ["run_1", "confirm_1"])
+def test_a_program_that_leaves_a_seed_out_gets_no_label(tmp_path: Path, folder: str) -> None:
+    def does(spec: Spec) -> Did:
+        did = act(spec)
+        for path in [path for path in did.files if path == f"{folder}/samples.json"]:
+            best = sorted(json.loads(did.files[path]))[:-1]
+            did = dataclasses.replace(did, files={**did.files, path: json.dumps(best).encode()})
+        return did
+
+    lab = laboratory(tmp_path, -4.0, does=does)
+    experiment = carried_out(lab)
+    assert experiment.label == f"not_comparable: {'screen_only' if folder == 'run_1' else 'missing_cells'}", lab.told()
+    assert checked(lab, tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_program_that_trains_longer_on_fresh_seeds_than_it_did_before_is_not_comparable(
     tmp_path: Path, *, alone: bool

@@ -77,6 +77,24 @@ def test_a_run_that_was_not_measured_as_the_baseline_was_is_not_compared(part: s
     assert "promising" not in text
 
 
+@pytest.mark.parametrize("change", ["drops its worst seed", "tells each seed three times"])
+def test_a_run_without_one_result_for_each_seed_is_never_promising(change: str) -> None:
+    records = {f"run_{index}": papers.record(index, dict.fromkeys(papers.BASE, -9.0 * index)) for index in range(2)}
+    runs = [papers.run(0), papers.run(1)]
+
+    def label() -> str:
+        given = (papers.direction(), papers.template(), papers.idea(), papers.experiment())
+        return facts.gather(*given, runs, {}, records)["runs"][0]["label"]
+
+    for record in records.values():
+        record["seeds"] = [1, 2, 3]
+    assert label() == "promising"
+    for entry in records["run_1"]["metrics"]["kl_divergence"]["datasets"].values():
+        seeds = entry["seeds"]
+        entry["seeds"] = sorted(seeds)[:2] if change.startswith("drops") else seeds * 3
+    assert label() == "not shown"
+
+
 def test_a_time_is_not_compared_across_machines_and_other_numbers_are() -> None:
     records = {f"run_{index}": papers.record(index, dict.fromkeys(papers.BASE, -9.0 * index)) for index in range(2)}
     records["run_0"]["processor"], records["run_1"]["processor"] = "a slow one", "a fast one"
