@@ -132,7 +132,7 @@ _DIGITS = 8
 
 
 def cells(record: Record, metric: str) -> dict[str, Sequence[float]]:
-    """Return what a record says of a metric: data set to one number a seed; a data set that has another count is out."""
+    """Return what a record says of a metric: data set to one number a seed; without data sets of another count."""
     datasets = record["metrics"].get(metric, {}).get("datasets", {})
     found = {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
     return {name: values for name, values in found.items() if numbers.is_whole(record, values)}

@@ -25,6 +25,10 @@ from fumehood.services.statistics import Scales
 PRODUCT = "confirmation.json"
 Measured = tuple[Mapping[str, Any], bytes]
 """What a signed record says, and `examples.npz` beside it."""
+_MATCHED = (
+    "The variant that was confirmed has {amount:,} {equal}, which the baseline of the screen has not; it was confirmed"
+    " against a baseline that was given as many, and its contrast in the screen shows what both changes did together."
+)
 _RULE: TypeAdapter[ConfirmRule] = TypeAdapter(ConfirmRule)
 _MEASURE: TypeAdapter[Measure] = TypeAdapter(Measure)
 
@@ -224,6 +228,15 @@ def to_json(plan: Plan, ended: Mapping[str, Any] | None = None) -> bytes:
     """Return `confirmation.json`; without an end it says what will be done."""
     told = {"plan": {**plan.model_dump(mode="json"), "alpha": plan.alpha}, "result": ended}
     return json.dumps(told, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def limitations(data: bytes) -> tuple[str, ...]:
+    """Return what a paper says of a confirmation whose baseline was given the run's budget; of others nothing."""
+    plan, _ = read(data)
+    if not plan.arguments or plan.comparison is None:
+        return ()
+    amount = int(plan.arguments[0].rpartition("=")[2])
+    return (_MATCHED.format(equal=plan.comparison.equal, amount=amount),)
 
 
 def rule_of(told: Mapping[str, Any]) -> ConfirmRule:

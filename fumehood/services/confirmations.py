@@ -37,12 +37,6 @@ from fumehood.services.confirmation_report import PRODUCT, Plan
 from fumehood.services.confirmation_rule import fresh_seeds, measure_of, run_seeds
 from fumehood.services.world import WriteWorld
 
-_MATCHED = (
-    "The variant that was confirmed has {amount:,} {equal}, which the baseline of the screen has not; it was confirmed"
-    " against a baseline that was given as many, and its contrast in the screen shows what both changes did together."
-)
-"""What a paper says of a confirmation whose baseline was given the run's budget."""
-
 
 def confirm(world: WriteWorld, step: Step) -> Change:
     """Choose the run to confirm, write down how, and have the sealed data drawn."""
@@ -52,10 +46,6 @@ def confirm(world: WriteWorld, step: Step) -> Change:
     if plan is None:
         return _ended(world, experiment, confirmation_report.unconfirmed(reason))
     planned = _with_product(world, experiment, confirmation_report.to_json(plan))
-    if plan.arguments:
-        amount = int(plan.arguments[0].rpartition("=")[2])
-        told = _MATCHED.format(equal=template.comparison.equal, amount=amount)
-        planned = dataclasses.replace(planned, limitations=(*planned.limitations, told))
     with world.store.begin(write=False) as tx:
         is_first = not preparing.data_of(tx, direction, Arm.CONFIRM, plan.baseline_seeds)
     seeds = (*(plan.baseline_seeds if is_first else ()), *plan.seeds)

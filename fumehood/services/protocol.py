@@ -17,7 +17,7 @@ MACHINE = ("processor", "gpu")
 
 def changed(record: Record, base: Record) -> tuple[str, ...]:
     """Return in what a record was not made as another was."""
-    return tuple(part for part in SHARED if record.get(part) != base.get(part))
+    return tuple(part for part in SHARED if _of(record, part) != _of(base, part))
 
 
 def differs(record: Record, base: Record) -> tuple[str, ...]:
@@ -26,3 +26,9 @@ def differs(record: Record, base: Record) -> tuple[str, ...]:
         *changed(record, base),
         *(part for part in MACHINE if {part} <= record.keys() & base.keys() and record[part] != base[part]),
     )
+
+
+def _of(record: Record, part: str) -> object:
+    """Return a part by what it holds: a template's copy under another name is the same template."""
+    found = record.get(part)
+    return found.get("hash") if isinstance(found, Mapping) else found

@@ -441,6 +441,18 @@ def test_a_lab_that_is_renewed_amid_a_direction_leaves_its_result_without_a_comp
     assert checked(lab, tmp_path / "out") == []
 
 
+def test_a_baseline_of_the_same_template_under_another_name_is_compared(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    carried_out(lab)
+    copy = write_template(tmp_path / "a_copy", CONFIRMING)
+    lab.submit(profile="confirming", runs=1, template=str(copy))
+    lab.go_on()
+    assert lab.direction().template == "a_copy"
+    assert "taken from the cache" in lab.told()
+    assert [one.label for one in lab.experiments()] == ["better", "better"]
+    assert checked(lab, tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("amid", ["confirm_drawn", "confirm_measured"])
 def test_an_experiment_that_fails_amid_its_confirmation_leaves_a_folder_that_holds(tmp_path: Path, amid: str) -> None:
     lab = laboratory(tmp_path, -4.0)
@@ -558,7 +570,11 @@ def test_a_run_with_another_budget_is_confirmed_against_a_baseline_that_has_as_m
         "run_0": 10, "run_1": 25, "confirm_0": 25, "confirm_1": 25,
     }  # fmt: skip
     assert records["confirm_0"]["arguments"] == [*records["run_0"]["arguments"], "--updates=25"]
-    assert any("has 25 updates, which the baseline of the screen has not" in one for one in experiment.limitations)
+    forks.fork(lab.store, lab.artifacts, lab.clock, "me", experiment.id, "plotting", forks.Edits())
+    lab.go_on()
+    for told in lab.experiments():
+        said = [one for one in told.limitations if "has 25 updates, which the baseline of the screen has not" in one]
+        assert len(said) == 1, told.name
     assert checked(lab, tmp_path / "out") == []
 
 
