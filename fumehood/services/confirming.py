@@ -17,6 +17,7 @@ from fumehood.domain.idea import IdeaKind
 from fumehood.services import deciding, estimates, multiplicity, statistics
 from fumehood.services.deciding import Decision, Pair
 from fumehood.services.estimates import HeldOut, Transform, Way
+from fumehood.services.multiplicity import Name
 from fumehood.services.statistics import Scales
 
 Seeds = Sequence[float | None]
@@ -130,14 +131,14 @@ def outcome(label: Label | None, kind: IdeaKind, expected: str, direction: Way) 
     return ExperimentOutcome.INCONCLUSIVE
 
 
-def summary(rule: ConfirmRule, ended: Mapping[str, Decision]) -> frozenset[str]:
+def summary(rule: ConfirmRule, p_values: Mapping[Name, float | None]) -> frozenset[Name]:
     """Return what stands out when a direction's confirmations are looked at together; no label changes by it.
 
     Args:
         rule: The direction's; its `q` is the false discovery rate of Benjamini and Hochberg.
-        ended: Each confirmation's last decision, by any name; those without a p-value are passed over.
+        p_values: Of each confirmation's last decision, by any name; None is passed over.
     """
-    return multiplicity.benjamini_hochberg({name: said.p for name, said in ended.items() if said.p is not None}, rule.q)
+    return multiplicity.benjamini_hochberg({name: p for name, p in p_values.items() if p is not None}, rule.q)
 
 
 def error_is_assured(measure: Measure, datasets: int) -> bool:

@@ -31,12 +31,14 @@ from fumehood.services import (
     guidance,
     paper,
     prose,
+    results,
     revision,
     templates,
     verification,
 )
 from fumehood.services.change import Change
-from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script, step_of, write_template
+from tests.fakes.laboratory import CONFIRMING, Laboratory, act, script, step_of, write_template
+from tests.fakes.laboratory import results as in_shape
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
 
@@ -818,6 +820,26 @@ def test_a_level_that_the_direction_does_not_allow_is_found(
     assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
 
 
+def test_what_stands_out_of_all_confirmations_is_told(finished: tuple[Laboratory, Path]) -> None:
+    lab, out = finished
+    (line,) = json.loads((out / "summary.json").read_bytes())["experiments"]
+    assert (line["label"], line["stands_out"]) == ("better", True)
+    (experiment,) = lab.experiments()
+    value = lab.get(experiment.products["confirmation.json"])
+
+    def again(index: int, p: float | None, seeds: list[int] | None = None) -> Experiment:
+        told = {**value, "plan": {**value["plan"], "seeds": seeds or [index, *value["plan"]["seeds"][1:]]}}
+        told["result"] = {**value["result"], "p": p}
+        kept = {"confirmation.json": lab.artifacts.put(json.dumps(told).encode())}
+        return dataclasses.replace(experiment, products=kept)
+
+    screened = dataclasses.replace(experiment, products={})
+    # Of four, at a rate of 0.5: 0.3 <= 3/4 of it.
+    some = [again(1, 0.01), again(2, 0.3), again(3, 0.9), again(4, 0.2), again(5, None), screened, again(1, 0.01)]
+    found = results._together(lab.artifacts, lab.direction(), some)
+    assert found == [True, True, False, True, None, None, True]
+
+
 def test_two_discoveries_cannot_each_count_the_other(finished: tuple[Laboratory, Path]) -> None:
     _, out = finished
     data = (out / "experiments/smaller_scale/confirmation.json").read_bytes()
@@ -931,7 +953,7 @@ def test_a_baseline_without_a_spread_says_that_nothing_can_be_confirmed(tmp_path
             values = json.loads(
                 next(Path(one.source) for one in spec.inputs if one.path.endswith("samples.json")).read_bytes()
             )
-            did.files["metrics.json"] = results("error", [1.0] * len(values))
+            did.files["metrics.json"] = in_shape("error", [1.0] * len(values))
         return did
 
     lab = laboratory(tmp_path, -4.0, does=does)
