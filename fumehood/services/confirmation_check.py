@@ -132,6 +132,8 @@ def of_direction(
             wrong.append(
                 f"its level counts {plan.discoveries} discoveries before it, and there were {most[name]} at most"
             )
+        if plan.index > (shown := len({other.seeds for one, (other, _) in plans.items() if one != name})):
+            wrong.append(f"it began after {plan.index} confirmations, and {shown} others are here: one was left out")
         if wrong:
             found[name] = [*found.get(name, ()), *wrong]
     return found

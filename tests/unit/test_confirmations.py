@@ -858,6 +858,20 @@ def test_two_discoveries_cannot_each_count_the_other(finished: tuple[Laboratory,
     assert confirmation_check.of_direction(rule, {"one": other(1, 0), "same code": other(1, 1)}, {}) == {}
 
 
+def test_a_confirmation_that_is_left_out_leaves_a_gap(finished: tuple[Laboratory, Path]) -> None:
+    _, out = finished
+    value = json.loads((out / "experiments/smaller_scale/confirmation.json").read_bytes())
+
+    def at(index: int) -> bytes:
+        plan = {**value["plan"], "index": index, "seeds": [index, *value["plan"]["seeds"][1:]]}
+        return json.dumps({**value, "plan": plan}).encode()
+
+    rule, whole = value["plan"]["rule"], {str(index): at(index) for index in range(3)}
+    assert confirmation_check.of_direction(rule, whole, {}) == {}
+    found = confirmation_check.of_direction(rule, {"0": whole["0"], "2": whole["2"]}, {})
+    assert found == {"2": ["it began after 2 confirmations, and 1 others are here: one was left out"]}
+
+
 @pytest.mark.parametrize("has_plan", [True, False])
 @pytest.mark.parametrize(
     "untrue", [{"label": "no_difference"}, {"outcome": "refuted"}, {"label": "not_comparable: undecided"}]
@@ -877,6 +891,29 @@ def test_a_label_in_the_summary_that_no_confirmation_came_to_is_found(
     )
     told = f"{place}: the summary says {said['label']}, {said['outcome']}, and no confirmation came to that"
     assert told in verification.verify_folder(changed, opener(lab)).problems
+
+
+def test_terms_that_were_registered_after_the_runs_are_not_taken_for_those_of_before(
+    finished: tuple[Laboratory, Path],
+) -> None:
+    lab, out = finished
+    inside, true = (
+        verification.open_folder(out / "experiments" / "smaller_scale"),
+        "registration_before_run_9_attempt_1.json",
+    )
+    value = json.loads(inside.read("confirmation.json"))
+    value["plan"]["kind"] = "analysis"
+    files = {
+        "confirmation.json": json.dumps(value).encode(),
+        "registration.json": inside.read("registration.json").replace(b'"improvement"', b'"analysis"'),
+        true: inside.read("registration.json"),
+    }
+    changed = verification.Folder(
+        paths=(*inside.paths, true), read=lambda path: files[path] if path in files else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "confirmation.json: it tests another kind of claim than was registered" in report.problems
 
 
 def test_a_run_under_another_registration_is_found(finished: tuple[Laboratory, Path]) -> None:
