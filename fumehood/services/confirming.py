@@ -27,7 +27,7 @@ Cells = Mapping[str, Seeds]
 
 
 _AT_NO_WORSE = frozenset({Label.BETTER, Label.NO_DIFFERENCE})
-"""What a run may not be called whose seeds failed, where no cap says what a failure counts as."""
+"""What a run may not be called where seeds of either arm failed, and no cap says what a failure counts as."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +108,9 @@ def confirm(
             for name in ours
         }
         said = _by_values(rule, pairs, look=look, alpha=alpha)
-        if failed and measure.cap is None and said.label in _AT_NO_WORSE:
-            # Nobody knows what these seeds would have come to: a program that breaks off where it does badly would win.
+        if (failed or base_failed) and measure.cap is None and said.label in _AT_NO_WORSE:
+            # Nobody knows what these seeds would have come to: a program that breaks off where it does badly would win,
+            # and so would any program beside a baseline whose failed seeds count as the worst that either arm saw.
             said = dataclasses.replace(said, label=Label.NOT_COMPARABLE, reason=Reason.FAILED_SEEDS)
     return dataclasses.replace(said, failed=failed, base_failed=base_failed)
 
