@@ -199,6 +199,13 @@ class Settings(FileSettings):
     s3_cache_mib: int = Field(default=10240, ge=1, le=64 * 1024 * 1024)
     """The size that the local copies of artifacts are cut back to."""
 
+    @field_validator("gpus")
+    @classmethod
+    def _are_different(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each GPU is named once, or a run that needs two would be given one twice")
+        return value
+
     @field_validator("gateway_secret", "executions_secret", "cursor_secret")
     @classmethod
     def _is_secret(cls, value: SecretStr) -> SecretStr:

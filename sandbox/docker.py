@@ -190,7 +190,7 @@ class DockerSandbox(HostSandbox):
             shim.go({**plan, "fresh": True})
         except SandboxUnavailableError as error:
             if docker_engine.is_no_gpu(str(error)):
-                raise docker_engine.no_gpu() from None
+                raise docker_engine.no_gpu(str(error)) from None
             self._engine.require()
             raise
 

@@ -23,7 +23,9 @@ CONNECT_S, HASTY_S, ANSWER_S, CALL_S, IMPORT_S = 2, 5, 20, 120, 1800
 OLDEST_API = "1.41"
 ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 """Everything that a call to the engine raises."""
-_NO_GPU = ("could not select device driver", "Unknown runtime specified nvidia", "nvidia-container-cli")
+_UNKNOWN_GPU = ("device error", "unresolvable CDI devices")
+"""How NVIDIA's toolkit, which is there then, says that it knows no device of that name."""
+_NO_GPU = ("could not select device driver", "Unknown runtime specified nvidia", "nvidia-container-cli", *_UNKNOWN_GPU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def unavailable(error: Exception) -> SandboxUnavailableError:
     if isinstance(error, docker.errors.APIError):
         said = str(error.explanation or error)
         if is_no_gpu(said):
-            return no_gpu()
+            return no_gpu(said)
         # It says so of what it cannot do at all, too, but also of all that comes while it starts or stops.
         reason = "engine_failed" if error.is_server_error() else "engine_refused"
         return SandboxUnavailableError(f"The Docker engine refused: {said}", reason=reason)
@@ -116,8 +118,14 @@ def is_no_gpu(said: str) -> bool:
     return any(sign in said for sign in _NO_GPU)
 
 
-def no_gpu() -> SandboxUnavailableError:
-    """Return the error for an engine that cannot pass a GPU."""
+def no_gpu(said: str) -> SandboxUnavailableError:
+    """Return the error for an engine that cannot pass a GPU, or not the one that was asked for."""
+    if any(sign in said for sign in _UNKNOWN_GPU):
+        return SandboxUnavailableError(
+            "The Docker engine has no GPU of a name that FUMEHOOD_GPUS gives: it was never there, or is there no more.",
+            remedy="Name those that `nvidia-smi -L` lists.",
+            reason="gpu_missing",
+        )
     return SandboxUnavailableError(
         "The Docker engine cannot pass a GPU into a container.",
         remedy="Install the NVIDIA container toolkit and run: nvidia-ctk runtime configure --runtime=docker",

@@ -167,10 +167,12 @@ def run_world(settings: Settings, adapter: str, gateway_url: str = "") -> RunWor
     """Build what a run worker holds. It never asks the gateway itself; executions that may are led there."""
     from fumehood.services.presence import Presence
     from sandbox.choose import choose
+    from sandbox.device import device
 
     settings = settings.model_copy(update={"gateway_url": gateway_url}) if gateway_url else settings
     secret, clock = installation_secret(settings.state_dir), SystemClock()
     return RunWorld(
+        device=device,
         gpus=settings.gpus,
         gpu_memory_mib=settings.gpu_memory_mib,
         machine=_machine(settings),

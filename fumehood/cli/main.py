@@ -156,7 +156,10 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A direction's or an experiment's finished folder.")],
     key: Annotated[str | None, typer.Option(help="Also trust this key: a file, or a fingerprint.")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Also measure its runs again, and compare.")] = False,
-    run: Annotated[int | None, typer.Option(min=0, help="With --rerun: only this run; 0 is the baseline.")] = None,
+    run: Annotated[
+        str,
+        typer.Option(help="With --rerun: only this run, by its number (0 is the baseline) or its folder: confirm_1."),
+    ] = "",
     template_name: Annotated[
         str, typer.Option("--template", help="With --rerun: a folder with the template as it was.")
     ] = "",
@@ -170,7 +173,7 @@ def verify(
 
     if not folder.is_dir():
         raise BadInputError(f"There is no folder {folder}.")
-    if run is not None and not rerun:
+    if run and not rerun:
         raise BadInputError("--run says which run is measured again, so give --rerun too.")
     known = trusted_keys(Settings().state_dir)
     enclosed = folder / export.PUBLIC_KEY

@@ -19,8 +19,9 @@ from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow
 from fumehood.domain.direction import Direction, Hold
-from fumehood.domain.experiment import Run
+from fumehood.domain.experiment import Arm, Run
 from fumehood.domain.ids import RunId
+from fumehood.domain.template import Profile
 from fumehood.errors import BadInputError, MachineUnfitError, NotFoundError, PolicyError
 from fumehood.ports import Artifacts, Clock
 from fumehood.services import facts, records, rerunning, screening, submissions, templates
@@ -30,7 +31,7 @@ from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
 
-_RECORD = re.compile(r"(run_\d+)/record\.json")
+_RECORD = re.compile(r"((?:run|confirm)_\d+(?:_seed_\d+)?)/record\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,28 +45,47 @@ class Measured:
     """All records of its experiment."""
     folder: Folder
 
+    @property
+    def arm(self) -> Arm:
+        """Which data it was measured on."""
+        return Arm(self.record["run"].get("arm", Arm.SCREEN))
+
+    @property
+    def has_known_data(self) -> bool:
+        """Whether its data can be drawn again: those of a screen follow from the profile."""
+        return self.arm is Arm.SCREEN or bool(self.record.get("drawn_seeds"))
+
 
 def rerun(
-    settings: Settings, folder: Path, *, run: int | None, template: str, sandbox: str, progress: Progress
+    settings: Settings, folder: Path, *, run: str, template: str, sandbox: str, progress: Progress
 ) -> list[Compared]:
     """Measure the records of a finished folder again, or those of one run, with what a signature said of each.
+
+    A run is named by its number or its folder, such as `confirm_1`; empty for all of them.
 
     Whoever calls has verified the folder. Each is measured in a state folder of its own, which is thrown away, as the
     baseline of a direction that has that code. Raises `MachineUnfitError` where the data cannot be drawn again.
     """
     whole, only = recorded.of_direction(folder)
     asked = recorded.direction_of(whole)
-    chosen = list(_chosen(open_folder(whole), only, run))
+    run = f"run_{run}" if run.isdigit() else run
+    chosen = [one for one in _chosen(open_folder(whole), only) if run in {"", one.name.partition("/")[2]}]
     if not chosen:
-        raise BadInputError(f"{folder} holds no record of {f'run_{run}' if run is not None else 'a run'}.")
+        raise BadInputError(f"{folder} holds no record of {run or 'a run'}.")
+    if old := [one.name for one in chosen if not one.has_known_data]:
+        why = f"The records of {', '.join(old)} do not say which seeds their data was drawn for"
+        if len(old) == len(chosen):
+            raise BadInputError(f"{why}, so they cannot be measured again.")
+        progress.say(f"{why}, so they are not measured again.")
+        chosen = [one for one in chosen if one.has_known_data]
     _check_secret(settings, chosen)
     checks.gpus(settings, template or asked.template, asked.profile, sandbox)
     checks.room(settings)
     return [_measured_again(settings, asked, one, template, sandbox, progress) for one in chosen]
 
 
-def _chosen(whole: Folder, only: str, run: int | None) -> Iterator[Measured]:
-    """Yield the records, each once: experiments share a baseline."""
+def _chosen(whole: Folder, only: str) -> Iterator[Measured]:
+    """Yield the records, each once: experiments share a baseline, and a direction's confirmations theirs."""
     names = sorted({path.split("/")[1] for path in whole.paths if path.startswith("experiments/")})
     seen: set[str] = set()
     for name in [only] if only else names:
@@ -74,7 +94,7 @@ def _chosen(whole: Folder, only: str, run: int | None) -> Iterator[Measured]:
         told = {place: facts.predicate(data) for place, data in found.items()}
         for place, data in found.items():
             sha = hashlib.sha256(data).hexdigest()
-            if sha not in seen and run in {None, int(place.removeprefix("run_"))}:
+            if sha not in seen:
                 yield Measured(name=f"{name}/{place}", record=told[place], siblings=tuple(told.values()), folder=inside)
             seen.add(sha)
 
@@ -103,17 +123,20 @@ def _measured_again(
         store, artifacts, clock = worlds.store_of(own), worlds.artifacts_of(own), SystemClock()
         try:
             direction = recorded.as_submitted(asked, template or asked.template, artifacts)
-            if templates.load(direction.template_files, artifacts, direction.template).llm:
+            words, profile = templates.read(direction, artifacts)
+            if words.llm:
                 raise BadInputError("The runs of this template ask a model: `fumehood replay` repeats them.")
             code = _code(settings, one, artifacts)
             # A direction without ideas ends with its baseline.
             direction = dataclasses.replace(direction, ideas=0, parent=None, parent_files=code)
             progress.start(f"measuring {one.name} again")
             told = check_machine(own, sandbox, progress.say)
-            if submissions.submit_again(store, clock, direction, policy).hold is Hold.POLICY:
+            drawn = ",".join(map(str, one.record.get("drawn_seeds") or ()))
+            data = {submissions.ARM: one.arm.value, submissions.SEEDS: drawn} if drawn else None
+            if submissions.submit_again(store, clock, direction, policy, data).hold is Hold.POLICY:
                 raise PolicyError("The policy wants a person to look at this direction first; nothing was run again.")
             with store.begin() as tx:
-                tx.runs.save(_run(clock, direction, one))
+                tx.runs.save(_run(clock, direction, one, profile))
             follow(own, store, direction, str(told["adapter"]), progress)
             with store.begin(write=False) as tx:
                 ended = tx.directions.get(direction.id)
@@ -128,14 +151,18 @@ def _measured_again(
             store.close()
 
 
-def _run(clock: Clock, direction: Direction, one: Measured) -> Run:
+def _run(clock: Clock, direction: Direction, one: Measured, profile: Profile) -> Run:
     """Return what is to be measured, on the record's own seeds: a screened run has fewer than its baseline."""
-    seeds = one.record["seeds"]
+    seeds, arguments = one.record["seeds"], one.record.get("arguments") or ()
     return Run(
         id=RunId(clock.new_id("run")),
         direction_id=direction.id,
         experiment_id=None,
         index=0,
+        arm=one.arm,
+        # Its limits follow from that.
+        alone=int(one.record["run"].get("alone", 0)),
+        arguments=tuple(arguments)[len(profile.arguments) :],
         title=one.name,
         description="A record's code, measured again.",
         files=templates.start_of(direction),

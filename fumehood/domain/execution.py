@@ -239,6 +239,21 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What an execution computed on, as exactly as it changes what it comes to; empty where that is not known."""
+
+    processor: str = ""
+    """Its model, and the instructions that libraries choose their arithmetic by."""
+    gpu: str = ""
+    """Models and driver: of its own GPUs or, where it has none, of those that others of its worker are given."""
+
+    @property
+    def has_one_kind(self) -> bool:
+        """Whether all those GPUs are of one model, so that it is known which an execution will get."""
+        return bool(self.gpu) and " + " not in self.gpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of an execution: how it ended, what it used, what it left."""
 
@@ -252,6 +267,7 @@ class Outcome:
     rejected: tuple[Rejection, ...]
     image: str
     """The digest or content hash of what the execution saw."""
+    device: Device = Device()
     isolation: Mapping[str, str] = field(default_factory=dict)
     """Promise (`S1` ...) to the mechanism that held it."""
     detail: str = ""

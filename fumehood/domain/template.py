@@ -207,5 +207,6 @@ class Template(_Table):
 
     @property
     def is_timed(self) -> bool:
-        """Whether runs are judged by a time, so that each is given its device alone."""
-        return self.primary is not None and self.metrics[self.primary].is_time
+        """Whether runs are judged by a time, or are to have the same, so that each is given its device alone."""
+        is_judged = self.primary is not None and self.metrics[self.primary].is_time
+        return is_judged or self.comparison.equal == "wall_s"

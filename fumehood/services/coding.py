@@ -201,13 +201,15 @@ def _edit(world: WriteWorld, asked: Asked) -> Edit:
     editable = [*(path for path in template.editable if path in sources), *added]
     with world.store.begin(write=False) as tx:
         guidance = "" if experiment.replicates else feedback.said(tx, direction.id, experiment.id)
+    # What was registered is the study's, of which a replication's coder knows the method section alone.
+    changes = () if experiment.replicates else idea.changes
     prompt = world.prompts.render(
         "coder",
         task=task,
         guidance=guidance,
         title=replication.TITLE if experiment.replicates else idea.title,
         experiment=idea.experiment,
-        may_change=", ".join(idea.changes or template.comparison.may_change) or "what the plan needs",
+        may_change=", ".join(changes or template.comparison.may_change) or "what the plan needs",
         run=str(asked.index),
         runs=str(replication.runs_of(direction, experiment)),
         editable=", ".join(editable),

@@ -8,16 +8,17 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from fumehood.domain.confirmation import DISCOVERIES, Label, Reason, not_comparable
+from fumehood.domain.confirmation import DISCOVERIES, Label, Reason
+from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.idea import IdeaKind
-from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers
+from fumehood.services import confirmation_choice, confirmation_report, confirming, curves, numbers, protocol
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirmation_rule import fresh_seeds, run_seeds
 from fumehood.services.deciding import Decision
 from fumehood.services.templates import template_hash
 
 _ANY = IdeaKind.IMPROVEMENT
-_CLAIMS = {*DISCOVERIES, Label.NO_DIFFERENCE}
+_CLAIMS = {*DISCOVERIES, Label.NO_DIFFERENCE, ExperimentOutcome.CONFIRMED, ExperimentOutcome.REFUTED}
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -55,7 +56,11 @@ def problems(
     wanted = ["run_0", plan.run, *(() if told is None or "confirm_0" in failed else ("confirm_0",))]
     if missing := [name for name in wanted if name not in records]:
         return [f"it rests on {missing[0]}, which has no signed record"]
-    found = [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
+    # What a paper prints of it; the rule itself is used below.
+    found = (
+        [] if json.loads(data)["plan"].get("alpha") == plan.alpha else ["its level is not the one that its rule gives"]
+    )
+    found += [*_of_plan(plan, records), *confirmation_choice.problems(plan, records, outputs)]
     found += _of_terms(plan, records["run_0"], registration or {}, is_fixed="run_0" in examples)
     found += _of_looks(plan, records, looks)
     if told is None:
@@ -100,34 +105,53 @@ def _of_terms(plan: Plan, base: Mapping[str, Any], registration: Mapping[str, An
 
 
 def of_direction(
-    rule: Mapping[str, Any] | None, told: Mapping[str, bytes], labels: Mapping[str, str]
+    rule: Mapping[str, Any] | None, told: Mapping[str, bytes], labels: Mapping[str, tuple[str, str]]
 ) -> dict[str, list[str]]:
     """Return what does not hold of a direction's confirmations together, by experiment, one sentence each.
 
     Args:
         rule: The direction's.
         told: Each experiment's `confirmation.json` by its name.
-        labels: The label that the direction's summary gives each experiment.
+        labels: The label and the outcome that the direction's summary gives each experiment.
     """
     plans = {}
     for name, data in told.items():
         with suppress(ValueError, KeyError, TypeError):  # which is found in the experiment's own folder
             plans[name] = confirmation_report.read(data)
+    ends = {name: ((end or {}).get("label"), (end or {}).get("outcome")) for name, (_, end) in plans.items()}
     found = {
-        name: [f"the summary labels it {label}, and no confirmation came to that"]
-        for name, label in labels.items()
-        if label in _CLAIMS and (name not in plans or (plans[name][1] or {}).get("label") != label)
+        name: [f"the summary says {', '.join(filter(None, said))}, and no confirmation came to that"]
+        for name, said in labels.items()
+        if _CLAIMS.intersection(said) and ends.get(name) != said
     }
-    claims = {name: plan.seeds for name, (plan, end) in plans.items() if (end or {}).get("label") in DISCOVERIES}
     fixed = confirmation_report.rule_of(rule) if rule else None
+    most = _most_before({name: plan for name, (plan, _) in plans.items()}, ends)
     for name, (plan, _) in plans.items():
         wrong = ["its rule is not the direction's"] if plan.rule != fixed else []
-        # What was measured on the same seeds was found once.
-        if plan.discoveries > (before := len({seeds for other, seeds in claims.items() if other != name})):
-            wrong.append(f"its level counts {plan.discoveries} discoveries before it, and the direction has {before}")
+        if plan.discoveries > most[name]:
+            wrong.append(
+                f"its level counts {plan.discoveries} discoveries before it, and there were {most[name]} at most"
+            )
+        if plan.index > (shown := len({other.seeds for one, (other, _) in plans.items() if one != name})):
+            wrong.append(f"it began after {plan.index} confirmations, and {shown} others are here: one was left out")
         if wrong:
             found[name] = [*found.get(name, ()), *wrong]
     return found
+
+
+def _most_before(plans: Mapping[str, Plan], ends: Mapping[str, tuple[str | None, str | None]]) -> dict[str, int]:
+    """Return how many discoveries a confirmation may count as closed before it began, by experiment.
+
+    What was measured on the same seeds was found once. Of two discoveries each cannot be the earlier: the one that
+    counts the fewest before it has none before it, and so on.
+    """
+    claims = {name: plans[name].seeds for name, (label, _) in ends.items() if label in DISCOVERIES}
+    most = {name: len({seeds for other, seeds in claims.items() if other != name}) for name in plans}
+    earlier: set[tuple[int, ...]] = set()
+    for name in sorted(claims, key=lambda one: plans[one].discoveries):
+        most[name] = min(most[name], len(earlier))
+        earlier.add(claims[name])
+    return most
 
 
 def _of_looks(plan: Plan, records: Records, looks: Collection[str]) -> list[str]:
@@ -189,23 +213,9 @@ def _of_result(
     looks: list[str],
     examples: Mapping[str, bytes],
 ) -> list[str]:
-    if not any(name.startswith("confirm_0") for name in records):
-        return (
-            [] if told.get("label") == "not_comparable: missing_cells" else ["its baseline failed, and it has a label"]
-        )
-    if any(confirmation_choice.changed(of, records["run_0"]) for of in records.values()):
-        changed = not_comparable(Reason.PROTOCOL_CHANGED)
-        return [] if told.get("label") == changed else ["it was not measured as the baseline was, and it has a label"]
-    if not confirmation_choice.is_matched(plan, records):
-        is_told = told.get("label") == "not_comparable: budget_mismatch"
-        return [] if is_told else ["baseline and run had not the same budget, and it has a label"]
-    sealed = [of for name, of in records.items() if name.startswith("confirm_")]
-    if numbers.incomparable(plan.metric, *sealed):
-        shared = not_comparable(Reason.SHARED_DEVICE)
-        return [] if told.get("label") == shared else ["its times were measured on a shared device, and it has a label"]
-    if any(curves.is_own_word(of, plan.metric) for of in sealed):
-        reason = not_comparable(Reason.STEP_AXIS)
-        return [] if told.get("label") == reason else ["its steps are a run's own word, and it has a label"]
+    if reason := _without_label(plan, records):
+        wanted = confirmation_report.unconfirmed(reason)
+        return [] if told == wanted else [f"what was measured is {wanted['label']}, and it says another thing"]
     whole = _seeds(plan, looks)
     base, *cells = [confirmation_report.cells_of_look(name, seeds, records, plan) for name, seeds in whole.items()]
     if not cells:
@@ -227,10 +237,25 @@ def _of_result(
         return ["it has a label before it was decided"]
     alone = confirmation_report.alone(plan, failed, len(looks))
     again = json.loads(json.dumps(confirmation_report.result(plan, said, alone)))
-    names = dict.fromkeys([*again, *(("alone",) if "alone" in told else ())])
     return [
-        f"its {name} does not follow from the records" for name in names if not _same(again.get(name), told.get(name))
+        f"its {name} does not follow from the records"
+        for name in dict.fromkeys([*again, *told])
+        if not _same(again.get(name), told.get(name))
     ]
+
+
+def _without_label(plan: Plan, records: Records) -> Reason | None:
+    """Return why what was measured is compared with nothing; None where it is compared."""
+    if not any(name.startswith("confirm_0") for name in records):
+        return Reason.MISSING_CELLS
+    if any(protocol.changed(of, records["run_0"]) for of in records.values()):
+        return Reason.PROTOCOL_CHANGED
+    if not confirmation_choice.is_matched(plan, records):
+        return Reason.BUDGET_MISMATCH
+    sealed = [of for name, of in records.items() if name.startswith("confirm_")]
+    if why := numbers.incomparable(plan.metric, records["run_0"], *sealed):
+        return Reason(why)
+    return Reason.STEP_AXIS if any(curves.is_own_word(of, plan.metric) for of in sealed) else None
 
 
 def _same(ours: Any, theirs: Any) -> bool:

@@ -10,17 +10,12 @@ from fumehood.domain.confirmation import ConfirmRule, Reason
 from fumehood.domain.experiment import Run
 from fumehood.domain.ids import DirectionId, RunId
 from fumehood.domain.template import Comparison
-from fumehood.services import confirming, counts, curves, numbers, statistics
+from fumehood.services import confirming, counts, curves, numbers, protocol, statistics
 from fumehood.services.confirmation_report import Plan
 from fumehood.services.confirming import Measure
 from fumehood.services.edit_effects import Measured, compared
 
 Record = Mapping[str, Any]
-SHARED = ("secret", "evaluator", "template", "profile", "image")
-"""What a record has in common with the baseline's, or nothing is compared: a lab may be renewed amid a direction.
-
-Not the direction: a baseline of the screen may have been measured for an earlier one of the same tenant.
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +53,17 @@ def choose(
         comparison: What a run and the baseline must share.
     """
     base = baseline[1]
-    runs = [one for one in runs if not changed(one[1], base)]
+    runs = [one for one in runs if not protocol.changed(one[1], base)]
     if not runs:
         return Choice(reason=Reason.PROTOCOL_CHANGED)
     equal = [one for one in runs if not counts.mismatches(one[1], base, comparison)]
     equal = equal or [one for one in runs if _to_match(one[1], base, comparison)]
     if not equal:
         return Choice(reason=Reason.BUDGET_MISMATCH)
-    equal = [one for one in equal if not numbers.incomparable(metric, one[1], base)]
+    apart = [numbers.incomparable(metric, of, base) for _, of in equal]
+    equal = [one for one, why in zip(equal, apart, strict=True) if not why]
     if not equal:
-        return Choice(reason=Reason.SHARED_DEVICE)
+        return Choice(reason=Reason(apart[0]))
     equal = [one for one in equal if not curves.is_own_word(one[1], metric)]
     if not equal or curves.is_own_word(base, metric):
         return Choice(reason=Reason.STEP_AXIS)
@@ -82,11 +78,6 @@ def choose(
     chosen, of = equal[place]
     matched = _to_match(of, base, comparison)
     return Choice(run=chosen.folder, contrast=found.value if found else 0.0, matched=matched)
-
-
-def changed(record: Record, base: Record) -> tuple[str, ...]:
-    """Return in what a record was not made as the baseline's was."""
-    return tuple(part for part in SHARED if record.get(part) != base.get(part))
 
 
 def _to_match(record: Record, base: Record, comparison: Comparison) -> int:
@@ -141,9 +132,10 @@ _DIGITS = 8
 
 
 def cells(record: Record, metric: str) -> dict[str, Sequence[float]]:
-    """Return what a record says of a metric: data set to one number a seed."""
+    """Return what a record says of a metric: data set to one number a seed; without data sets of another count."""
     datasets = record["metrics"].get(metric, {}).get("datasets", {})
-    return {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
+    found = {name: [float(one) for one in entry["seeds"]] for name, entry in datasets.items()}
+    return {name: values for name, values in found.items() if numbers.is_whole(record, values)}
 
 
 def _run(index: int, record: Record, outputs: Mapping[str, str]) -> Run:

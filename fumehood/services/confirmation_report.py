@@ -16,7 +16,7 @@ from fumehood.domain.confirmation import ConfirmRule, Reason, not_comparable
 from fumehood.domain.experiment import ExperimentOutcome
 from fumehood.domain.idea import IdeaKind
 from fumehood.domain.template import Comparison
-from fumehood.services import confirming, held_out
+from fumehood.services import confirming, held_out, numbers
 from fumehood.services.confirming import Cells, Measure
 from fumehood.services.deciding import Decision, Pair
 from fumehood.services.estimates import HeldOut, Interval
@@ -25,6 +25,10 @@ from fumehood.services.statistics import Scales
 PRODUCT = "confirmation.json"
 Measured = tuple[Mapping[str, Any], bytes]
 """What a signed record says, and `examples.npz` beside it."""
+_MATCHED = (
+    "The variant that was confirmed has {amount:,} {equal}, which the baseline of the screen has not; it was confirmed"
+    " against a baseline that was given as many, and its contrast in the screen shows what both changes did together."
+)
 _RULE: TypeAdapter[ConfirmRule] = TypeAdapter(ConfirmRule)
 _MEASURE: TypeAdapter[Measure] = TypeAdapter(Measure)
 
@@ -83,7 +87,8 @@ class Plan(BaseModel):
 def cells_of(record: Mapping[str, Any] | None, plan: Plan, seeds: int) -> dict[str, list[float | None]]:
     """Return what a run's record says of the metric, by data set; every seed failed where there is no record.
 
-    What is no number, or not the evaluator's, failed too. A data set that is not there is missing.
+    What is not the evaluator's is missing, as is a data set that is not there or has another number of values than of
+    seeds.
     """
     if record is None:
         return {name: [None] * seeds for name in plan.datasets}
@@ -91,7 +96,7 @@ def cells_of(record: Mapping[str, Any] | None, plan: Plan, seeds: int) -> dict[s
     if entry.get("source") != "evaluator":
         return {}
     found = {name: list(one.get("seeds") or ()) for name, one in entry.get("datasets", {}).items()}
-    return {name: [float(one) for one in values] for name, values in found.items()}
+    return {name: [float(one) for one in values] for name, values in found.items() if numbers.is_whole(record, values)}
 
 
 def joined(parts: Sequence[Cells], plan: Plan) -> dict[str, list[float | None]]:
@@ -223,6 +228,15 @@ def to_json(plan: Plan, ended: Mapping[str, Any] | None = None) -> bytes:
     """Return `confirmation.json`; without an end it says what will be done."""
     told = {"plan": {**plan.model_dump(mode="json"), "alpha": plan.alpha}, "result": ended}
     return json.dumps(told, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def limitations(data: bytes) -> tuple[str, ...]:
+    """Return what a paper says of a confirmation whose baseline was given the run's budget; of others nothing."""
+    plan, _ = read(data)
+    if not plan.arguments or plan.comparison is None:
+        return ()
+    amount = int(plan.arguments[0].rpartition("=")[2])
+    return (_MATCHED.format(equal=plan.comparison.equal, amount=amount),)
 
 
 def rule_of(told: Mapping[str, Any]) -> ConfirmRule:

@@ -27,6 +27,7 @@ from fumehood.services import (
     measuring,
     numbers,
     preparing,
+    protocol,
     replication,
     templates,
     trials,
@@ -35,12 +36,6 @@ from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_report import PRODUCT, Plan
 from fumehood.services.confirmation_rule import fresh_seeds, measure_of, run_seeds
 from fumehood.services.world import WriteWorld
-
-_MATCHED = (
-    "The variant that was confirmed has {amount:,} {equal}, which the baseline of the screen has not; it was confirmed"
-    " against a baseline that was given as many, and its contrast in the screen shows what both changes did together."
-)
-"""What a paper says of a confirmation whose baseline was given the run's budget."""
 
 
 def confirm(world: WriteWorld, step: Step) -> Change:
@@ -51,10 +46,6 @@ def confirm(world: WriteWorld, step: Step) -> Change:
     if plan is None:
         return _ended(world, experiment, confirmation_report.unconfirmed(reason))
     planned = _with_product(world, experiment, confirmation_report.to_json(plan))
-    if plan.arguments:
-        amount = int(plan.arguments[0].rpartition("=")[2])
-        told = _MATCHED.format(equal=template.comparison.equal, amount=amount)
-        planned = dataclasses.replace(planned, limitations=(*planned.limitations, told))
     with world.store.begin(write=False) as tx:
         is_first = not preparing.data_of(tx, direction, Arm.CONFIRM, plan.baseline_seeds)
     seeds = (*(plan.baseline_seeds if is_first else ()), *plan.seeds)
@@ -182,7 +173,7 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     if not any(name.startswith("confirm_0") for name in records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.MISSING_CELLS), plan)
     baseline = _record(world, experiments.baseline(world, experiment))
-    if any(confirmation_choice.changed(of, baseline) for of in records.values()):
+    if any(protocol.changed(of, baseline) for of in records.values()):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.PROTOCOL_CHANGED), plan)
     if not confirmation_choice.is_matched(plan, records):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.BUDGET_MISMATCH), plan)
@@ -190,8 +181,8 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
     if not looks:
         return _measure(direction, experiment, _look(world, experiment, plan, chosen, 1))
     sealed = [records[run.folder] for run in runs if run.record]
-    if numbers.incomparable(plan.metric, *sealed):
-        return _ended(world, experiment, confirmation_report.unconfirmed(Reason.SHARED_DEVICE), plan)
+    if why := numbers.incomparable(plan.metric, baseline, *sealed):
+        return _ended(world, experiment, confirmation_report.unconfirmed(Reason(why)), plan)
     if any(curves.is_own_word(of, plan.metric) for of in sealed):
         return _ended(world, experiment, confirmation_report.unconfirmed(Reason.STEP_AXIS), plan)
     found = [confirmation_report.cells_of_look(run.folder, run.seeds, records, plan) for run in looks]

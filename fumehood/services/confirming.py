@@ -17,6 +17,7 @@ from fumehood.domain.idea import IdeaKind
 from fumehood.services import deciding, estimates, multiplicity, statistics
 from fumehood.services.deciding import Decision, Pair
 from fumehood.services.estimates import HeldOut, Transform, Way
+from fumehood.services.multiplicity import Name
 from fumehood.services.statistics import Scales
 
 Seeds = Sequence[float | None]
@@ -26,7 +27,7 @@ Cells = Mapping[str, Seeds]
 
 
 _AT_NO_WORSE = frozenset({Label.BETTER, Label.NO_DIFFERENCE})
-"""What a run may not be called whose seeds failed, where no cap says what a failure counts as."""
+"""What a run may not be called where seeds of either arm failed, and no cap says what a failure counts as."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,9 @@ def confirm(
             for name in ours
         }
         said = _by_values(rule, pairs, look=look, alpha=alpha)
-        if failed and measure.cap is None and said.label in _AT_NO_WORSE:
-            # Nobody knows what these seeds would have come to: a program that breaks off where it does badly would win.
+        if (failed or base_failed) and measure.cap is None and said.label in _AT_NO_WORSE:
+            # Nobody knows what these seeds would have come to: a program that breaks off where it does badly would win,
+            # and so would any program beside a baseline whose failed seeds count as the worst that either arm saw.
             said = dataclasses.replace(said, label=Label.NOT_COMPARABLE, reason=Reason.FAILED_SEEDS)
     return dataclasses.replace(said, failed=failed, base_failed=base_failed)
 
@@ -130,14 +132,14 @@ def outcome(label: Label | None, kind: IdeaKind, expected: str, direction: Way) 
     return ExperimentOutcome.INCONCLUSIVE
 
 
-def summary(rule: ConfirmRule, ended: Mapping[str, Decision]) -> frozenset[str]:
+def summary(rule: ConfirmRule, p_values: Mapping[Name, float | None]) -> frozenset[Name]:
     """Return what stands out when a direction's confirmations are looked at together; no label changes by it.
 
     Args:
         rule: The direction's; its `q` is the false discovery rate of Benjamini and Hochberg.
-        ended: Each confirmation's last decision, by any name; those without a p-value are passed over.
+        p_values: Of each confirmation's last decision, by any name; None is passed over.
     """
-    return multiplicity.benjamini_hochberg({name: said.p for name, said in ended.items() if said.p is not None}, rule.q)
+    return multiplicity.benjamini_hochberg({name: p for name, p in p_values.items() if p is not None}, rule.q)
 
 
 def error_is_assured(measure: Measure, datasets: int) -> bool:

@@ -19,6 +19,8 @@ PLATFORM = ("parameters", "flops")
 """Of `counted.json`; the last is of one answer."""
 WORDS = {"parameters": "parameters", "updates": "updates", "samples": "samples_seen"}
 """What a template's comparison calls them."""
+START_S, CLOCK = 15.0, 0.05
+"""Seconds that a program may take to start, and the share by which the same code's seconds differ from run to run."""
 CHANGE = 0.01
 """What a run says of its size and what is counted may grow apart by this share, since the baseline."""
 
@@ -66,12 +68,22 @@ def _spent(record: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison
     """Return whether more was spent where operations or seconds are to be equal; less is nobody's loss."""
     if rules.equal not in {"flops", "wall_s"}:
         return {}
-    spent, unit = (_operations_of, "operations") if rules.equal == "flops" else (_seconds_of, "seconds for a seed")
+    is_time = rules.equal == "wall_s"
+    spent, unit = (_seconds_of, "seconds for a seed") if is_time else (_operations_of, "operations")
     ours, theirs = spent(record), spent(base)
-    if not theirs or (ours is not None and ours <= (1 + rules.tolerance) * theirs):
+    allowed = _seconds_for(record, base, rules) if is_time else (1 + rules.tolerance) * (theirs or 0.0)
+    if not theirs or (ours is not None and ours <= allowed):
         return {}
     told = "an unknown number of" if ours is None else f"{ours:,.4g}"
     return {rules.equal: f"It took {told} {unit} where the baseline took {theirs:,.4g}."}
+
+
+def _seconds_for(record: Mapping[str, Any], base: Mapping[str, Any], rules: Comparison) -> float:
+    """Return how long a run may take for each of its seeds: a start weighs more where there are fewer of them."""
+    ours, theirs = (len(seeds) if isinstance(seeds := one.get("seeds"), list) else 0 for one in (record, base))
+    each = _seconds_of(base) or 0.0
+    start = min(START_S, each * theirs) * max(0.0, 1 / ours - 1 / theirs) if ours and theirs else 0.0
+    return (1 + max(rules.tolerance, CLOCK)) * (each + start)
 
 
 def _operations_of(record: Mapping[str, Any]) -> float | None:

@@ -16,7 +16,7 @@ from fumehood.ports import Clock, Store, Transaction
 from fumehood.services import audit, confirmation_rule, screening, templates
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.replies import Once, keep, made_by
-from fumehood.services.submissions import first_step
+from fumehood.services.submissions import ARM, SEEDS, first_step
 from fumehood.services.world import WriteWorld
 
 
@@ -28,7 +28,14 @@ def begin(world: WriteWorld, step: Step) -> Change:
     rule = confirmation_rule.rule_of(template, profile, direction.template_files, direction.ideas, world.confirm)
     opened = Change(
         directions=(direction.to(DirectionState.IDEATING, rule=direction.rule or rule),),
-        steps=(Next(name="prepare", key=f"prepare:{direction.id}", direction_id=direction.id),),
+        steps=(
+            Next(
+                name="prepare",
+                key=f"prepare:{direction.id}",
+                direction_id=direction.id,
+                payload={name: told for name, told in step.payload.items() if name in {ARM, SEEDS}},
+            ),
+        ),
     )
     if step.payload.get("is_screened"):
         return opened

@@ -27,7 +27,7 @@ from fumehood.domain.token import id_for_execution
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store, Transaction
-from fumehood.services import outputs, quotas, switches, told
+from fumehood.services import leasing, outputs, quotas, switches, told
 from fumehood.services.change import Again, Change, Next, happened, key_of
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
@@ -135,6 +135,7 @@ def collect(world: RunWorld, step: Step) -> Change:
             for item in outcome.artifacts:
                 if world.artifacts.put_file(Path(folder) / item.path) != item.sha256:
                     raise ConflictError(f"The artifact {item.path} of {name} changed while it was collected.")
+            outcome = dataclasses.replace(outcome, device=world.device(_gpus_of(world, execution)))
             if execution.gpus:
                 outcome = told.with_gpu_memory(outcome, Path(folder))
         except NotFoundError:
@@ -147,6 +148,14 @@ def collect(world: RunWorld, step: Step) -> Change:
         again = execution.to(ExecutionState.WANTED, losses=losses, fence=execution.fence + 1)
         return Change(executions=(again,))
     return _collected(world, execution, outcome)
+
+
+def _gpus_of(world: RunWorld, execution: Execution) -> tuple[str, ...]:
+    """Return the GPUs that an execution has or, where it needs none, that others have here."""
+    if not execution.gpus:
+        return world.gpus
+    with world.store.begin(write=False) as tx:
+        return next((lease.gpus for lease in tx.leases.find(id=leasing.lease_id(execution))), ())
 
 
 def _trace(store: Store, execution: Execution, outcome: Outcome) -> None:

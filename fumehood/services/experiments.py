@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Attempt, Experiment, ExperimentState, Run, RunResult
@@ -11,8 +12,19 @@ from fumehood.domain.fidelity import Point
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.step import Step
-from fumehood.ports import Edit
-from fumehood.services import auditing, directions, fidelity, final_info, registering, replication, templates
+from fumehood.ports import Artifacts, Edit
+from fumehood.services import (
+    auditing,
+    confirmation_report,
+    directions,
+    facts,
+    fidelity,
+    final_info,
+    numbers,
+    registering,
+    replication,
+    templates,
+)
 from fumehood.services.calls import claims_for, question
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import screen_seeds
@@ -194,13 +206,15 @@ def _results_read(world: WriteWorld, experiment: Experiment, run: Run) -> tuple[
 
 def _note_facts(world: WriteWorld, direction: Direction, experiment: Experiment, run: Run) -> dict[str, object]:
     template, _ = templates.read(direction, world.artifacts)
-    facts: dict[str, object] = {"run": run.index, "title": run.title}
-    if template.primary:
-        infos = [final_info.read(world.artifacts.get(one.final_info), "") for one in (run, baseline(world, experiment))]
+    told: dict[str, object] = {"run": run.index, "title": run.title}
+    runs = (run, baseline(world, experiment))
+    records = (facts.predicate(world.artifacts.get(one.record)) for one in runs if one.record)
+    if template.primary and not numbers.incomparable(template.primary, *records):
+        infos = [final_info.read(world.artifacts.get(one.final_info), "") for one in runs]
         ours, theirs = (final_info.overall(info, template.primary) for info in infos)
         if ours and theirs:
-            facts |= {"metric": template.primary, "value": ours.mean, "baseline": theirs.mean}
-    return facts
+            told |= {"metric": template.primary, "value": ours.mean, "baseline": theirs.mean}
+    return told
 
 
 def _screened(world: WriteWorld, direction: Direction, experiment: Experiment, why: str) -> Change:
@@ -220,14 +234,20 @@ def _screened(world: WriteWorld, direction: Direction, experiment: Experiment, w
 
 def to_plots(world: WriteWorld, experiment: Experiment, why: str) -> Change:
     """Go on to the figures."""
-    good = measured_runs(world, experiment)[-1:]
-    files = good[0].files if good else experiment.files
-    experiment = experiment.to(ExperimentState.PLOTTING, files=files)
+    told = told_of(world.artifacts, experiment, measured_runs(world, experiment))
+    experiment = experiment.to(ExperimentState.PLOTTING, files=told.files if told else experiment.files)
     return Change(
         experiments=(experiment,),
         steps=(plot_next(experiment),),
         events=(happened(world.clock, experiment, "experiment.plotting", f"{experiment.name}: {why}; plotting"),),
     )
+
+
+def told_of(artifacts: Artifacts, experiment: Experiment, measured: Sequence[Run]) -> Run | None:
+    """Return the run whose code a paper tells of: the one that was confirmed, or else the last; None without any."""
+    product = experiment.products.get(confirmation_report.PRODUCT)
+    confirmed = confirmation_report.read(artifacts.get(product))[0].run if product else ""
+    return next((run for run in measured if run.folder == confirmed), measured[-1] if measured else None)
 
 
 def plot_next(experiment: Experiment, *, as_given: bool = False) -> Next:

@@ -97,7 +97,7 @@ def gather(
         confirmation=confirmation_facts(confirmation, ordered, table),
         outcome=experiment.outcome.value if experiment.outcome else "",
         label=experiment.label,
-        limitations=[*experiment.limitations, *_shared_times(told, words)],
+        limitations=[*experiment.limitations, *_set_apart(told, words)],
         figures=figure_facts(experiment, shown or {}, [run.folder for run in ordered if run.folder in measured]),
         model={"name": direction.model, "offline": offline, "direction_text_used": not (offline and own_text)},
         coder=coder,
@@ -107,17 +107,29 @@ def gather(
     )
 
 
-def _shared_times(told: Sequence[RunFacts], words: Mapping[str, MetricWords]) -> list[str]:
-    """Return, one sentence a metric, which times are compared with none."""
-    found = []
+_APART = {
+    Reason.SHARED_DEVICE: "it counts only where a run and the baseline had their device alone",
+    Reason.PROTOCOL_CHANGED: (
+        "since the baseline was measured the lab, the template or the secret was renewed, or the machine that a time"
+        " was taken on"
+    ),
+}
+"""Why a number is compared with none, in words."""
+
+
+def _set_apart(told: Sequence[RunFacts], words: Mapping[str, MetricWords]) -> list[str]:
+    """Return what is compared with none, a sentence for each reason and the runs that it holds for."""
+    found: dict[tuple[str, str], list[str]] = {}
     for name, one in words.items():
-        runs = [run["title"] for run in told if name in run["metrics"] and run["metrics"][name]["not_comparable"]]
-        if runs:
-            found.append(
-                f"The {one['title']} of {', '.join(runs)} is compared with none: it counts only where a run and the"
-                " baseline had their device alone."
-            )
-    return found
+        for why in _APART:
+            some = [run for run in told if name in run["metrics"]]
+            runs = [run["title"] for run in some if run["metrics"][name]["not_comparable"] == why]
+            if runs:
+                found.setdefault((why, ", ".join(runs)), []).append(one["title"])
+    return [
+        f"The {', '.join(metrics)} of {runs} is compared with none: {_APART[Reason(why)]}."
+        for (why, runs), metrics in found.items()
+    ]
 
 
 def _is_idle(run: Run, baseline: Run, measured: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -170,7 +170,8 @@ def _files(artifacts: Artifacts, source: _Source, stage: str, edits: Edits) -> d
     if number:
         before = source.code_before(int(number[1]))
     else:
-        before = source.measured[-1].files if stage == PLOTTING else source.experiment.files
+        told = experiments.told_of(artifacts, source.experiment, source.measured) if stage == PLOTTING else None
+        before = told.files if told else source.experiment.files
     template, _ = templates.read(source.direction, artifacts)
     added = [path for path in before if path.endswith(".py") and path not in source.direction.template_files]
     editable = ["plot.py"] if stage == PLOTTING else [*(path for path in template.editable if path in before), *added]

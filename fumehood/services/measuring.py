@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fumehood.domain.direction import Direction
-from fumehood.domain.execution import LLM, Kind
+from fumehood.domain.execution import LLM, Device, Kind
 from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
 from fumehood.domain.extra_packages import REQUEST
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
-from fumehood.domain.template import Template
+from fumehood.domain.template import Profile, Template
 from fumehood.errors import BadInputError
+from fumehood.ports import Transaction
 from fumehood.services import (
     counts,
     curves,
@@ -53,12 +54,13 @@ def baseline(world: WriteWorld, step: Step) -> Change:
     """
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
-        given = tx.runs.find(direction_id=direction.id, experiment_id=None, arm=Arm.SCREEN, index=0)
+        given = tx.runs.find(direction_id=direction.id, experiment_id=None, index=0)
         template, profile = templates.read(direction, world.artifacts)
         seeds = baseline_seeds(direction, profile)
         drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
-        key = _cache_key(direction, drawn, seeds)
-        known = [run for run in tx.runs.find(cache_key=key) if run.result is RunResult.MEASURED] if drawn else []
+        device = _device(drawn, profile)
+        key = _cache_key(direction, drawn, seeds, device) if device else ""
+        known = [run for run in tx.runs.find(cache_key=key) if _is_of(tx, run, device, profile)] if device else []
         jobs = tx.executions.find(run_id=known[0].id) if known else ()
     if given:
         return Change(steps=(measure_next(direction, None, given[0], 1),))
@@ -257,14 +259,34 @@ def _kept(execution: Execution, prefix: str) -> dict[str, str]:
     return {path: sha for path, sha in left.items() if path not in OURS}
 
 
-def _cache_key(direction: Direction, drawn: Iterable[Execution], seeds: tuple[int, ...]) -> str:
+def _device(drawn: Iterable[Execution], profile: Profile) -> Device | None:
+    """Return what a baseline will be measured on, as far as it counts; None where nobody can say.
+
+    The data were drawn a moment ago where it will run. Of several kinds of GPUs nobody knows which it will be given.
+    """
+    found = {one.outcome.device for one in drawn if one.outcome}
+    device = found.pop() if len(found) == 1 else Device()
+    if not device.processor or (profile.gpus and not device.has_one_kind):
+        return None
+    return device if profile.gpus else Device(processor=device.processor)
+
+
+def _is_of(tx: Transaction, run: Run, device: Device, profile: Profile) -> bool:
+    """Whether a run was measured, and that on this very device: where several workers are, it may have been another."""
+    own = [one.outcome.device for one in tx.executions.find(run_id=run.id, kind=Kind.RUN) if one.outcome]
+    there = own[-1:] if profile.gpus else [Device(processor=one.processor) for one in own[-1:]]
+    return run.result is RunResult.MEASURED and there == [device]
+
+
+def _cache_key(direction: Direction, drawn: Iterable[Execution], seeds: tuple[int, ...], device: Device) -> str:
     ends = [job.outcome for job in drawn if job.outcome]
     # With the data that were drawn: another secret of the installation makes others.
     data = sorted((one.path, one.sha256) for end in ends for one in end.artifacts)
     # With the tenant: a record names the direction that it was made for, and says that somebody measured this.
+    # Limits and threads are the template's words, and torch's build is the image's.
     parts = [
         direction.tenant, sorted(direction.template_files.items()), direction.profile, direction.seed, seeds,
-        sorted({end.image for end in ends}), data, direction.sandbox,
+        sorted({end.image for end in ends}), data, direction.sandbox, device.processor, device.gpu,
     ]  # fmt: skip
     if direction.parent_files:
         parts.append(sorted(direction.parent_files.items()))

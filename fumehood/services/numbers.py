@@ -14,9 +14,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from fumehood.domain.confirmation import Reason
 from fumehood.domain.template import Metric
 from fumehood.errors import NotFoundError
-from fumehood.services import statistics
+from fumehood.services import protocol, statistics
 from fumehood.services.estimates import Way
 
 Record = Mapping[str, Any]
@@ -91,8 +92,12 @@ def direction_of(name: str, record: Record, metrics: Mapping[str, Metric]) -> Wa
 
 def incomparable(name: str, *records: Record | None) -> str:
     """Return why a metric of these records is compared with nothing, such as `shared_device`; empty where it is."""
-    entries = (one["metrics"].get(name, {}) for one in records if one is not None and "metrics" in one)
-    return next((str(entry["not_comparable"]) for entry in entries if entry.get("not_comparable")), "")
+    known = [one for one in records if one is not None and "metrics" in one]
+    entries = [one["metrics"].get(name, {}) for one in known]
+    if why := next((entry["not_comparable"] for entry in entries if entry.get("not_comparable")), ""):
+        return str(why)
+    differs = protocol.differs if any(entry.get("is_time") for entry in entries) else protocol.changed
+    return Reason.PROTOCOL_CHANGED.value if any(differs(one, known[0]) for one in known[1:]) else ""
 
 
 def contrast_of(
@@ -104,13 +109,25 @@ def contrast_of(
     if incomparable(name, record, base):
         return None
     metric = metrics.get(name, Metric())
+    ours, theirs = _per_seed(record, name), _per_seed(base, name)
     return statistics.contrast(
-        _per_seed(base, name),
-        _per_seed(record, name),
+        theirs,
+        # Who leaves out a seed, or tells one twice, has no result where the baseline has one for each of its seeds.
+        {
+            one: found
+            for one, found in ours.items()
+            if is_whole(record, found) or not is_whole(base, theirs.get(one, ()))
+        },
         direction=direction_of(name, record, metrics),
         resolution=metric.resolution,
         transform=metric.transform,
     )
+
+
+def is_whole(record: Record, values: Sequence[object]) -> bool:
+    """Whether these are one value for each of a record's seeds; never where the template controls none."""
+    seeds = record.get("seeds")
+    return isinstance(seeds, list) and len(values) == len(seeds)
 
 
 def _per_seed(record: Record, name: str) -> dict[str, Sequence[float]]:

@@ -14,6 +14,7 @@ from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.step import Step
 from fumehood.services import (
     auditing,
+    confirmation_report,
     drawing_notes,
     drawings,
     experiments,
@@ -194,8 +195,10 @@ def plotted(world: WriteWorld, step: Step) -> Change:
             return _not_drawn(world, experiment, attempt, drawings.refusal(strays, titles))
     told = {picture: one for picture, one in told.items() if not drawings.strays(one, titles)}
     versions = (*(run.files for run in runs), experiment.files)
+    confirmed = experiment.products.get(confirmation_report.PRODUCT)
     limitations = (
         *experiment.limitations,
+        *(confirmation_report.limitations(world.artifacts.get(confirmed)) if confirmed else ()),
         *auditing.limitations(world.artifacts, experiment, versions),
         *registering.limitations(world.artifacts, experiment),
         *fidelity.limitations(world.artifacts, experiment, runs),

@@ -14,6 +14,7 @@ from fumehood.ports import Transaction
 from fumehood.services import templates, trials
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
+from fumehood.services.submissions import ARM, SEEDS
 from fumehood.services.wanting import frozen, wanted
 from fumehood.services.world import WriteWorld
 
@@ -32,8 +33,10 @@ def prepare(world: WriteWorld, step: Step) -> Change:
     if "prepare.py" not in direction.template_files:
         return Change(steps=(_baseline_next(direction),))
     template, profile = templates.read(direction, world.artifacts)
-    seeds = baseline_seeds(direction, profile) or (0,)
-    drawing = tuple(drawn(world, direction, Arm.SCREEN, part, seeds) for part in parts_of(template))
+    # Of a record that is measured again, the data are those that it was measured on.
+    seeds = _listed(str(step.payload[SEEDS])) if SEEDS in step.payload else baseline_seeds(direction, profile) or (0,)
+    arm = Arm(str(step.payload.get(ARM, Arm.SCREEN)))
+    drawing = tuple(drawn(world, direction, arm, part, seeds) for part in parts_of(template))
     following = Next(
         name="prepared",
         key=f"prepared:{direction.id}",
@@ -99,22 +102,35 @@ def data_of(
 ) -> dict[str, dict[str, str]]:
     """Return an arm's data that was drawn for all these seeds: part to path to SHA-256; empty where none was."""
     found: dict[str, dict[str, str]] = {}
-    for one in tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE):
-        if f"--arm={arm}" not in one.command or not one.succeeded:
-            continue
+    for one in _drawing(tx, direction, arm, seeds):
         for part in PARTS:
-            if f"--part={part}" in one.command and set(seeds) <= _seeds(one):
+            if f"--part={part}" in one.command:
                 found[part] = {path: item.sha256 for path, item in one.artifacts.items()}
     return found
+
+
+def drawn_seeds(tx: Transaction, direction: Direction, arm: Arm, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return all the seeds that the same data was drawn for, in their order; none where none was."""
+    return next((_seeds(one) for one in reversed(_drawing(tx, direction, arm, seeds))), ())
+
+
+def _drawing(tx: Transaction, direction: Direction, arm: Arm, seeds: Sequence[int]) -> list[Execution]:
+    jobs = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
+    drew = [one for one in jobs if f"--arm={arm}" in one.command and one.succeeded]
+    return [one for one in drew if {*seeds} <= {*_seeds(one)}]
 
 
 def _asked(seeds: Sequence[int]) -> str:
     return f"--seeds={','.join(map(str, seeds))}"
 
 
-def _seeds(execution: Execution) -> set[int]:
+def _seeds(execution: Execution) -> tuple[int, ...]:
     said = next((one for one in execution.command if one.startswith("--seeds=")), "--seeds=0")
-    return {int(seed) for seed in said.removeprefix("--seeds=").split(",")}
+    return _listed(said.removeprefix("--seeds="))
+
+
+def _listed(seeds: str) -> tuple[int, ...]:
+    return tuple(int(seed) for seed in seeds.split(","))
 
 
 def _baseline_next(direction: Direction) -> Next:

@@ -51,10 +51,11 @@ def record(world: RunWorld, step: Step) -> Change:
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         jobs = _jobs(tx, run)
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
-        opened = _opened(tx, run)
+        drawn = preparing.drawn_seeds(tx, direction, run.arm, run.seeds)
+        template = templates.load(direction.template_files, world.artifacts, direction.template)
+        opened = _opened(tx, run, template, jobs)
         placed = neighbours.placements(tx, jobs)
     attempt = int(step.payload["attempt"])
-    template = templates.load(direction.template_files, world.artifacts, direction.template)
     try:
         own = final_info.read(world.artifacts.get(run.self_reported), "self")
         judged = jobs.get(Kind.EVALUATE)
@@ -66,6 +67,7 @@ def record(world: RunWorld, step: Step) -> Change:
     written = info.to_json()
     predicate = _predicate(world, direction, template, run, attempt, jobs, data, info, placed)
     predicate["opened"] = opened
+    predicate["drawn_seeds"] = list(drawn)
     predicate["disagreements"] = _disagreements(template, own, evaluated)
     predicate["registration"] = (
         experiment.products.get("registration.json") if experiment and run.experiment_id else None
@@ -113,10 +115,16 @@ def outputs_of(statement: Mapping[str, Any]) -> dict[str, str]:
     return {path: sha for path, sha in signed.items() if path not in {*measuring.OURS, "final_info.json"}}
 
 
-def _opened(tx: Transaction, run: Run) -> dict[str, int]:
-    """Return how often each arm's held-out data had been evaluated on in this direction before."""
-    runs = tx.runs.find(direction_id=run.direction_id, result=RunResult.MEASURED)
-    counted = Counter(one.arm.value for one in runs if one.id != run.id)
+def _opened(tx: Transaction, run: Run, template: Template, jobs: Mapping[Kind, Execution]) -> dict[str, int]:
+    """Return how often each arm's held-out data had been read in this direction before, also for what was refused."""
+    # Each attempt reads them once, and a text that is scored by the character is read while the model is asked.
+    reader = Kind.QUERY if template.query and template.query.kind == "characters" else Kind.EVALUATE
+    arms = {one.id: one.arm.value for one in tx.runs.find(direction_id=run.direction_id)}
+    own = jobs[reader].id if reader in jobs else None
+    began = (
+        one for one in tx.executions.find(direction_id=run.direction_id, kind=reader) if one.launched_at is not None
+    )
+    counted = Counter(arms[one.run_id] for one in began if one.run_id in arms and one.id != own)
     return {arm.value: counted[arm.value] for arm in Arm}
 
 
@@ -180,6 +188,8 @@ def _predicate(
         "platform": __version__,
         "secret": hashlib.sha256(world.derive_key(FINGERPRINT)).hexdigest(),
         "device": "gpu" if main.gpus else "cpu",
+        "processor": outcome.device.processor if outcome else "",
+        "gpu": outcome.device.gpu if outcome and main.gpus else "",
         "placement": placed,
         "code": dict(sorted(run.files.items())),
         "template": {"name": direction.template, "hash": templates.template_hash(direction.template_files)},

@@ -28,7 +28,7 @@ CONDITIONS = (
     "seeds",
 )
 """What of a record must be the same, or it was not the same measurement."""
-PLACES = ("image", "device", "platform")
+PLACES = ("image", "device", "processor", "gpu", "platform")
 """What may differ, and is said."""
 MEAN = "mean"
 _SHOWN = 100

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Experiment, ExperimentState
 from fumehood.domain.idea import Idea, Novelty
 from fumehood.ports import Artifacts, Transaction
-from fumehood.services import replication, usage
+from fumehood.services import confirmation_report, confirming, replication, usage
 
 
 def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict[str, object]:
@@ -17,6 +18,8 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
     experiments = sorted(tx.experiments.find(direction_id=direction.id), key=lambda one: one.index)
     papers = [one for one in experiments if "paper.pdf" in one.products]
     lines = [_line(tx, artifacts, experiment) for experiment in experiments]
+    for line, stands_out in zip(lines, _together(artifacts, direction, experiments), strict=True):
+        line["stands_out"] = stands_out
     scores = [line["score"] for line in lines if isinstance(line["score"], (int, float))]
     return {
         "direction": direction.id,
@@ -41,6 +44,22 @@ def summary(tx: Transaction, artifacts: Artifacts, direction: Direction) -> dict
         "experiments": lines,
         "error": direction.error,
     }
+
+
+def _together(artifacts: Artifacts, direction: Direction, experiments: Sequence[Experiment]) -> list[bool | None]:
+    """Return whether each confirmation stands out among all of the direction's; None where none came to a p-value.
+
+    What was measured on the same seeds, as a fork's is, counts once. No label changes by it.
+    """
+    found: list[tuple[tuple[int, ...], float | None]] = []
+    for experiment in experiments:
+        told = experiment.products.get(confirmation_report.PRODUCT)
+        plan, end = confirmation_report.read(artifacts.get(told)) if told else (None, None)
+        found.append((plan.seeds if plan else (), (end or {}).get("p")))
+    if direction.rule is None:
+        return [None] * len(found)
+    kept = confirming.summary(direction.rule, {seeds: p for seeds, p in found if seeds})
+    return [None if p is None else seeds in kept for seeds, p in found]
 
 
 def _refused(idea: Idea) -> dict[str, object]:

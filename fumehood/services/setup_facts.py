@@ -85,6 +85,8 @@ def setup_rows(
     for short, name in (*_USED, *((_GPU,) if used.get("gpu_s") else ())):
         number(short, name, f"usage/{Kind.RUN.value}/{short}", 3)
     text("Device", str(said.get("device") or ""))
+    text("Processor", str(said.get("processor") or ""))
+    text("GPU", str(said.get("gpu") or ""))
     image = str(said.get("image") or "")
     text("Image (hash, shortened)", image.rsplit(":", 1)[-1][:12])
     text("Evaluator (hash, shortened)", str(said.get("evaluator") or "")[:12])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from fumehood.services.lineage import Parent
 from fumehood.services.queueing import enqueue
 from fumehood.services.replies import Once, keep, made_by
 
+ARM, SEEDS = "arm", "seeds"
+"""What a direction's first steps may say of the data to be drawn; the seeds in one text, by commas."""
 MAX_TEXT = 20_000
 MAX_IDEAS = 500
 MAX_RUNS = 20
@@ -114,13 +116,19 @@ def submit(
     return made
 
 
-def submit_again(store: Store, clock: Clock, direction: Direction, policy: Policy) -> Direction:
-    """Make the first step of a recorded direction due, whose files are kept already, in a database that lacks it."""
+def submit_again(
+    store: Store, clock: Clock, direction: Direction, policy: Policy, data: Mapping[str, str] | None = None
+) -> Direction:
+    """Make the first step of a recorded direction due, whose files are kept already, in a database that lacks it.
+
+    `data` says by `ARM` and `SEEDS` for what data are drawn; else it is for the baseline in the screen.
+    """
+    first = first_step(direction.id)
     told = screening.of_direction(direction)
     checked = Checked(
         direction=direction,
         actor=LOCAL_ACTOR,
-        first=first_step(direction.id),
+        first=dataclasses.replace(first, payload={**first.payload, **(data or {})}),
         policy=policy,
         told=told,
         found=screening.by_rules(policy, direction, told),

@@ -152,8 +152,8 @@ def _secondary(facts: Facts, escape: Escape) -> str:
     marked = any(r"\ast" in one for one in heads)
     shared = any(_DAGGER in row for row in rows)
     dagger = (
-        rf" A dagger ({_DAGGER}) marks a time that is compared with none, since something else ran on the device"
-        " meanwhile, in this run or in the baseline's."
+        rf" A dagger ({_DAGGER}) marks what is compared with none: a time while something else ran on the device, in"
+        " this run or in the baseline's, or a run that was not measured as the baseline was."
     )
     star = r" An asterisk marks what the experiment reported about itself." if marked else ""
     caption = (

@@ -132,13 +132,14 @@ def _levels(folder: Folder, report: Report, names: Iterable[str]) -> None:
             report.add(f"{places.get(name, name)}: {problem}")
 
 
-def _labels(folder: Folder, report: Report) -> dict[str, str]:
+def _labels(folder: Folder, report: Report) -> dict[str, tuple[str, str]]:
     if "summary.json" not in folder.paths:
         return {}
     try:
-        return {line["name"]: line["label"] for line in json.loads(folder.read("summary.json"))["experiments"]}
+        lines = json.loads(folder.read("summary.json"))["experiments"]
+        return {line["name"]: (line["label"], line["outcome"]) for line in lines}
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError):
-        report.add("summary.json does not tell the experiments' labels")
+        report.add("summary.json does not tell the experiments' labels and outcomes")
         return {}
 
 
@@ -210,8 +211,7 @@ def experiment(folder: Folder, opened: Open, report: Report, where: str) -> None
 
 def _registrations(folder: Folder, report: Report, where: str, found: Mapping[str, dict[str, Any]]) -> None:
     """Check that each run was measured under a registration that is shown, as it was then."""
-    shown = [path for path in folder.paths if path == registering.REGISTRATION or registering.is_version(path)]
-    known = {_sha(folder, path) for path in shown}
+    known = {_sha(folder, path) for path in _versions(folder)}
     for run, one in found.items():
         if one.get("registration"):
             report.count("registrations")
@@ -245,8 +245,7 @@ def _confirmation(
         failed = {one["folder"] for one in runs if one["arm"] == "confirm" and one["result"] == "failed"}
         examples = {run: f"{run}/{held_out.FILE}" for run in found}
         kept = {run: folder.read(path) for run, path in examples.items() if path in folder.paths}
-        is_registered = registering.REGISTRATION in folder.paths
-        promised = json.loads(folder.read(registering.REGISTRATION)) if is_registered else None
+        promised = _promised(folder, found.get(json.loads(data)["plan"]["run"], {}).get("registration"))
         wrong = confirmation_check.problems(data, found, failed, outputs, kept, registration=promised, is_told=is_told)
         is_finished = json.loads(data)["result"] is not None
     except (FumehoodError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -256,6 +255,18 @@ def _confirmation(
         report.add(f"{place}: {problem}")
     if is_finished and not wrong:
         found[confirmation_report.PRODUCT] = json.loads(data)
+
+
+def _promised(folder: Folder, sha: str | None) -> dict[str, Any] | None:
+    """Return the registration under which a run was measured: any other could have been written since."""
+    under = [path for path in _versions(folder) if _sha(folder, path) == sha]
+    if sha is None and registering.REGISTRATION in folder.paths:  # records of before it was written down
+        under = [registering.REGISTRATION]
+    return dict(json.loads(folder.read(under[0]))) if under else None
+
+
+def _versions(folder: Folder) -> list[str]:
+    return [path for path in folder.paths if path == registering.REGISTRATION or registering.is_version(path)]
 
 
 def _drawings(folder: Folder, report: Report, where: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fumehood.domain.execution import Device
 from fumehood.domain.machine import Machine
 from fumehood.domain.policy import Policy
 from fumehood.domain.step import Step
@@ -76,6 +77,8 @@ class RunWorld:
     signer: Signer
     derive_key: Callable[[str], bytes]
     """The installation secret's HMAC of a text, 32 bytes."""
+    device: Callable[[Sequence[str]], Device] = lambda _: Device()
+    """What an execution with these GPUs computes on here."""
     gpus: tuple[str, ...] = ()
     """The devices that this worker may pass in, as the engine names them."""
     gpu_memory_mib: Mapping[str, int] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from typing import Any
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.artifacts.signing import Ed25519Signer, derive_key
 from fumehood.domain.direction import Direction, DirectionState
-from fumehood.domain.execution import Kind, Spec, Verdict
+from fumehood.domain.execution import Device, Kind, Spec, Verdict
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.idea import Idea
 from fumehood.domain.policy import Policy
@@ -264,7 +264,9 @@ class Laboratory:
             typesetter=Latex(),
             policy=policy,
         )
+        self.device = Device(processor="a processor")
         self.run = RunWorld(
+            device=lambda _: self.device,
             store=self.store,
             artifacts=self.artifacts,
             clock=self.clock,

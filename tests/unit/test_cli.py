@@ -489,7 +489,10 @@ class TestVerify:
     ) -> None:
         folder, state = finished
         (folder / "summary.json").write_text("{}")
-        wrong = ["summary.json line 1 is not what was signed", "summary.json does not tell the experiments' labels"]
+        wrong = [
+            "summary.json line 1 is not what was signed",
+            "summary.json does not tell the experiments' labels and outcomes",
+        ]
         assert say("verify", str(folder), state=state).out.splitlines() == wrong
         told = say("verify", str(folder), "--json", state=state)
         assert (told.status, told.document["problems"]) == (1, wrong)

@@ -21,20 +21,24 @@ from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError
 from fumehood.gateway.upstreams import offline_paper
 from fumehood.services import (
+    confirmation_check,
     confirmation_report,
     confirmation_rule,
     confirmations,
     directions,
     facts,
+    forks,
     guidance,
     paper,
     prose,
+    results,
     revision,
     templates,
     verification,
 )
 from fumehood.services.change import Change
-from tests.fakes.laboratory import CONFIRMING, Laboratory, act, results, script, step_of, write_template
+from tests.fakes.laboratory import CONFIRMING, Laboratory, act, script, step_of, write_template
+from tests.fakes.laboratory import results as in_shape
 from tests.fakes.model import ScriptedCoder
 from tests.fakes.sandbox import Did, InstantSandbox
 
@@ -108,6 +112,18 @@ def test_a_true_gain_is_confirmed_on_fresh_seeds_and_sealed_data(tmp_path: Path)
     shown = {run.folder: lab.get(run.final_info)["circle"]["final_info_dict"]["error"] for run in (pool, look)}
     base, ours = shown["confirm_0"], shown["confirm_1"]
     assert result["datasets"]["circle"]["difference"] == pytest.approx(sum(ours) / 4 - sum(base) / 6)
+
+
+def test_the_folder_holds_the_code_that_was_confirmed_and_not_the_last_runs(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0, 0.5)
+    experiment = carried_out(lab, runs=2)
+    folder = lab.export(tmp_path / "out") / "experiments" / experiment.name
+    assert (folder / "experiment.py").read_bytes() == (folder / "run_1.py").read_bytes()
+    assert (folder / "experiment.py").read_bytes() != (folder / "run_2.py").read_bytes()
+    made = forks.fork(lab.store, lab.artifacts, lab.clock, "me", experiment.id, "plotting", forks.Edits())
+    assert made.files["experiment.py"] == experiment.files["experiment.py"]
+    lab.go_on()
+    assert lab.experiments()[1].state is ExperimentState.DONE, lab.told()
 
 
 def test_the_coder_is_shown_nothing_of_the_sealed_arm(tmp_path: Path) -> None:
@@ -427,6 +443,18 @@ def test_a_lab_that_is_renewed_amid_a_direction_leaves_its_result_without_a_comp
     assert checked(lab, tmp_path / "out") == []
 
 
+def test_a_baseline_of_the_same_template_under_another_name_is_compared(tmp_path: Path) -> None:
+    lab = laboratory(tmp_path, -4.0)
+    carried_out(lab)
+    copy = write_template(tmp_path / "a_copy", CONFIRMING)
+    lab.submit(profile="confirming", runs=1, template=str(copy))
+    lab.go_on()
+    assert lab.direction().template == "a_copy"
+    assert "taken from the cache" in lab.told()
+    assert [one.label for one in lab.experiments()] == ["better", "better"]
+    assert checked(lab, tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("amid", ["confirm_drawn", "confirm_measured"])
 def test_an_experiment_that_fails_amid_its_confirmation_leaves_a_folder_that_holds(tmp_path: Path, amid: str) -> None:
     lab = laboratory(tmp_path, -4.0)
@@ -544,7 +572,11 @@ def test_a_run_with_another_budget_is_confirmed_against_a_baseline_that_has_as_m
         "run_0": 10, "run_1": 25, "confirm_0": 25, "confirm_1": 25,
     }  # fmt: skip
     assert records["confirm_0"]["arguments"] == [*records["run_0"]["arguments"], "--updates=25"]
-    assert any("has 25 updates, which the baseline of the screen has not" in one for one in experiment.limitations)
+    forks.fork(lab.store, lab.artifacts, lab.clock, "me", experiment.id, "plotting", forks.Edits())
+    lab.go_on()
+    for told in lab.experiments():
+        said = [one for one in told.limitations if "has 25 updates, which the baseline of the screen has not" in one]
+        assert len(said) == 1, told.name
     assert checked(lab, tmp_path / "out") == []
 
 
@@ -580,6 +612,21 @@ def test_what_no_baseline_can_match_is_not_comparable(
     assert checked(lab, tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("folder", ["run_1", "confirm_1"])
+def test_a_program_that_leaves_a_seed_out_gets_no_label(tmp_path: Path, folder: str) -> None:
+    def does(spec: Spec) -> Did:
+        did = act(spec)
+        for path in [path for path in did.files if path == f"{folder}/samples.json"]:
+            best = sorted(json.loads(did.files[path]))[:-1]
+            did = dataclasses.replace(did, files={**did.files, path: json.dumps(best).encode()})
+        return did
+
+    lab = laboratory(tmp_path, -4.0, does=does)
+    experiment = carried_out(lab)
+    assert experiment.label == f"not_comparable: {'screen_only' if folder == 'run_1' else 'missing_cells'}", lab.told()
+    assert checked(lab, tmp_path / "out") == []
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_program_that_trains_longer_on_fresh_seeds_than_it_did_before_is_not_comparable(
     tmp_path: Path, *, alone: bool
@@ -599,9 +646,9 @@ def test_a_program_that_trains_longer_on_fresh_seeds_than_it_did_before_is_not_c
     assert experiment.label == "not_comparable: budget_mismatch", lab.told()
     assert checked(lab, tmp_path / "out") == []
     inside = verification.open_folder(tmp_path / "out/experiments/smaller_scale")
-    assert found_in(lab, inside, lambda one: one["result"].update(label="better"))[0] == (
-        "confirmation.json: baseline and run had not the same budget, and it has a label"
-    )
+    wrong = "confirmation.json: what was measured is not_comparable: budget_mismatch, and it says another thing"
+    for untrue in ({"label": "better"}, {"outcome": "confirmed"}, {"contrast": 3.0}):
+        assert found_in(lab, inside, lambda one, untrue=untrue: one["result"].update(untrue))[0] == wrong
 
 
 @pytest.mark.parametrize("arguments", [[], ["--updates=10"]])
@@ -713,6 +760,8 @@ def test_a_confirmed_folder_verifies_and_its_paper_prints_the_confirmation(finis
     [
         (lambda one: one["result"].update(label="worse"), "its label does not follow from the records"),
         (lambda one: one["result"].update(contrast=9.0), "its contrast does not follow from the records"),
+        (lambda one: one["result"].update(gain=9.0), "its gain does not follow from the records"),
+        (lambda one: one["plan"].update(alpha=0.9), "its level is not the one that its rule gives"),
         (lambda one: one["plan"]["scale"].update(circle=0.1), "its scale is not the spread"),
         (lambda one: one["plan"]["seeds"].reverse(), "the run's seeds are not those that follow from its code"),
         (lambda one: one["plan"]["baseline_seeds"].pop(), "the baseline's seeds are not those"),
@@ -753,7 +802,7 @@ def test_a_confirmation_that_does_not_follow_from_the_records_is_found(
     [
         (
             lambda one: one["plan"].update(discoveries=1),
-            "its level counts 1 discoveries before it, and the direction has 0",
+            "its level counts 1 discoveries before it, and there were 0 at most",
         ),
         (lambda one: one["plan"]["rule"].update(q=0.9), "its rule is not the direction's"),
     ],
@@ -771,21 +820,100 @@ def test_a_level_that_the_direction_does_not_allow_is_found(
     assert f"{place}: {told}" in verification.verify_folder(changed, opener(lab)).problems
 
 
+def test_what_stands_out_of_all_confirmations_is_told(finished: tuple[Laboratory, Path]) -> None:
+    lab, out = finished
+    (line,) = json.loads((out / "summary.json").read_bytes())["experiments"]
+    assert (line["label"], line["stands_out"]) == ("better", True)
+    (experiment,) = lab.experiments()
+    value = lab.get(experiment.products["confirmation.json"])
+
+    def again(index: int, p: float | None, seeds: list[int] | None = None) -> Experiment:
+        told = {**value, "plan": {**value["plan"], "seeds": seeds or [index, *value["plan"]["seeds"][1:]]}}
+        told["result"] = {**value["result"], "p": p}
+        kept = {"confirmation.json": lab.artifacts.put(json.dumps(told).encode())}
+        return dataclasses.replace(experiment, products=kept)
+
+    screened = dataclasses.replace(experiment, products={})
+    # Of four, at a rate of 0.5: 0.3 <= 3/4 of it.
+    some = [again(1, 0.01), again(2, 0.3), again(3, 0.9), again(4, 0.2), again(5, None), screened, again(1, 0.01)]
+    found = results._together(lab.artifacts, lab.direction(), some)
+    assert found == [True, True, False, True, None, None, True]
+
+
+def test_two_discoveries_cannot_each_count_the_other(finished: tuple[Laboratory, Path]) -> None:
+    _, out = finished
+    data = (out / "experiments/smaller_scale/confirmation.json").read_bytes()
+
+    def other(seed: int, discoveries: int) -> bytes:
+        value = json.loads(data)
+        value["plan"] |= {"discoveries": discoveries, "seeds": [seed, *value["plan"]["seeds"][1:]]}
+        return json.dumps(value).encode()
+
+    rule = json.loads(data)["plan"]["rule"]
+    assert (
+        confirmation_check.of_direction(rule, {"one": other(1, 1), "two": other(2, 0), "three": other(3, 1)}, {}) == {}
+    )
+    found = confirmation_check.of_direction(rule, {"one": other(1, 1), "two": other(2, 1)}, {})
+    assert found == {"one": ["its level counts 1 discoveries before it, and there were 0 at most"]}
+    assert confirmation_check.of_direction(rule, {"one": other(1, 0), "same code": other(1, 1)}, {}) == {}
+
+
+def test_a_confirmation_that_is_left_out_leaves_a_gap(finished: tuple[Laboratory, Path]) -> None:
+    _, out = finished
+    value = json.loads((out / "experiments/smaller_scale/confirmation.json").read_bytes())
+
+    def at(index: int) -> bytes:
+        plan = {**value["plan"], "index": index, "seeds": [index, *value["plan"]["seeds"][1:]]}
+        return json.dumps({**value, "plan": plan}).encode()
+
+    rule, whole = value["plan"]["rule"], {str(index): at(index) for index in range(3)}
+    assert confirmation_check.of_direction(rule, whole, {}) == {}
+    found = confirmation_check.of_direction(rule, {"0": whole["0"], "2": whole["2"]}, {})
+    assert found == {"2": ["it began after 2 confirmations, and 1 others are here: one was left out"]}
+
+
 @pytest.mark.parametrize("has_plan", [True, False])
+@pytest.mark.parametrize(
+    "untrue", [{"label": "no_difference"}, {"outcome": "refuted"}, {"label": "not_comparable: undecided"}]
+)
 def test_a_label_in_the_summary_that_no_confirmation_came_to_is_found(
-    finished: tuple[Laboratory, Path], *, has_plan: bool
+    finished: tuple[Laboratory, Path], untrue: dict[str, str], *, has_plan: bool
 ) -> None:
     lab, out = finished
     whole, place = verification.open_folder(out), "experiments/smaller_scale/confirmation.json"
     value = json.loads(whole.read("summary.json"))
-    assert value["experiments"][0]["label"] == "better"
-    value["experiments"][0]["label"] = "no_difference"
+    said = value["experiments"][0]
+    assert (said["label"], said["outcome"]) == ("better", "confirmed")
+    said |= untrue
     changed = verification.Folder(
         paths=tuple(path for path in whole.paths if has_plan or path != place),
         read=lambda path: json.dumps(value).encode() if path == "summary.json" else whole.read(path),
     )
-    told = f"{place}: the summary labels it no_difference, and no confirmation came to that"
+    told = f"{place}: the summary says {said['label']}, {said['outcome']}, and no confirmation came to that"
     assert told in verification.verify_folder(changed, opener(lab)).problems
+
+
+def test_terms_that_were_registered_after_the_runs_are_not_taken_for_those_of_before(
+    finished: tuple[Laboratory, Path],
+) -> None:
+    lab, out = finished
+    inside, true = (
+        verification.open_folder(out / "experiments" / "smaller_scale"),
+        "registration_before_run_9_attempt_1.json",
+    )
+    value = json.loads(inside.read("confirmation.json"))
+    value["plan"]["kind"] = "analysis"
+    files = {
+        "confirmation.json": json.dumps(value).encode(),
+        "registration.json": inside.read("registration.json").replace(b'"improvement"', b'"analysis"'),
+        true: inside.read("registration.json"),
+    }
+    changed = verification.Folder(
+        paths=(*inside.paths, true), read=lambda path: files[path] if path in files else inside.read(path)
+    )
+    report = verification.Report()
+    verification.experiment(changed, opener(lab), report, "")
+    assert "confirmation.json: it tests another kind of claim than was registered" in report.problems
 
 
 def test_a_run_under_another_registration_is_found(finished: tuple[Laboratory, Path]) -> None:
@@ -862,7 +990,7 @@ def test_a_baseline_without_a_spread_says_that_nothing_can_be_confirmed(tmp_path
             values = json.loads(
                 next(Path(one.source) for one in spec.inputs if one.path.endswith("samples.json")).read_bytes()
             )
-            did.files["metrics.json"] = results("error", [1.0] * len(values))
+            did.files["metrics.json"] = in_shape("error", [1.0] * len(values))
         return did
 
     lab = laboratory(tmp_path, -4.0, does=does)

@@ -135,6 +135,20 @@ def test_a_run_whose_seeds_failed_is_not_called_better_where_no_cap_says_what_th
     assert look(bad).label is Label.WORSE
 
 
+def test_failed_seeds_of_the_baseline_make_no_run_better() -> None:
+    base = {name: [*[None] * 12, *values[12:]] for name, values in BASE.items()}
+    said = look(drawn(9, 10.0), base=base, discoveries=9)
+    assert (said.text, said.failed, said.base_failed) == ("not_comparable: failed_seeds", 0, 12)
+    assert said.p is not None
+    assert said.p <= said.alpha / 2
+    assert said.estimate is not None
+    assert said.estimate.value > 0.5, "an idle run, beside the worst that was seen in the place of what failed"
+    one = {name: [None, *values[1:]] for name, values in BASE.items()}
+    assert look(drawn(9, 60.0), base=one).label is Label.WORSE
+    assert look(drawn(9, 2.0), base=one).reason is Reason.FAILED_SEEDS
+    assert look(drawn(9, 2.0), base=one, measure=Measure(direction="lower", cap=14.0)).label is Label.BETTER
+
+
 def test_of_too_many_failures_only_the_failures_are_compared() -> None:
     # 4 of 9 against none of 20 is p = 0.0053, 6 of 9 is 0.00018; the first idea's look has 0.001.
     four, six = drawn(9, 5.0), drawn(9, 5.0)
@@ -224,8 +238,7 @@ def test_the_gate_spares_what_the_screen_does_not_show() -> None:
 
 def test_a_summary_looks_at_all_p_values_together() -> None:
     p_values = {"a": 0.01, "b": 0.04, "c": 0.9, "d": None}
-    ended = {name: Decision(label=Label.NO_DIFFERENCE, p=p) for name, p in p_values.items()}
-    assert confirming.summary(RULE, ended) == {"a", "b"}  # 0.04 <= 2/3 of 0.10
+    assert confirming.summary(RULE, p_values) == {"a", "b"}  # 0.04 <= 2/3 of 0.10
     assert confirming.summary(RULE, {}) == frozenset()
 
 

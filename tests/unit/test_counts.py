@@ -71,13 +71,34 @@ def test_operations_and_seconds_count_where_they_are_to_be_equal() -> None:
     run = record(updates=20, flops_per_update=60) | {"seeds": [1], "usage": {"run": {"wall_s": 5.0}}}
     assert counts.budget(run, base, rules(equal="flops")) == ["It took 1,200 operations where the baseline took 1,000."]
     assert counts.budget(run, base, rules(equal="flops", tolerance=0.2)) == []
-    assert counts.budget(run, base, rules(equal="wall_s")) == [
-        "It took 5 seconds for a seed where the baseline took 4."
-    ]
-    assert counts.budget(base, run, rules(equal="wall_s")) == []
     assert counts.budget(record(), base, rules(equal="flops")) == [
         "It took an unknown number of operations where the baseline took 1,000."
     ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "seconds", "is_equal"),
+    [
+        (10, 410.0, True),  # the clock is not exact
+        (10, 430.0, False),
+        (3, 3 * 39.0 + 10.0, True),  # the same code: ten seconds to start, and 39 for each seed
+        (3, 3 * 46.0 + 10.0, False),
+        (20, 20 * 39.0 + 10.0, True),
+        (20, 20 * 43.0, False),
+        (20, 20.0, True),
+    ],
+)
+def test_seconds_are_equal_but_for_a_programs_start_and_the_clock(
+    seeds: int, seconds: float, *, is_equal: bool
+) -> None:
+    base = record() | {"seeds": list(range(10)), "usage": {"run": {"wall_s": 400.0}}}
+    run = record() | {"seeds": list(range(seeds)), "usage": {"run": {"wall_s": seconds}}}
+    found = counts.budget(run, base, rules(equal="wall_s"))
+    told = [f"It took {seconds / seeds:,.4g} seconds for a seed where the baseline took 40."]
+    assert found == ([] if is_equal else told)
+    assert counts.budget(run, base, rules(equal="wall_s", tolerance=0.5)) == []
+    unknown = counts.budget(record(), base, rules(equal="wall_s"))
+    assert unknown == ["It took an unknown number of seconds for a seed where the baseline took 40."]
 
 
 def test_updates_and_samples_count_where_they_are_to_be_equal() -> None:

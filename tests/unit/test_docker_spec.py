@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fumehood.domain.execution import MIB, Kind, Limits, Spec
 from fumehood.errors import BadInputError, SandboxUnavailableError
-from sandbox import docker_promises, docker_runtime, docker_spec
+from sandbox import docker_engine, docker_promises, docker_runtime, docker_spec
 
 NAME = "fh-01hzzzzzzzzzzzzzzzzzzzzzzz"
 PLACE = docker_spec.Place(
@@ -164,3 +164,19 @@ def test_the_execution_is_a_user_of_its_own_etc(tmp_path: Path) -> None:
     docker_spec.write_etc(tmp_path, 1_900_000_007)
     assert "exp:x:1900000007:1900000007:" in (tmp_path / "passwd").read_text(encoding="utf-8")
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('could not select device driver "" with capabilities: [[gpu]]', "gpu_runtime_missing"),
+        ("nvidia-container-cli: initialization error: load library failed", "gpu_runtime_missing"),
+        ("nvidia-container-cli: device error: 7: unknown device: unknown", "gpu_missing"),
+        ("CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7", "gpu_missing"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_told_apart_from_an_engine_that_passes_none(said: str, reason: str) -> None:
+    assert docker_engine.is_no_gpu(said)
+    error = docker_engine.no_gpu(said)
+    assert error.reason == reason
+    assert ("FUMEHOOD_GPUS" in str(error)) is (reason == "gpu_missing")

@@ -9,6 +9,7 @@ import pytest
 
 from fumehood.domain.template import Template
 from fumehood.errors import NotFoundError
+from fumehood.gateway.upstreams import offline_paper
 from fumehood.services import facts, numbers, setup_facts
 from tests.fakes import papers
 
@@ -56,6 +57,53 @@ def test_a_run_beyond_the_budget_is_never_promising() -> None:
     told = found["runs"][0]
     assert told["label"] == "not shown"
     assert "148,000 parameters" in told["budget"][0]
+
+
+@pytest.mark.parametrize("part", ["image", "template", "secret"])
+def test_a_run_that_was_not_measured_as_the_baseline_was_is_not_compared(part: str) -> None:
+    records = {f"run_{index}": papers.record(index, dict.fromkeys(papers.BASE, -9.0 * index)) for index in range(2)}
+    records["run_0"][part], records["run_1"][part] = "before", "renewed"
+    runs = [papers.run(0), papers.run(1)]
+    found = facts.gather(papers.direction(), papers.template(), papers.idea(), papers.experiment(), runs, {}, records)
+    told = found["runs"][0]
+    assert (told["label"], told["contrast"]) == ("not_comparable: protocol_changed", None)
+    assert told["metrics"]["kl_divergence"]["mean"] is not None
+    assert not [name for name in found["numbers"] if name.startswith("run_1.kl") and name.endswith("difference")]
+    assert "since the baseline was measured the lab, the template or the secret was renewed" in found["limitations"][-1]
+    with pytest.raises(NotFoundError, match="protocol_changed"):
+        numbers.resolve("kl_divergence/difference", records["run_1"], records["run_0"])
+    text = offline_paper.compose("results", found, {})
+    assert "not measured as the baseline was" in text
+    assert "promising" not in text
+
+
+@pytest.mark.parametrize("change", ["drops its worst seed", "tells each seed three times"])
+def test_a_run_without_one_result_for_each_seed_is_never_promising(change: str) -> None:
+    records = {f"run_{index}": papers.record(index, dict.fromkeys(papers.BASE, -9.0 * index)) for index in range(2)}
+    runs = [papers.run(0), papers.run(1)]
+
+    def label() -> str:
+        given = (papers.direction(), papers.template(), papers.idea(), papers.experiment())
+        return facts.gather(*given, runs, {}, records)["runs"][0]["label"]
+
+    for record in records.values():
+        record["seeds"] = [1, 2, 3]
+    assert label() == "promising"
+    for entry in records["run_1"]["metrics"]["kl_divergence"]["datasets"].values():
+        seeds = entry["seeds"]
+        entry["seeds"] = sorted(seeds)[:2] if change.startswith("drops") else seeds * 3
+    assert label() == "not shown"
+
+
+def test_a_time_is_not_compared_across_machines_and_other_numbers_are() -> None:
+    records = {f"run_{index}": papers.record(index, dict.fromkeys(papers.BASE, -9.0 * index)) for index in range(2)}
+    records["run_0"]["processor"], records["run_1"]["processor"] = "a slow one", "a fast one"
+    assert numbers.incomparable("kl_divergence", records["run_1"], records["run_0"]) == ""
+    for record in records.values():
+        record["metrics"]["training_time"]["is_time"] = True
+    assert numbers.incomparable("training_time", records["run_1"], records["run_0"]) == "protocol_changed"
+    del records["run_0"]["processor"]
+    assert numbers.incomparable("training_time", records["run_1"], records["run_0"]) == "", "it was not written down"
 
 
 def test_the_setup_comes_from_the_record_and_names_nothing_else() -> None:

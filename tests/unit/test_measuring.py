@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fumehood.domain.direction import DirectionState
-from fumehood.domain.execution import Kind, Spec, Verdict
-from fumehood.domain.experiment import ExperimentState, RunResult
+from fumehood.domain.execution import Device, Kind, Outcome, Spec, Verdict
+from fumehood.domain.experiment import Execution, ExperimentState, RunResult
+from fumehood.services.change import Change
 from tests.fakes.laboratory import PLAIN, TINY, Laboratory, act
 from tests.fakes.sandbox import Did, InstantSandbox
 
@@ -292,3 +293,69 @@ class TestCache:
         assert first.cache_key != second.cache_key
         assert first.record != second.record
         assert "taken from the cache" not in lab.told()
+
+    @pytest.mark.parametrize(
+        "other", [Device(processor="another"), Device()], ids=["another processor", "nobody knows which"]
+    )
+    def test_on_another_device_it_is_measured_for_itself(self, lab: Laboratory, other: Device) -> None:
+        lab.submit()
+        lab.go_on_to("propose")
+        lab.device = other
+        lab.submit()
+        lab.go_on(until=lambda: len(lab.steps("propose")) == 2)
+        assert len([run for run in lab.executions(kind=Kind.RUN) if "--out_dir=run_0" in run.command]) == 2
+        assert "taken from the cache" not in lab.told()
+
+    def test_what_nobody_knows_the_device_of_is_taken_by_nobody(self, lab: Laboratory) -> None:
+        lab.device = Device()
+        for _ in range(2):
+            lab.submit()
+            lab.go_on()
+        assert "taken from the cache" not in lab.told()
+
+    def test_what_another_worker_measured_is_not_taken_for_what_this_one_would(self, lab: Laboratory) -> None:
+        lab.submit()
+        lab.go_on_to("ran")
+        here, lab.device = lab.device, Device(processor="another")
+        (running,) = lab.executions(kind=Kind.RUN)
+        lab.apply(Change(executions=(dataclasses.replace(running, outcome=with_device(running, lab.device)),)))
+        lab.device = here
+        lab.go_on()
+        lab.submit()
+        lab.go_on(until=lambda: len(lab.steps("propose")) == 2)
+        assert "taken from the cache" not in lab.told()
+
+    @pytest.mark.parametrize(
+        ("before", "after", "is_taken"),
+        [
+            ("A, driver 1", "A, driver 1", True),
+            ("A, driver 1", "A, driver 2", False),
+            ("A, driver 1", "B, driver 1", False),
+            ("A + B, driver 1", "A + B, driver 1", False),
+            ("", "", False),
+        ],
+    )
+    def test_a_profile_with_gpus_takes_what_was_measured_on_the_same_model_and_driver(
+        self, make_lab: Callable[..., Laboratory], before: str, after: str, *, is_taken: bool
+    ) -> None:
+        lab = make_lab(
+            files={**TINY, "template.toml": TINY["template.toml"] + "[profiles.gpu]\nseeds = [1]\ngpus = 1\n"}
+        )
+        lab.run = dataclasses.replace(lab.run, gpus=("0",))
+        for gpu in (before, after):
+            lab.device = Device(processor="a processor", gpu=gpu)
+            lab.submit(profile="gpu")
+            lab.go_on()
+        assert ("taken from the cache" in lab.told()) is is_taken
+
+    def test_a_profile_without_gpus_does_not_ask_which_there_are(self, lab: Laboratory) -> None:
+        for gpu in ("A, driver 1", "B, driver 2"):
+            lab.device = Device(processor="a processor", gpu=gpu)
+            lab.submit()
+            lab.go_on()
+        assert "taken from the cache" in lab.told()
+
+
+def with_device(execution: Execution, device: Device) -> Outcome:
+    assert execution.outcome
+    return dataclasses.replace(execution.outcome, device=device)

@@ -192,7 +192,7 @@ class TestPaper:
 def test_a_confirmation_by_a_time_ends_where_the_device_was_shared() -> None:
     plan = type("Plan", (), {"metric": "seconds", "baseline_seeds": (1,), "arguments": (), "comparison": None})()
     shared = {"metrics": {"seconds": {"not_comparable": "shared_device", "datasets": {}}}}
-    told = {"label": not_comparable(Reason.SHARED_DEVICE)}
+    told = {"label": not_comparable(Reason.SHARED_DEVICE), "outcome": "inconclusive"}
     records = {"run_0": {}, "confirm_0": shared}
     held = confirmation_check._of_result(plan, told, records, [], ["confirm_1"], {})
     wrong = confirmation_check._of_result(plan, {"label": "better"}, records, [], ["confirm_1"], {})

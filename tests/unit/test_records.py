@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fumehood.artifacts.signing import key_id_of, open_envelope
+from fumehood.domain.execution import Kind, Spec, Verdict
 from fumehood.domain.experiment import Run
 from fumehood.errors import TamperedError
 from fumehood.services import records
@@ -57,6 +58,7 @@ def test_it_says_what_was_run_on_what_and_within_which_limits(measured: Laborato
         == hashlib.sha256(TINY["experiment.py"].replace("SCALE = 1.0", "SCALE = 1.5").encode()).hexdigest()
     )
     assert run["evaluator"] == hashlib.sha256(TINY["evaluate.py"].encode()).hexdigest()
+    assert (run["device"], run["processor"], run["gpu"]) == ("cpu", "a processor", "")
     assert (run["seeds"], run["image"], run["isolation"]) == ([1, 2], "sha256:instant", {"S1": "held"})
     assert (run["verdicts"], set(run["limits"])) == ({"run": "succeeded", "evaluate": "succeeded"}, {"run", "evaluate"})
     assert set(run["data"]) == {"train", "answers"}
@@ -132,3 +134,40 @@ def test_a_changed_number_does_not_open(measured: Laboratory) -> None:
         open_envelope(json.dumps(changed).encode(), trusted(measured), records.PAYLOAD_TYPE)
     with pytest.raises(TamperedError, match="signed by unknown key"):
         open_envelope(json.dumps(envelope).encode(), {}, records.PAYLOAD_TYPE)
+
+
+def test_each_reading_of_the_held_out_data_counts_also_where_nothing_came_of_it(
+    make_lab: Callable[..., Laboratory],
+) -> None:
+    seen: list[str] = []
+
+    def does(spec: Spec) -> Did:
+        if spec.kind is not Kind.EVALUATE:
+            return act(spec)
+        seen.append(spec.name)
+        return Did(verdict=Verdict.FAILED, output="wrong shape") if len(seen) in {2, 3} else act(spec)
+
+    lab = make_lab(sandbox=InstantSandbox(does))
+    lab.submit(runs=2)
+    lab.go_on_to("plot")
+    opened = [statement(lab, run)["predicate"]["opened"] for run in lab.runs()]
+    assert opened == [{"screen": 0, "confirm": 0}, {"screen": 3, "confirm": 0}, {"screen": 4, "confirm": 0}]
+
+
+def test_a_text_that_is_scored_by_the_character_is_read_where_the_model_is_asked(
+    make_lab: Callable[..., Laboratory],
+) -> None:
+    asked: list[str] = []
+
+    def does(spec: Spec) -> Did:
+        if spec.kind is not Kind.QUERY:
+            return act(spec)
+        asked.append(spec.name)
+        fails = len(asked) == 2
+        return Did(verdict=Verdict.FAILED) if fails else Did(files={"answers/samples.json": b"[7.0, 9.0]"})
+
+    toml = TINY["template.toml"] + '\n[query]\nkind = "characters"\nblock = 16\nstreams = 4\ntolerance = 0.01\n'
+    lab = make_lab(files={**TINY, "serve.py": "x = 1\n", "template.toml": toml}, sandbox=InstantSandbox(does))
+    lab.submit(runs=1)
+    lab.go_on_to("plot")
+    assert statement(lab, lab.runs()[1])["predicate"]["opened"] == {"screen": 2, "confirm": 0}

@@ -108,6 +108,8 @@ def test_its_coder_sees_the_method_section_and_the_untouched_template_alone(made
     shown = str(call)
     assert "We set the scale to a small value and change nothing else" in shown.replace("  ", " ")
     (idea, _) = lab.ideas()
+    assert idea.changes == ("scale",)
+    assert "It may change only: what the plan needs" in call.prompt, "what was registered is the study's, too"
     for hidden in (idea.title, idea.experiment, "Scale -4.0", "[[num"):
         assert hidden not in shown
 

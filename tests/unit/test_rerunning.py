@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fumehood.services import rerunning
+from fumehood.cli import rerun
+from fumehood.errors import BadInputError
+from fumehood.services import export, rerunning
+from fumehood.settings import Settings
+from tests.fakes import papers
 
 NAME = "smaller_scale/run_1"
 
@@ -135,3 +142,61 @@ def test_the_noise_does_not_hang_on_where_the_numbers_lie(values: list[float], s
     moved = rerunning.pooled_sd(iter([[value + shift for value in values]]))
     assert plain is not None
     assert moved == pytest.approx(plain, abs=1e-6, rel=1e-6)
+
+
+class TestWhichAreMeasuredAgain:
+    """A folder's records, of which one is named, or all whose data can be drawn again."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "direction.json").write_bytes(export.describe(papers.direction()))
+        records: dict[str, dict[str, Any]] = {
+            "run_0": {"run": {"index": 0}},
+            "run_1": {"run": {"index": 1, "arm": "screen"}},
+            "confirm_0": {"run": {"index": 0, "arm": "confirm"}, "drawn_seeds": [7, 8]},
+            "confirm_1": {"run": {"index": 1, "arm": "confirm"}, "drawn_seeds": [7, 8]},
+            "confirm_2": {"run": {"index": 2, "arm": "confirm"}},
+        }
+        for experiment in ("one", "two"):
+            for name, record in records.items():
+                place = tmp_path / "experiments" / experiment / name / "record.json"
+                place.parent.mkdir(parents=True)
+                told = record if name in {"run_0", "confirm_0"} else {**record, "experiment": experiment}
+                place.write_text(json.dumps(told))
+        return tmp_path
+
+    def measured(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, run: str, said: list[str] | None = None
+    ) -> list[str]:
+        names: list[str] = []
+        monkeypatch.setattr(rerun, "_check_secret", lambda *_: None)
+        monkeypatch.setattr(rerun.checks, "gpus", lambda *_: None)
+        monkeypatch.setattr(rerun.checks, "room", lambda *_: None)
+        monkeypatch.setattr(rerun, "_measured_again", lambda _, __, one, *___: names.append(one.name))
+        progress: Any = SimpleNamespace(say=[].append if said is None else said.append)
+        rerun.rerun(Settings(), folder, run=run, template="", sandbox="fake", progress=progress)
+        return names
+
+    def test_each_once_and_none_whose_data_nobody_can_draw(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        said: list[str] = []
+        found = self.measured(monkeypatch, folder, "", said)
+        shared = {"one/run_0", "one/confirm_0"}
+        assert {*found} == shared | {f"{of}/{name}" for of in ("one", "two") for name in ("run_1", "confirm_1")}
+        assert len(found) == 6
+        assert said == [
+            "The records of one/confirm_2, two/confirm_2 do not say which seeds their data was drawn for, so they are"
+            " not measured again."
+        ]
+
+    @pytest.mark.parametrize(("run", "name"), [("1", "run_1"), ("run_1", "run_1"), ("confirm_1", "confirm_1")])
+    def test_one_that_is_named(self, monkeypatch: pytest.MonkeyPatch, folder: Path, run: str, name: str) -> None:
+        assert self.measured(monkeypatch, folder, run) == [f"one/{name}", f"two/{name}"]
+
+    @pytest.mark.parametrize(
+        ("run", "why"), [("confirm_2", "do not say which seeds"), ("7", "no record of run_7"), ("x", "no record of x")]
+    )
+    def test_one_that_cannot_be_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, run: str, why: str
+    ) -> None:
+        with pytest.raises(BadInputError, match=why):
+            self.measured(monkeypatch, folder, run)

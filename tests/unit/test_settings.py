@@ -85,3 +85,11 @@ def test_a_secret_of_another_shape_is_refused_and_not_shown(value: str, monkeypa
     with pytest.raises(ValidationError, match="64 hex digits") as caught:
         Settings()
     assert value not in str(caught.value)
+
+
+def test_a_gpu_that_is_named_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUMEHOOD_GPUS", '["0", "1"]')
+    assert Settings().gpus == ("0", "1")
+    monkeypatch.setenv("FUMEHOOD_GPUS", '["0", "1", "0"]')
+    with pytest.raises(ValidationError, match="named once"):
+        Settings()

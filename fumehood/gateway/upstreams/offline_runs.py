@@ -283,7 +283,12 @@ def _datasets(facts: Facts, run: Run, at: int) -> str:
 def _label(facts: Facts, run: Run, at: int) -> str:
     found, stem = run["contrast"], f"{run['name']}.{facts['metric']}"
     if run["label"].startswith("not_comparable"):
-        return f"{w.name_of(run)} is \\emph{{not comparable}}: its device was shared, or the baseline's was."
+        why = (
+            "its device was shared, or the baseline's was."
+            if run["label"].endswith("shared_device")
+            else "it was not measured as the baseline was."
+        )
+        return f"{w.name_of(run)} is \\emph{{not comparable}}: {why}"
     if found is None:
         return (
             f"No contrast can be formed for {w.name_of(run)}, so its label is \\emph{{not shown}}."
