@@ -100,7 +100,7 @@ class Bench:
         return self.folder / "state"
 
     def spec(self, *command: str, files: Mapping[str, str | bytes] | None = None, **asked: Any) -> Spec:
-        limits = {"wall_s": 20.0, "memory_mib": 256, "storage_mib": 32, "processes": 64}
+        limits = {"wall_s": 120.0, "memory_mib": 256, "storage_mib": 32, "processes": 64}
         limits |= {name: asked.pop(name) for name in list(asked) if name in Limits.__slots__}
         name = asked.pop("name", f"fh-{ULID()}".lower())
         self.names.append(name)

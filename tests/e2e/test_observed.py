@@ -31,10 +31,10 @@ class Observed:
 
     def __init__(self, doors: OwnPorts, collector: Collector, ports: dict[str, int]) -> None:
         self.doors, self.collector, self.ports = doors, collector, ports
-        self.ready_at_first = httpx.get(f"{doors.url}/readyz")
+        self.ready_at_first = doors.client.get("/readyz")
         doors.start("gateway", *WORKERS)
-        doors.until(lambda: httpx.get(f"{doors.url}/readyz").status_code == 200, within_s=STARTS_WITHIN_S)
-        self.ready = httpx.get(f"{doors.url}/readyz")
+        doors.until(lambda: doors.client.get("/readyz").status_code == 200, within_s=STARTS_WITHIN_S)
+        self.ready = doors.client.get("/readyz")
         answer = doors.client.post("/v1/directions?", json=ASKED, headers={"X-Request-Id": REQUEST})
         assert answer.headers["x-request-id"] == REQUEST
         self.direction: str = answer.json()["id"]
@@ -68,11 +68,10 @@ class Observed:
         )
         assert answer.status_code == 200, answer.text
 
-    @staticmethod
-    def read(url: str) -> dict[str, float]:
+    def read(self, url: str) -> dict[str, float]:
         return {
             " ".join([sample.name, *(sample.labels[label] for label in sorted(sample.labels))]): sample.value
-            for family in text_string_to_metric_families(httpx.get(url).text)
+            for family in text_string_to_metric_families(self.doors.client.get(url).text)
             for sample in family.samples
         }
 
