@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-from fumehood.cli.servers import free_port, redis_server
+from fumehood.cli.servers import lasting_port, redis_server
 from fumehood.settings import Settings
 from tests.fakes import warm_python as warm
 from tests.fakes.postgres import PostgresServer, postgres_server
@@ -30,6 +32,10 @@ DOCKERD_LOG = os.environ.get("DOCKERD_OF_TESTS", "")
 """Where the engine writes that `scripts/with_docker` started for these tests alone; empty where it is somebody's."""
 ESCAPE = Path(__file__).parent / "escape"
 
+# How long an example takes says nothing where others use the processors.
+hypothesis_settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("unhurried")
+
 
 TOGETHER = frozenset({"test_demo.py", "test_faults.py", "test_replay.py"})
 """Files of tests that share what is dear to make, and look at what others leave there: one process has them all."""
@@ -41,8 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("escape")
 
 
-DEAREST = ("together", "test_real_model.py", "test_serve.py", "test_rerun.py")
-"""What takes minutes of whole directions, the longest first."""
+DEAREST = (
+    *("together", "test_real_model.py", "test_rerun.py", "test_provider_away.py", "test_images.py", "test_serve.py"),
+    *("test_write_a_template.py", "test_chaos.py", "test_ideas.py", "test_restarts.py", "test_kill.py"),
+)
+"""What takes a minute and more, the longest first."""
+APART = frozenset({"test_serve.py", "test_write_a_template.py"})
+"""Files whose tests share nothing and take long, so that each may go to another process."""
 
 
 class ByFiles(LoadFileScheduling):
@@ -50,18 +61,19 @@ class ByFiles(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "together" if Path(file).name in TOGETHER else file
+        name = Path(file).name
+        return "together" if name in TOGETHER else nodeid if name in APART else file
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         self.workqueue.move_to_end(min(self.workqueue, key=_turn), last=False)
         super()._assign_work_unit(node)
 
 
-def _turn(file: str) -> tuple[int, bool]:
-    name = Path(file).name
+def _turn(scope: str) -> tuple[int, bool]:
+    name = Path(scope.split("::", 1)[0]).name
     place = DEAREST.index(name) if name in DEAREST else len(DEAREST)
     # Of the others a direction takes longest.
-    return place, not file.startswith("tests/e2e/")
+    return place, not scope.startswith("tests/e2e/")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFiles | None:
@@ -143,14 +155,14 @@ def write_program(place: Path, *lines: str) -> Path:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Redis server of this session alone, on a port that was free."""
-    with redis_server(free_port(), tmp_path_factory.mktemp("redis") / "log") as server:
+    with redis_server(lasting_port(), tmp_path_factory.mktemp("redis") / "log") as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server of this session alone; each test takes a database of its own."""
-    with postgres_server(free_port()) as server:
+    with postgres_server(lasting_port()) as server:
         yield server
 
 
@@ -161,7 +173,7 @@ def object_stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
     def store(kind: str) -> ObjectStore:
         if kind not in started:
-            started[kind] = ObjectStore(kind, tmp_path_factory.mktemp(kind) / "server", free_port)
+            started[kind] = ObjectStore(kind, tmp_path_factory.mktemp(kind) / "server")
             started[kind].start()
         return started[kind]
 

@@ -30,7 +30,7 @@ KEY = "a key for the installation"
 SERVERS = ("postgres", "s3", "redis")
 OURS = ("gateway", "api", Side.WRITE.value, Side.RUN.value, "watch")
 ASKED = {"template": NAME, "profile": "tiny", "model": "offline", "ideas": 1, "runs": 1, "novelty": False}
-STOPS_WITHIN_S = 10.0
+STOPS_WITHIN_S = 30.0
 PAUSE_S = 0.3
 """Before a process that died is started again."""
 DURABLE = ("synchronous_commit=on", "fsync=off", "full_page_writes=off", "max_connections=100")
@@ -58,7 +58,7 @@ class Installation:
         write_quick_template(folder / "templates")
         self.postgres = PostgresServer(lasting_port(), DURABLE)
         self.redis = RedisServer(lasting_port(), folder / "logs/redis.log")
-        self.s3 = ObjectStore(s3, folder / "s3", lasting_port)
+        self.s3 = ObjectStore(s3, folder / "s3")
         self._ports = {"gateway": lasting_port(), "api": lasting_port()}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._due: dict[str, float] = {}

@@ -13,7 +13,7 @@ from fumehood.errors import SandboxUnavailableError
 from sandbox import cgroups, docker_engine, docker_spec, kernel, uids
 
 RUN_DIR = Path("/run/fumehood")
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 def identity(state_dir: Path) -> str:

@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from pydantic import SecretStr
 from fumehood.artifacts.cache import Cache
 from fumehood.artifacts.s3 import S3Artifacts
 from fumehood.artifacts.s3_client import S3Place
+from fumehood.cli.servers import lasting_port
 
 ACCESS_KEY, SECRET_KEY = "fumehood-tests", "a-secret-of-these-tests"
 PATIENCE_S = 60.0
@@ -30,11 +30,11 @@ PORTS = (*_PARTS, *(f"{name}.grpc" for name in _PARTS), "s3.port.grpc")
 class ObjectStore:
     """One server with one folder; it may be killed and started again on the same port."""
 
-    def __init__(self, kind: str, folder: Path, free_port: Callable[[], int]) -> None:
+    def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.folder = folder
-        self.port = free_port()
-        self._others = [free_port() for _ in range(len(PORTS))]
+        self.port = lasting_port()
+        self._others = [lasting_port() for _ in range(len(PORTS))]
         self._server: subprocess.Popen[bytes] | None = None
         folder.mkdir()
         self._prepare()

@@ -29,22 +29,21 @@ LANGUAGE = ("--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--i
 """An order of words unlike SQLite's, so that relying on one would be noticed."""
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
+_given: set[int] = set()
+"""Ports that this process has been told of, whose servers may not listen yet."""
 
 
 def lasting_port() -> int:
-    """Return such a port that stays free while its server is away: no connection that goes out is given it."""
+    """Return a port that nobody listens on, for a server that may be away: no connection that goes out is given it."""
     draw = secrets.SystemRandom()
     first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
     while True:
         port = draw.randrange(max(1024, first_given - 15_000), first_given)
+        if port in _given:
+            continue
         with contextlib.suppress(OSError), socket.socket() as listening:
             listening.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 

@@ -16,6 +16,7 @@ import pytest
 from fumehood.cli import client, following, output, remote
 from fumehood.cli.main import main
 from fumehood.cli.remote import Server
+from fumehood.cli.servers import lasting_port
 from fumehood.domain.direction import Hold
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import LedgerEntry
@@ -24,7 +25,6 @@ from fumehood.errors import BadInputError, MachineUnfitError
 from fumehood.services import audit, directions, submissions
 from fumehood.settings import Settings
 from tests.api.test_api import KEY, UNKNOWN, Served
-from tests.conftest import free_port
 from tests.fakes.serving import Cutter, Recorder, serving
 from worker import worlds
 
@@ -179,7 +179,7 @@ class TestSubmit:
 class TestAway:
     @pytest.mark.parametrize("words", [("list",), SUBMIT, ("watch", UNKNOWN), ("report",), ("show", UNKNOWN)])
     def test_where_no_server_is_the_status_is_three(self, say: Say, words: tuple[str, ...]) -> None:
-        said = say(free_port(), *words, *(("--json",) if words != ("watch", UNKNOWN) else ()))
+        said = say(lasting_port(), *words, *(("--json",) if words != ("watch", UNKNOWN) else ()))
         assert said.status == 3
         assert said.complained.splitlines()[-1].startswith("fumehood: No server answers at http://127.0.0.1:")
         assert "Start one with `fumehood serve`, or set FUMEHOOD_URL." in said.complained
@@ -213,7 +213,7 @@ class TestAway:
     def test_no_proxy_sees_the_key_on_its_way_to_this_machine(
         self, say: Say, recorded: int, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{lasting_port()}")
         recorder.body = {"items": [], "next": None}
         assert say(recorded, "list").status == 0
 

@@ -118,7 +118,7 @@ def test_the_examples_are_accepted() -> None:
         DirectionCreate.model_validate(example)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
     more=st.dictionaries(st.text(), JSON, max_size=1),
@@ -131,7 +131,7 @@ def test_whatever_is_sent_the_answer_is_documented(
     is_documented(described, "post", DIRECTIONS, answer)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet=st.characters(), min_size=1))
 def test_any_text_is_kept_as_it_is_or_refused(served: Served, described: dict[str, Any], text: str) -> None:
     answer = served.client.post(DIRECTIONS, content=json.dumps(ASKED | {"text": text}).encode())

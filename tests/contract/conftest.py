@@ -30,6 +30,8 @@ ADAPTERS = [
 ]
 """Another adapter is one more line here, one branch in `build`, and its own `known_failures`."""
 
+PATIENCE_S = 60.0
+"""How long something that comes within a second is waited for, where others use the processors."""
 _NOT_ISOLATED = "the fake isolates nothing"
 _OTHERWISE = "it is otherwise with a container; tests/contract/test_docker.py says how"
 known_failures: Mapping[tuple[str, str], str] = {
@@ -90,7 +92,7 @@ class Bench:
     def left(self, state_dir: Path) -> dict[str, list[str]]:
         return {**recorded(state_dir), **left(state_dir)}
 
-    def until(self, holds: Callable[[], bool], patience_s: float = 10.0) -> None:
+    def until(self, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
         until(holds, patience_s)
 
     @property
@@ -98,7 +100,7 @@ class Bench:
         return self.folder / "state"
 
     def spec(self, *command: str, files: Mapping[str, str | bytes] | None = None, **asked: Any) -> Spec:
-        limits = {"wall_s": 20.0, "memory_mib": 256, "storage_mib": 32, "processes": 64}
+        limits = {"wall_s": 120.0, "memory_mib": 256, "storage_mib": 32, "processes": 64}
         limits |= {name: asked.pop(name) for name in list(asked) if name in Limits.__slots__}
         name = asked.pop("name", f"fh-{ULID()}".lower())
         self.names.append(name)
@@ -126,7 +128,7 @@ class Bench:
         self.sandbox.launch(spec)
         return spec.name
 
-    def wait(self, name: str, patience_s: float = 30.0) -> Ended:
+    def wait(self, name: str, patience_s: float = PATIENCE_S) -> Ended:
         found: list[Ended] = []
 
         def ended() -> bool:
@@ -138,11 +140,11 @@ class Bench:
         until(ended, patience_s)
         return found[0]
 
-    def says(self, name: str, text: bytes, patience_s: float = 10.0) -> None:
+    def says(self, name: str, text: bytes, patience_s: float = PATIENCE_S) -> None:
         until(lambda: text in self.sandbox.follow(name), patience_s)
 
 
-def until(holds: Callable[[], bool], patience_s: float = 10.0) -> None:
+def until(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait for something, and fail when it does not come."""
     deadline = time.monotonic() + patience_s
     while not holds():
@@ -164,7 +166,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         made.sandbox.remove(name)
     # A process that was just killed is listed for a moment longer.
     with suppress(AssertionError):
-        until(lambda: not made.left(state_dir), 3.0)
+        until(lambda: not made.left(state_dir))
     found = made.left(state_dir)
     records_left = records.names(made.sandbox._installation) if isinstance(made.sandbox, HostSandbox) else []
     made.sandbox.reap()

@@ -48,7 +48,7 @@ def names_below(folder: Path) -> list[str]:
 
 
 class TestEach:
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(data=st.binary(max_size=300))
     def test_what_was_put_comes_back_by_its_hash(self, artifacts: Artifacts, data: bytes) -> None:
         sha256 = artifacts.put(data)

@@ -24,9 +24,9 @@ from fumehood.artifacts.choose import open_artifacts
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.s3 import PART, S3Artifacts
 from fumehood.artifacts.s3_client import S3Place, connect
+from fumehood.cli.servers import lasting_port
 from fumehood.errors import ArtifactsUnavailableError, BadInputError, ConflictError, NotFoundError, TamperedError
 from fumehood.settings import Settings
-from tests.conftest import free_port
 from tests.contract.conftest import until
 from tests.object_stores import ACCESS_KEY, KINDS, SECRET_KEY, ObjectStore
 
@@ -51,7 +51,7 @@ def artifacts(store: ObjectStore, tmp_path: Path) -> S3Artifacts:
 @pytest.fixture(params=KINDS)
 def own_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     """A server of one test alone, which it may kill."""
-    made = ObjectStore(request.param, tmp_path / "server", free_port)
+    made = ObjectStore(request.param, tmp_path / "server")
     made.start()
     yield made
     made.kill()
@@ -243,7 +243,7 @@ class TestRefused:
 class TestAway:
     def test_nobody_there_is_one_sentence(self, tmp_path: Path) -> None:
         place = S3Place(
-            endpoint=f"127.0.0.1:{free_port()}",
+            endpoint=f"127.0.0.1:{lasting_port()}",
             bucket="tests",
             access_key=ACCESS_KEY,
             secret_key=SecretStr(SECRET_KEY),

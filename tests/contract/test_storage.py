@@ -66,7 +66,7 @@ def ground(request: pytest.FixtureRequest, disk: Path, tmp_path: Path) -> Iterat
         made.sandbox.remove(name)
     made.sandbox.reap()
     with suppress(AssertionError):
-        until(lambda: not made.left(state_dir), 3.0)
+        until(lambda: not made.left(state_dir))
     name = identity(state_dir)
     assert made.left(state_dir) == {}
     assert [path.name for path in RUN_DIR.glob(f"{name}*") if path.name != name] == []

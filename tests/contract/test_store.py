@@ -508,7 +508,7 @@ class TestCollections:
             getattr(transaction, kind).save(stray)
 
     @pytest.mark.parametrize("store_of", ["memory", "sql", "postgresql"])
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
     @given(
         text=st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
         numbers=st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)),
@@ -1304,7 +1304,7 @@ class TestFigures:
             Side.WRITE: 60.0,
         }
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         steps=st.lists(
             st.tuples(

@@ -50,7 +50,7 @@ class House:
         }
 
     def call(
-        self, *arguments: str, timeout: float = 600, before: tuple[str, ...] = (), said: str = ""
+        self, *arguments: str, timeout: float = 1200, before: tuple[str, ...] = (), said: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run `fumehood ...` to its end, with these words on its standard input."""
         return subprocess.run(

@@ -114,7 +114,7 @@ def test_a_second_start_shows_the_finished_folder_at_once(demo: Demo, house: Hou
     again = house.call(*demo.asked, "--ideas", "2", "--runs", "2", "--out", str(demo.out), "--resume", "--json")
     assert again.returncode == 0
     assert json.loads(again.stdout)["summary"] == demo.told["summary"]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
 
 
 def test_a_folder_in_use_is_refused_without_resume(demo: Demo, house: House) -> None:

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fumehood.cli.servers import lasting_port
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.ids import DirectionId
 from fumehood.domain.ledger import Claims
 from fumehood.domain.step import StepState
 from fumehood.gateway import tokens
-from tests.conftest import free_port
-from tests.e2e.test_doors import ASKED, KEY, WORKERS, Doors
+from tests.e2e.test_doors import ASKED, KEY, STARTS_WITHIN_S, WORKERS, Doors
 from tests.fakes.collector import Collector, collecting
 
 pytestmark = [pytest.mark.slow, pytest.mark.local, pytest.mark.latex, pytest.mark.redis]
@@ -31,10 +31,10 @@ class Observed:
 
     def __init__(self, doors: OwnPorts, collector: Collector, ports: dict[str, int]) -> None:
         self.doors, self.collector, self.ports = doors, collector, ports
-        self.ready_at_first = httpx.get(f"{doors.url}/readyz")
+        self.ready_at_first = doors.client.get("/readyz")
         doors.start("gateway", *WORKERS)
-        doors.until(lambda: httpx.get(f"{doors.url}/readyz").status_code == 200, within_s=30)
-        self.ready = httpx.get(f"{doors.url}/readyz")
+        doors.until(lambda: doors.client.get("/readyz").status_code == 200, within_s=STARTS_WITHIN_S)
+        self.ready = doors.client.get("/readyz")
         answer = doors.client.post("/v1/directions?", json=ASKED, headers={"X-Request-Id": REQUEST})
         assert answer.headers["x-request-id"] == REQUEST
         self.direction: str = answer.json()["id"]
@@ -68,11 +68,10 @@ class Observed:
         )
         assert answer.status_code == 200, answer.text
 
-    @staticmethod
-    def read(url: str) -> dict[str, float]:
+    def read(self, url: str) -> dict[str, float]:
         return {
             " ".join([sample.name, *(sample.labels[label] for label in sorted(sample.labels))]): sample.value
-            for family in text_string_to_metric_families(httpx.get(url).text)
+            for family in text_string_to_metric_families(self.doors.client.get(url).text)
             for sample in family.samples
         }
 
@@ -102,7 +101,7 @@ class OwnPorts(Doors):
 
 @pytest.fixture(scope="module")
 def observed(make_house: Any, slow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    ports = {name: free_port() for name in ("gateway", *WORKERS)}
+    ports = {name: lasting_port() for name in ("gateway", *WORKERS)}
     with collecting() as collector:
         told = {"FUMEHOOD_LOG_FORMAT": "json", "FUMEHOOD_OTEL_ENDPOINT": collector.url}
         told["FUMEHOOD_TEMPLATES_DIR"] = str(slow_template.parent)
@@ -110,7 +109,7 @@ def observed(make_house: Any, slow_template: Path, tmp_path_factory: pytest.Temp
         doors.ports = ports
         try:
             doors.start("redis", "api")
-            doors.until(doors.is_up, within_s=30)
+            doors.until(doors.is_up, within_s=STARTS_WITHIN_S)
             made = Observed(doors, collector, ports)
             doors.stop(*PROCESSES)
             yield made
@@ -181,7 +180,7 @@ def test_a_process_tells_what_the_database_does_not_know(observed: Observed) -> 
     told = observed.of_process
     assert told["write"]["fumehood_step_seconds_count begin done"] == 1.0
     assert told["run"]["fumehood_step_seconds_count launch done"] >= 1.0
-    assert 0.0 <= told["run"]["fumehood_watcher_lag_seconds"] < 5.0
+    assert 0.0 <= told["run"]["fumehood_watcher_lag_seconds"] < 60.0
     assert told["run"]["fumehood_reaped_total"] == 0.0
     assert told["gateway"]["fumehood_model_call_seconds_count idea 200 offline"] >= 1.0
 

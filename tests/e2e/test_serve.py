@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fumehood.artifacts.signing import CURSOR_FILE
-from tests.conftest import free_port
+from fumehood.cli.servers import lasting_port
 from tests.e2e.conftest import COMMAND, House
 from tests.fakes.quick import NAME as QUICK
 
@@ -43,7 +43,7 @@ class Serving:
 
     house: House
     folder: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=lasting_port)
 
     def __post_init__(self) -> None:
         command = [*COMMAND, "serve", "--port", str(self.port), "--sandbox", "local", "--json"]

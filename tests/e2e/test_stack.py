@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+from fumehood.cli.servers import lasting_port
 from fumehood.settings import Settings
 from sandbox import cgroups, kernel
 from sandbox.choose import choose
-from tests.conftest import free_port
 from tests.stack import images
 
 pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.alone, pytest.mark.timeout(1500)]
@@ -37,7 +37,7 @@ class Stack:
         # Sandboxes run as users of their own, who must get through every folder above.
         self.run_dir = Path(mkdtemp(prefix="fumehood-stack-", dir="/run"))
         self.run_dir.chmod(0o711)
-        self._address = f"127.0.0.1:{free_port()}"
+        self._address = f"127.0.0.1:{lasting_port()}"
         self._lab = lab
         self._images: dict[str, str] = {}
 

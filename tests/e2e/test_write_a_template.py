@@ -29,6 +29,7 @@ def test_every_block_is_a_file_or_commands() -> None:
     assert set(found) == {("python", True), ("sh", False)}
 
 
+@pytest.mark.kill
 def test_its_commands_lead_from_a_program_to_a_template(make_house: Any, tmp_path: Path) -> None:
     house: House = make_house("how-to")
     (tmp_path / "bin").mkdir()
@@ -107,6 +108,7 @@ def test_what_was_not_given_is_asked_for_on_the_terminal_and_so_is_the_approval(
     assert (tmp_path / "made" / "approval.json").is_file()
 
 
+@pytest.mark.kill
 def test_ctrl_c_while_the_baseline_runs_leaves_a_draft_to_go_on_with_and_nothing_else(
     make_house: Any, tmp_path: Path
 ) -> None:

@@ -163,7 +163,7 @@ async def _frames(reply: Any) -> AsyncIterator[bytes]:
     for at, event in enumerate(told):
         is_here = not isinstance(reply, dict) and at == reply.after
         if isinstance(reply, Broken):
-            await anyio.sleep(reply.wait_s)
+            await anyio.sleep(reply.wait_s if at else 0.0)
         if is_here and isinstance(reply, Broken):
             raise ConnectionAbortedError
         if is_here and isinstance(reply, Thrown):

@@ -131,7 +131,7 @@ async def _stream(reply: dict[str, Any] | Broken, body: dict[str, Any]) -> Async
     with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
     for at, chunk in enumerate(chunks(whole, with_usage=with_usage)):
         if isinstance(reply, Broken):
-            await anyio.sleep(reply.wait_s)
+            await anyio.sleep(reply.wait_s if at else 0.0)
             if at == reply.after:
                 raise ConnectionAbortedError
         yield f"data: {json.dumps(chunk)}\n\n".encode()

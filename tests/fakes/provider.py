@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import secrets
 import socket
 import threading
 import time
@@ -21,7 +22,8 @@ from starlette.types import ASGIApp
 
 from tests.fakes import caching
 
-KEY = "sk-ant-test-0123456789abcdef"
+KEY = f"sk-ant-test-{secrets.token_hex(8)}"
+"""Of this process of the tests alone: whoever looks for it in all processes does not find what others beside it do."""
 USAGE = {"input_tokens": 100, "output_tokens": 50, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 
 
@@ -51,7 +53,7 @@ class Broken:
     message: dict[str, Any]
     after: int
     wait_s: float = 0.0
-    """Waits before each event, so that a caller can go away meanwhile."""
+    """Waits before each event but the first, so that a caller can go away meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ async def _stream(reply: dict[str, Any] | Broken) -> AsyncIterator[bytes]:
     whole = reply.message if isinstance(reply, Broken) else reply
     for at, event in enumerate(events(whole)):
         if isinstance(reply, Broken):
-            await anyio.sleep(reply.wait_s)
+            await anyio.sleep(reply.wait_s if at else 0.0)
             if at == reply.after:
                 raise ConnectionAbortedError
         yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()

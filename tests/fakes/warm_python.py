@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SLOW_TO_IMPORT = ("numpy", "scipy.spatial", "torch", "torch.utils.flop_counter", "torch._dynamo")
+SLOW_TO_IMPORT = ("numpy", "scipy.optimize", "scipy.stats", "torch", "torch.utils.flop_counter", "torch._dynamo")
 """The last is what the first optimiser of a process imports."""
 OF_THE_LAB = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "MPLBACKEND", "MPLCONFIGDIR")
 """What the interpreter was told itself, and whatever a program starts has to know too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +12,21 @@ from typing import Self
 from fumehood.gateway.keys import VARIABLES
 from tests.fakes.provider import KEY
 
-CANARIES = {name: f"canary-{name}-0123456789abcdef" for name in (*VARIABLES, "semantic-scholar", "openalex")} | {
+_MARK = f"canary-{secrets.token_hex(8)}-"
+CANARIES = {name: f"{_MARK}{name}" for name in (*VARIABLES, "semantic-scholar", "openalex")} | {
     "anthropic": KEY,
-    "bedrock": "AKIA0123456789ABCDEF:canary-bedrock-secret:canary-bedrock-session",
+    "bedrock": f"AKIA0123456789ABCDEF:{_MARK}bedrock-secret:{_MARK}bedrock-session",
     "vertex": json.dumps(
         {
             "type": "service_account",
-            "client_email": "canary-vertex@example.com",
-            "private_key": "-----BEGIN PRIVATE KEY-----canary-vertex-private",
-            "token_uri": "https://example.com/canary-vertex-token",
+            "client_email": f"{_MARK}vertex@example.com",
+            "private_key": f"-----BEGIN PRIVATE KEY-----{_MARK}vertex-private",
+            "token_uri": f"https://example.com/{_MARK}vertex-token",
         }
     ),
 }
-"""A key for each kind of provider, though only one of them is asked."""
-SECRETS = (KEY, "canary-")
+"""A key for each kind of provider, though only one of them is asked; each process of the tests has its own."""
+SECRETS = (KEY, _MARK)
 """What is in every canary, and nowhere else."""
 
 

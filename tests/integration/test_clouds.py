@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ class Room:
             return call_texts.said_in(tx, self.artifacts, call)
 
     def call(self) -> ModelCall:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with self.store.begin() as tx:
                 if found := tx.calls.find():
@@ -413,13 +414,14 @@ def test_an_answer_that_is_no_message_is_no_answer(room: Room) -> None:
 
 def test_a_cloud_that_does_not_answer_in_time_is_told(room: Room) -> None:
     room.say()  # the library is loaded, and connected
-    room.double.script = lambda _: time.sleep(4) or fake.text()
+    refused = threading.Event()
+    room.double.script = lambda _: refused.wait(60) and fake.text()
     room.upstream._line.retries.deadline_s = 1.0
-    started = time.monotonic()
     with pytest.raises(anthropic.APIStatusError, match="ReadTimeout") as caught:
         room.say()
+    # It answers only now.
+    refused.set()
     assert caught.value.status_code == 504
-    assert time.monotonic() - started < 4
 
 
 def test_a_stream_that_breaks_off_settles_what_was_counted(room: Room) -> None:
@@ -465,7 +467,7 @@ def test_an_error_in_a_stream_is_tried_again_before_the_first_event_and_told_aft
 
 
 def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:
-    room.double.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=0.2)
+    room.double.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=1.0)
     body = {"model": room.model, "max_tokens": 99, "stream": True, "messages": [{"role": "user", "content": "?"}]}
     headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
     with httpx.stream("POST", f"{room.url}/v1/messages", json=body, headers=headers, timeout=60) as response:

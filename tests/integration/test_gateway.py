@@ -113,7 +113,7 @@ class Room:
 
     def closed(self, count: int = 1) -> tuple[ModelCall, ...]:
         """Wait until so many calls are closed: after a caller has gone this takes a moment."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(self.calls()) < count and time.monotonic() < deadline:
             time.sleep(0.02)
         return self.calls()
@@ -516,23 +516,36 @@ def test_without_a_key_nothing_is_sent_and_the_remedy_is_told(room: Room) -> Non
 
 
 def test_a_provider_that_does_not_answer_in_time_is_told(room: Room) -> None:
-    room.provider.script = lambda _: time.sleep(2.5) or fake.text()  # type: ignore[func-returns-value]
+    refused = threading.Event()
+    room.provider.script = lambda _: refused.wait(60) and fake.text()
     upstream = AnthropicUpstream(
         room.provider_url, key=lambda: KEY, line=Line("anthropic", retries=Retries(deadline_s=1.0))
     )
     body = {"model": MODEL, "max_tokens": 5, "messages": [{"role": "user", "content": "?"}]}
-    started = time.monotonic()
     with pytest.raises(UpstreamError, match="ReadTimeout") as caught:
         upstream.send(room.claims(), body)
+    # It answers only now.
+    refused.set()
     upstream.close()
     assert caught.value.status == 504
-    assert time.monotonic() - started < 2.4
 
 
 def test_a_caller_that_goes_away_from_a_whole_answer_pays_for_it(room: Room) -> None:
-    room.provider.script = lambda _: time.sleep(0.5) or fake.text()  # type: ignore[func-returns-value]
-    with room.client().with_options(timeout=0.1) as client, pytest.raises(anthropic.APITimeoutError):
-        client.messages.create(model=MODEL, max_tokens=100, messages=[{"role": "user", "content": "?"}])
+    asked, gone = threading.Event(), threading.Event()
+
+    def answer(_: Asked) -> fake.Reply:
+        asked.set()
+        gone.wait(60)
+        return fake.text()
+
+    room.provider.script = answer
+    body, place = json.dumps(ASKED), httpx.URL(room.url)
+    lines = ("POST /v1/messages HTTP/1.1", f"host: {place.host}", f"x-api-key: {tokens.mint(room.claims(), SECRET)}")
+    lines += ("content-type: application/json", f"content-length: {len(body)}", "", body)
+    with socket.create_connection((place.host, place.port or 0)) as caller:
+        caller.sendall("\r\n".join(lines).encode())
+        assert asked.wait(60)
+    gone.set()
     (call,) = room.closed()
     assert call.status == 200
     assert room.spent() == pytest.approx((100 * 3 + 50 * 15) / 1e6)
@@ -776,7 +789,7 @@ def test_a_stream_that_breaks_off_settles_what_was_counted(room: Room) -> None:
 
 
 def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:
-    room.provider.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=0.2)
+    room.provider.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=1.0)
     body = {"model": MODEL, "max_tokens": 500, "stream": True, "messages": [{"role": "user", "content": "?"}]}
     headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
     with httpx.stream("POST", f"{room.url}/v1/messages", json=body, headers=headers) as response:
@@ -789,15 +802,14 @@ def test_a_caller_that_goes_away_settles_what_was_counted(room: Room) -> None:
 
 
 def test_a_caller_that_goes_away_while_the_provider_is_silent_ends_it(room: Room) -> None:
-    room.provider.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=1.5)
-    begun = time.monotonic()
+    room.provider.script = lambda _: Broken(fake.text("a" * 400), 99, wait_s=60.0)
     headers = {"x-api-key": tokens.mint(room.claims(), SECRET)}
     with httpx.stream("POST", f"{room.url}/v1/messages", json={**ASKED, "stream": True}, headers=headers) as response:
         next(response.iter_lines())
         first = time.monotonic()
     (call,) = room.closed()
-    assert first - begun >= 1.5
-    assert time.monotonic() - first < 1.2
+    # Long before the provider's next word.
+    assert time.monotonic() - first < 30.0
     assert call.status == 499
     # The connections that are kept are whole.
     room.provider.script = lambda _: fake.text("Still here.")

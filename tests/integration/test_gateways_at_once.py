@@ -52,6 +52,8 @@ class Place:
     store: SqlStore
     gate: threading.Event
     clock: SystemClock = field(default_factory=SystemClock)
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=300, limits=httpx.Limits()))
+    """One for all callers, since making one costs more than a call: most certificates of the world are read for it."""
 
     @contextmanager
     def gateway(self) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
@@ -81,7 +83,7 @@ class Place:
             expires_at=self.clock.now() + 600,
         )  # fmt: skip
         try:
-            told = httpx.post(f"{url}/v1/messages", json=BODY, headers={"x-api-key": mint(claims, SECRET)}, timeout=120)
+            told = self.client.post(f"{url}/v1/messages", json=BODY, headers={"x-api-key": mint(claims, SECRET)})
         except httpx.TransportError:
             return 0
         if told.status_code == 402:
@@ -112,7 +114,7 @@ def vars_of(direction: Direction) -> dict[str, Any]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -123,15 +125,17 @@ def place(postgres: PostgresServer, tmp_path: Path) -> Iterator[Place]:
     url, gate = postgres.migrated(), threading.Event()
 
     def answer(_: Asked) -> fake.Reply:
-        gate.wait(100)
+        gate.wait(300)
         return fake.text()
 
     store = SqlStore(url)
     with store.begin() as tx:
         tx.directions.save(DIRECTION)
     with serving(Provider(answer).app) as provider_url:
-        yield Place(url, tmp_path, provider_url, store, gate)
+        place = Place(url, tmp_path, provider_url, store, gate)
+        yield place
         gate.set()
+        place.client.close()
     store.close()
 
 

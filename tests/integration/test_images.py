@@ -250,7 +250,7 @@ def test_a_second_build_does_nothing(engine: Engine, tmp_path: Path) -> None:
     first = build.ensure(engine, tmp_path, RUN_DIR, build.plain())
     begun = time.monotonic()
     assert build.ensure(engine, tmp_path, RUN_DIR, build.plain()) == first
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
     assert engine.client.inspect_image(first.id)["Size"] < 80_000_000
     assert not (tmp_path / "images").exists()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import NullPool, create_engine
 
+from fumehood.cli.servers import lasting_port
 from fumehood.domain.direction import DirectionState
 from fumehood.errors import BadInputError, MachineUnfitError, StoreUnavailableError
 from fumehood.services import steps
 from fumehood.store.engine import PLANNED_AFTER
 from fumehood.store.migrate import upgrade
 from fumehood.store.sql import SqlStore
-from tests.conftest import free_port
 from tests.fakes.laboratory import Laboratory
 from tests.fakes.postgres import PostgresServer, postgres_server
 
@@ -43,7 +43,7 @@ def cut_off(store: SqlStore, server: PostgresServer) -> None:
 
 
 def test_a_restart_in_the_middle_loses_nothing(tmp_path: Path) -> None:
-    with postgres_server(free_port()) as server:
+    with postgres_server(lasting_port()) as server:
         store = SqlStore(server.migrated())
         lab = Laboratory(tmp_path, store=store)
         try:
@@ -65,7 +65,7 @@ def test_a_restart_in_the_middle_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_step_whose_database_went_away_is_let_go_and_done_again(tmp_path: Path) -> None:
-    with postgres_server(free_port()) as server:
+    with postgres_server(lasting_port()) as server:
         store = SqlStore(server.migrated())
         lab = Laboratory(tmp_path, store=store)
         usual = lab.model.answer
@@ -88,7 +88,7 @@ def test_a_step_whose_database_went_away_is_let_go_and_done_again(tmp_path: Path
 
 
 def test_a_step_is_let_go_once_its_database_is_back(tmp_path: Path) -> None:
-    with postgres_server(free_port()) as server:
+    with postgres_server(lasting_port()) as server:
         store = SqlStore(server.migrated())
         lab = Laboratory(tmp_path, store=store)
 

@@ -31,15 +31,15 @@ asked_model, evaluate, judged = SMALLEST.asked_model, SMALLEST.evaluate, SMALLES
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Path:
     """A folder with small data of the screen arm: `train/`, `inputs/` and `answers/`."""
-    return draw(lab_python, tmp_path_factory.mktemp("data"))
+    return draw(warm_python, tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, lab_python: Path, data: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, warm_python: Path, data: Path) -> Path:
     """A finished run of seeds 1 and 2."""
-    return fitted(lab_python, data, tmp_path_factory.mktemp("work") / "run_0")
+    return fitted(warm_python, data, tmp_path_factory.mktemp("work") / "run_0")
 
 
 def mean_score(metrics: dict[str, dict[str, list]]) -> float:
@@ -66,8 +66,8 @@ def test_the_same_key_and_seeds_give_the_same_bytes(lab_python: Path, data: Path
             assert (again / part / name).read_bytes() == (data / part / name).read_bytes()
 
 
-def test_another_key_and_another_arm_are_other_diseases(lab_python: Path, data: Path, tmp_path: Path) -> None:
-    others = [draw(lab_python, tmp_path / "key", bytes(32)), draw(lab_python, tmp_path / "arm", arm="confirm")]
+def test_another_key_and_another_arm_are_other_diseases(warm_python: Path, data: Path, tmp_path: Path) -> None:
+    others = [draw(warm_python, tmp_path / "key", bytes(32)), draw(warm_python, tmp_path / "arm", arm="confirm")]
     for dataset in DATASETS:
         ours = arrays(data / "train" / f"{dataset}.npz")
         for other in others:
@@ -77,8 +77,8 @@ def test_another_key_and_another_arm_are_other_diseases(lab_python: Path, data: 
             assert not np.array_equal(theirs["cases_1"], ours["cases_1"])
 
 
-def test_a_seed_does_not_depend_on_the_others_and_seeds_differ(lab_python: Path, data: Path, tmp_path: Path) -> None:
-    alone = draw(lab_python, tmp_path, seeds="2")
+def test_a_seed_does_not_depend_on_the_others_and_seeds_differ(warm_python: Path, data: Path, tmp_path: Path) -> None:
+    alone = draw(warm_python, tmp_path, seeds="2")
     for dataset in DATASETS:
         for part in ("train", "answers"):
             ours, listed = (arrays(folder / part / f"{dataset}.npz") for folder in (alone, data))
@@ -86,7 +86,7 @@ def test_a_seed_does_not_depend_on_the_others_and_seeds_differ(lab_python: Path,
             assert not np.array_equal(listed["cases_1"], listed["cases_2"])
 
 
-def test_a_run_is_given_no_week_that_it_must_forecast(lab_python: Path, data: Path) -> None:
+def test_a_run_is_given_no_week_that_it_must_forecast(warm_python: Path, data: Path) -> None:
     drawn = module(TEMPLATE / "prepare.py", "epidemic_prepare")
     for dataset in DATASETS:
         train, held = (arrays(data / part / f"{dataset}.npz") for part in ("train", "answers"))
@@ -113,9 +113,9 @@ def test_nobody_is_made_or_lost_in_an_outbreak() -> None:
 
 
 @pytest.mark.parametrize("key", [b"", bytes(31), bytes(33)])
-def test_a_key_of_another_length_is_bad_usage(lab_python: Path, tmp_path: Path, key: bytes) -> None:
+def test_a_key_of_another_length_is_bad_usage(warm_python: Path, tmp_path: Path, key: bytes) -> None:
     (tmp_path / "key").write_bytes(key)
-    done = prepare(lab_python, tmp_path / "key", tmp_path / "out", part="train")
+    done = prepare(warm_python, tmp_path / "key", tmp_path / "out", part="train")
     assert done.returncode == 2
     assert "32 bytes" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -141,10 +141,10 @@ def truth(data: Path) -> object:
 
 
 def test_the_score_is_the_log_density_of_the_counts_on_a_logarithmic_scale(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
     outputs = write_forecasts(data, tmp_path / "outputs", truth(data), 10.0)
-    metrics = evaluate(lab_python, data, outputs, tmp_path / "out")
+    metrics = evaluate(warm_python, data, outputs, tmp_path / "out")
     for dataset in DATASETS:
         for place, seed in enumerate((1, 2)):
             cases = arrays(data / "answers" / f"{dataset}.npz")[f"cases_{seed}"].tolist()
@@ -158,7 +158,7 @@ def test_the_score_is_the_log_density_of_the_counts_on_a_logarithmic_scale(
             assert metrics[dataset]["log_error"][place] < 0.1
 
 
-def test_who_is_surer_or_vaguer_than_right_loses(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_who_is_surer_or_vaguer_than_right_loses(warm_python: Path, data: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     noisy = {}
     for dataset in DATASETS:
@@ -168,7 +168,7 @@ def test_who_is_surer_or_vaguer_than_right_loses(lab_python: Path, data: Path, t
     scores = []
     for size in (1.0, 5.0, 500.0):
         outputs = write_forecasts(data, tmp_path / f"{size}", lambda dataset, seed, _: noisy[dataset, seed], size)
-        scores.append(mean_score(evaluate(lab_python, data, outputs, tmp_path / f"out_{size}")))
+        scores.append(mean_score(evaluate(warm_python, data, outputs, tmp_path / f"out_{size}")))
     assert scores[1] < scores[0]
     assert scores[1] < scores[2]
 
@@ -186,7 +186,7 @@ def test_who_is_surer_or_vaguer_than_right_loses(lab_python: Path, data: Path, t
     ],
 )
 def test_forecasts_that_cannot_be_judged_are_refused(
-    lab_python: Path, data: Path, tmp_path: Path, fault: str, word: str
+    warm_python: Path, data: Path, tmp_path: Path, fault: str, word: str
 ) -> None:
     outputs = write_forecasts(data, tmp_path / "outputs", truth(data), 10.0)
     path = outputs / "predictions_measures_2.npy"
@@ -204,7 +204,7 @@ def test_forecasts_that_cannot_be_judged_are_refused(
         np.save(path, np.array([{}], dtype=object), allow_pickle=True)
     elif fault != "missing":
         np.save(path, told)
-    done = judged(lab_python, data, outputs, tmp_path / "out")
+    done = judged(warm_python, data, outputs, tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.startswith(path.name)
     assert word in done.stderr
@@ -212,10 +212,10 @@ def test_forecasts_that_cannot_be_judged_are_refused(
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_absurd_numbers_are_bounded_and_cost_the_most(lab_python: Path, data: Path, tmp_path: Path) -> None:
+def test_absurd_numbers_are_bounded_and_cost_the_most(warm_python: Path, data: Path, tmp_path: Path) -> None:
     for mean, size in ((1e-30, 1e30), (1e38, 1e38), (1e38, 1e-30)):
         outputs = write_forecasts(data, tmp_path / "outputs", lambda *_, mean=mean: np.full(24, mean), size)
-        metrics = evaluate(lab_python, data, outputs, tmp_path / "out")
+        metrics = evaluate(warm_python, data, outputs, tmp_path / "out")
         assert mean_score(metrics) > 8
         for entry in metrics.values():
             assert max(entry["log_score"]) <= 15
@@ -226,17 +226,17 @@ def test_absurd_numbers_are_bounded_and_cost_the_most(lab_python: Path, data: Pa
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory, lab_python: Path) -> tuple[Path, float]:
+def many(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> tuple[Path, float]:
     """Data of 24 outbreaks, and the baseline's score of them."""
-    folder = draw(lab_python, tmp_path_factory.mktemp("many"), count=24)
-    run = fitted(lab_python, folder, folder / "run_0", "--evaluations=30")
-    answers = asked_model(lab_python, folder, run, folder / "answers_of_run")
-    return folder, mean_score(evaluate(lab_python, folder, answers, folder / "out"))
+    folder = draw(warm_python, tmp_path_factory.mktemp("many"), count=24)
+    run = fitted(warm_python, folder, folder / "run_0", "--evaluations=30")
+    answers = asked_model(warm_python, folder, run, folder / "answers_of_run")
+    return folder, mean_score(evaluate(warm_python, folder, answers, folder / "out"))
 
 
 @pytest.mark.slow
 def test_last_weeks_returned_as_forecasts_and_another_installations_outbreaks_are_no_answer(
-    lab_python: Path, many: tuple[Path, float], tmp_path: Path
+    warm_python: Path, many: tuple[Path, float], tmp_path: Path
 ) -> None:
     folder, baseline = many
 
@@ -254,7 +254,7 @@ def test_last_weeks_returned_as_forecasts_and_another_installations_outbreaks_ar
     scores = {}
     for name, means in (("last week", last_week), ("generator", generator_by_heart)):
         outputs = write_forecasts(folder, tmp_path / name, means, 40.0)
-        scores[name] = mean_score(evaluate(lab_python, folder, outputs, tmp_path / f"out {name}"))
+        scores[name] = mean_score(evaluate(warm_python, folder, outputs, tmp_path / f"out {name}"))
     assert min(scores.values()) > baseline, (scores, baseline)
 
 
@@ -305,7 +305,7 @@ def test_every_offline_edit_applies_exactly_once_in_order() -> None:
 
 @pytest.mark.slow
 def test_one_edit_is_wrong_once_one_is_worse_and_others_are_a_real_gain(
-    lab_python: Path, many: tuple[Path, float], tmp_path: Path
+    warm_python: Path, many: tuple[Path, float], tmp_path: Path
 ) -> None:
     folder, baseline = many
     programs = edited()
@@ -313,7 +313,7 @@ def test_one_edit_is_wrong_once_one_is_worse_and_others_are_a_real_gain(
     wrong.mkdir()
     (wrong / "experiment.py").write_text(programs[FAILS]["experiment.py"])
     told = {"FUMEHOOD_DATA": str(folder / "train"), "FUMEHOOD_SEEDS": "1,2"}
-    done = program(lab_python, wrong / "experiment.py", f"--out_dir={tmp_path / 'run_wrong'}", *SMALL, **told)
+    done = program(warm_python, wrong / "experiment.py", f"--out_dir={tmp_path / 'run_wrong'}", *SMALL, **told)
     assert done.returncode == 1
     assert "Error" in done.stderr
 
@@ -323,9 +323,9 @@ def test_one_edit_is_wrong_once_one_is_worse_and_others_are_a_real_gain(
         code.mkdir()
         for file in ("experiment.py", "serve.py"):
             (code / file).write_text(programs[name][file])
-        run = fitted(lab_python, folder, tmp_path / f"run_{name}", "--evaluations=30", code=code)
-        answers = asked_model(lab_python, folder, run, tmp_path / f"answers_{name}", code)
-        scores[name] = mean_score(evaluate(lab_python, folder, answers, tmp_path / f"out_{name}"))
+        run = fitted(warm_python, folder, tmp_path / f"run_{name}", "--evaluations=30", code=code)
+        answers = asked_model(warm_python, folder, run, tmp_path / f"answers_{name}", code)
+        scores[name] = mean_score(evaluate(warm_python, folder, answers, tmp_path / f"out_{name}"))
     assert scores["shared_priors_1_2"] < baseline - 0.3, (scores, baseline)
     assert scores["widening_forecasts_2_1"] < baseline - 0.5
     assert scores["stabilised_residuals_1_1"] > baseline + 0.2
@@ -333,7 +333,7 @@ def test_one_edit_is_wrong_once_one_is_worse_and_others_are_a_real_gain(
 
 @pytest.mark.slow
 def test_every_edit_runs_and_leaves_a_seed_alone_what_it_is_beside_others(
-    lab_python: Path, data: Path, tmp_path: Path
+    warm_python: Path, data: Path, tmp_path: Path
 ) -> None:
     for name, files in edited().items():
         if name == FAILS:
@@ -342,12 +342,12 @@ def test_every_edit_runs_and_leaves_a_seed_alone_what_it_is_beside_others(
         code.mkdir()
         for file in ("experiment.py", "serve.py"):
             (code / file).write_text(files[file])
-        together = fitted(lab_python, data, code / "together", code=code)
-        alone = fitted(lab_python, data, code / "alone", code=code, seeds="2")
+        together = fitted(warm_python, data, code / "together", code=code)
+        alone = fitted(warm_python, data, code / "alone", code=code, seeds="2")
         for dataset in DATASETS:
             whole, own = (arrays(run / f"model_{dataset}_2.npz") for run in (together, alone))
             assert all(np.array_equal(whole[part], own[part]) for part in whole), f"{name}: {dataset}"
-        asked_model(lab_python, data, alone, code / "answers", code, seeds="2")
+        asked_model(warm_python, data, alone, code / "answers", code, seeds="2")
 
 
 # The experiment itself.
@@ -370,7 +370,7 @@ def test_the_same_seeds_twice_give_the_same_numbers_and_seeds_differ(
 
 
 def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path
+    warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "run_0"
     shutil.copytree(run, broken)
@@ -378,16 +378,16 @@ def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
         if path.name.startswith(("final_info", "parameters", "model_seasonal", "shown_")):
             path.unlink()
     told = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
-    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
+    done = program(warm_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
     assert done.returncode == 0, done.stderr
     assert "steady seed 1 is there" in done.stdout
     assert "seasonal seed 1: 6 outbreaks" in done.stdout
     assert fit_errors(broken) == fit_errors(run)
-    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
+    done = program(warm_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
     assert done.stdout.strip() == f"{broken} is finished"
 
 
-def test_a_curve_that_is_the_models_own_is_found_again(lab_python: Path, tmp_path: Path) -> None:
+def test_a_curve_that_is_the_models_own_is_found_again(warm_python: Path, tmp_path: Path) -> None:
     (tmp_path / "find.py").write_text(
         f"import sys; sys.path.insert(0, {str(TEMPLATE)!r})\n"
         "import numpy as np, experiment as e\n"
@@ -400,32 +400,32 @@ def test_a_curve_that_is_the_models_own_is_found_again(lab_python: Path, tmp_pat
         "assert abs(mean / e.reported_cases(true, 19, blank)[18] - 1) < 0.02\n"
         "assert size == e.LARGEST_SIZE\n"
     )
-    done = program(lab_python, tmp_path / "find.py")
+    done = program(warm_python, tmp_path / "find.py")
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("argument", ["--no_such_thing=1", "--starts=0", "--evaluations=-3"])
-def test_a_bad_argument_exits_2(lab_python: Path, tmp_path: Path, argument: str) -> None:
-    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
+def test_a_bad_argument_exits_2(warm_python: Path, tmp_path: Path, argument: str) -> None:
+    done = program(warm_python, TEMPLATE / "experiment.py", f"--out_dir={tmp_path / 'run_0'}", argument)
     assert done.returncode == 2
     assert not (tmp_path / "run_0").exists()
 
 
 def test_a_run_leaves_the_promised_files_counts_and_figures(
-    lab_python: Path, data: Path, run: Path, tmp_path: Path
+    warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
     counts = json.loads((run / "parameters.json").read_text())
     assert counts == {"parameters": OUTBREAKS * 4, "updates": 12}
-    answers = asked_model(lab_python, data, run, tmp_path / "answers")
+    answers = asked_model(warm_python, data, run, tmp_path / "answers")
     assert json.loads((answers / "counted.json").read_text())["parameters"] == OUTBREAKS * 4
-    evaluate(lab_python, data, answers, tmp_path)
+    evaluate(warm_python, data, answers, tmp_path)
     for number in (0, 1):
         copy = tmp_path / f"run_{number}"
         shutil.copytree(run, copy)
         (copy / "final_info.json").write_bytes((tmp_path / "metrics.json").read_bytes())
     shutil.copy(TEMPLATE / "plot.py", tmp_path)
     environment = {"PATH": "/usr/bin:/bin", "MPLCONFIGDIR": str(tmp_path)}
-    command = [str(lab_python), "-B", "plot.py"]
+    command = [str(warm_python), "-B", "plot.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     for name in ("forecasts", "reproduction_numbers", "log_score_by_run"):

@@ -64,12 +64,14 @@ def test_a_session_that_takes_too_long_is_let_go_of(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_hangs_is_not_asked_again(tmp_path: Path) -> None:
-    once = tmp_path / "once"
-    hangs = f"once = pathlib.Path({str(once)!r})\nif not once.exists(): once.touch(); time.sleep(60)\n"
+    hung = tmp_path / "hung"
+    hung.touch()
+    hangs = f"if pathlib.Path({str(hung)!r}).exists(): time.sleep(60)\n"
     path = script(tmp_path, "tell({'reply': 'here'})")
     path.write_text(path.read_text().replace("session = socket", f"{hangs}session = socket", 1))
     sessions = AiderSessions(path)
     assert run(sessions, tmp_path, 0.5)["error"] == "Aider did not end within 0 s."
+    hung.unlink()
     assert run(sessions, tmp_path) == {"reply": "here"}
 
 

@@ -107,7 +107,7 @@ class ExecutionLife(Life):
 
 
 for _life in (DirectionLife, ExperimentLife, ExecutionLife):
-    _life.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+    _life.TestCase.settings = settings(max_examples=60, stateful_step_count=25)
 TestDirectionLife = DirectionLife.TestCase
 TestExperimentLife = ExperimentLife.TestCase
 TestExecutionLife = ExecutionLife.TestCase

@@ -73,7 +73,7 @@ def test_an_untouched_folder_holds_whole_and_in_part(finished: Finished) -> None
 
 
 @pytest.mark.parametrize("path", EDITED)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_one_changed_character_anywhere_is_found_and_its_line_named(
     finished: Finished, path: str, data: st.DataObject

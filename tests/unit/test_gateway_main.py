@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,10 +45,8 @@ def test_it_tells_its_address_answers_and_ends_with_its_parent(
     assert url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{url}/healthz", timeout=20).status_code == 200
     assert (tmp_path / "state/gateway.secret").stat().st_mode & 0o777 == 0o600
-    started = time.monotonic()
     gateway.stdin.close()
     assert gateway.wait(20) == 0
-    assert time.monotonic() - started < 5
     assert gateway.stdout.read() == b""
 
 

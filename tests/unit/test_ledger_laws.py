@@ -618,11 +618,7 @@ class InSqlite(Ledger):
 
 
 _CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
-InMemory.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=_CHECKS
-)
-InSqlite.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=40, deadline=None, suppress_health_check=_CHECKS
-)
+InMemory.TestCase.settings = settings(max_examples=80, stateful_step_count=50, suppress_health_check=_CHECKS)
+InSqlite.TestCase.settings = settings(max_examples=8, stateful_step_count=40, suppress_health_check=_CHECKS)
 TestInMemory = InMemory.TestCase
 TestInSqlite = InSqlite.TestCase

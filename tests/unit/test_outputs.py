@@ -144,7 +144,7 @@ def test_it_goes_a_while_after_the_end_and_the_kept_end_of_the_log_stands_for_it
     assert read(lab, kept.place) == ([], over)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=6))
 def test_any_bytes_come_as_the_text_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, cuts: list[int]

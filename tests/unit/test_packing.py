@@ -256,7 +256,7 @@ def test_a_programs_word_is_taken_where_it_can_be_true(data: bytes, told_mib: fl
 WISHES = st.tuples(st.sampled_from("abc"), st.integers(1, 2), st.none() | st.integers(1, 100))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wishes=st.lists(WISHES, min_size=1, max_size=9), order=st.randoms(use_true_random=False))
 def test_whoever_asks_in_whatever_order_all_are_served_and_nothing_is_given_twice(
     make_lab: Callable[..., Laboratory], wishes: list[tuple[str, int, int | None]], order: object

@@ -18,15 +18,16 @@ def test_a_step_in_hand_keeps_the_pulse_up(tmp_path: Path, monkeypatch: pytest.M
     assert not path.exists()
     with felt.working():
         first = path.stat().st_mtime_ns
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while path.stat().st_mtime_ns == first:
             assert time.monotonic() < deadline, "it does not go on"
             time.sleep(0.005)
-    # A beat may be on its way at the very end.
-    time.sleep(0.1)
-    last = path.stat().st_mtime_ns
-    time.sleep(0.1)
-    assert path.stat().st_mtime_ns == last
+    seen = {path.stat().st_mtime_ns}
+    for _ in range(3):
+        time.sleep(0.1)
+        seen.add(path.stat().st_mtime_ns)
+    # One beat may be on its way at the very end, and as late as the machine is busy.
+    assert len(seen) <= 2
 
 
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

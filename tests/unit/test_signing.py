@@ -80,7 +80,7 @@ class TestEnvelope:
         assert signature["keyid"] == port.key_id == key_id_of(ours.signer.public_key_bytes())
         assert len(base64.b64decode(signature["sig"])) == 64
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(payload=st.binary(max_size=200), kind=st.text(max_size=20))
     def test_what_was_signed_is_opened(self, ours: Installation, payload: bytes, kind: str) -> None:
         assert open_envelope(ours.signer.sign(payload, kind), ours.trusted, kind) == payload
@@ -88,7 +88,7 @@ class TestEnvelope:
     def test_the_same_is_signed_the_same(self, ours: Installation) -> None:
         assert ours.signer.sign(b"x", TYPE) == Ed25519Signer(ours.state_dir).sign(b"x", TYPE)
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(data=st.data())
     def test_a_flipped_bit_anywhere_is_noticed(self, ours: Installation, data: st.DataObject) -> None:
         envelope = ours.signer.sign(b'{"kl": 0.5}', TYPE)
@@ -98,7 +98,7 @@ class TestEnvelope:
         with pytest.raises(TamperedError):
             open_envelope(bytes(broken), ours.trusted, TYPE)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(junk=st.binary(max_size=60) | st.recursive(st.none(), st.lists, max_leaves=3).map(lambda x: str(x).encode()))
     def test_what_is_no_envelope_is_refused_with_a_sentence(self, ours: Installation, junk: bytes) -> None:
         with pytest.raises(TamperedError, match="malformed"):
