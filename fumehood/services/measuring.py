@@ -13,7 +13,7 @@ from typing import Any
 
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import LLM, Device, Kind
-from fumehood.domain.experiment import Arm, Execution, Experiment, Run, RunResult
+from fumehood.domain.experiment import Execution, Experiment, Run, RunResult
 from fumehood.domain.extra_packages import REQUEST
 from fumehood.domain.ids import ExecutionId, RunId
 from fumehood.domain.step import Step
