@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _NAMED = ("model", "messages", "max_tokens", "stream")
 """The fields of a request that the library takes by name; all others go as they are."""
+_AFTER_ASKING = frozenset({"ReadTimeout", "ReadError", "RemoteProtocolError", "DecodingError"})
+"""What fails, by its name, once a request was sent."""
 
 
 class Cloud(ABC):
@@ -158,7 +160,7 @@ class Cloud(ABC):
                         raise httpx2.ReadTimeout("too slow")
                 reply = json.loads(b"".join(parts))
             except httpx2.HTTPError as error:
-                raise unreached(error, timed_out=isinstance(error, httpx2.TimeoutException)) from error
+                raise _no_answer(error, timed_out=isinstance(error, httpx2.TimeoutException)) from error
             except ValueError:
                 reply = None
         if not isinstance(reply, dict):
@@ -208,7 +210,7 @@ class Cloud(ABC):
                 raise self._told(error, key) from None
             except anthropic.APIConnectionError as error:
                 timed_out = isinstance(error, anthropic.APITimeoutError)
-                raise unreached(error.__cause__ or error, timed_out=timed_out) from error
+                raise _no_answer(error.__cause__ or error, timed_out=timed_out) from error
             except ValueError as error:
                 told = f"{self.names.provider} cannot be asked for this: {error}"
                 raise FailedError(UpstreamError(told, status=400, kind="invalid_request_error")) from error
@@ -224,3 +226,7 @@ class Cloud(ABC):
             status, reason = self.meaning(error.status_code, error.response.headers, error.body)
         reason = hidden(reason, self.secrets(key))
         return failure(status, reason, self.names, retry_after_s(error.response.headers))
+
+
+def _no_answer(error: BaseException, *, timed_out: bool) -> FailedError:
+    return unreached(error, timed_out=timed_out, was_sent=type(error).__name__ in _AFTER_ASKING)
