@@ -82,7 +82,7 @@ class Cloud(ABC):
     def meaning(self, status: int, headers: Mapping[str, str], body: object) -> tuple[int, str]:
         """Return the status that an error means, and its reason."""
 
-    def send(self, claims: Claims, body: Body) -> Message:  # noqa: ARG002 - part of the port
+    def send(self, claims: Claims, body: Body) -> Message:
         """Return the whole answer."""
         key = self._required_key()
 
@@ -90,18 +90,18 @@ class Cloud(ABC):
             asking = self._client(key, left_s).messages.with_streaming_response.create
             return checked(self._whole(asking, body, key, left_s))
 
-        return self._line.carry_out(attempt)
+        return self._line.carry_out(attempt, claims.tenant)
 
-    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:  # noqa: ARG002 - part of the port
+    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:
         """Return the answer's events; tried again only until the first of them is there."""
         key = self._required_key()
-        return streamed(self._line, lambda left_s: self._events(body, key, left_s))
+        return streamed(self._line, lambda left_s: self._events(body, key, left_s), claims.tenant)
 
     @abstractmethod
     def count(self, claims: Claims, body: Body) -> int:
         """Return how many tokens the prompt has, or more where the cloud does not count."""
 
-    def counted(self, body: Body) -> int:
+    def counted(self, claims: Claims, body: Body) -> int:
         """Return how many tokens the cloud counts in the prompt."""
         key = self._required_key()
 
@@ -109,7 +109,7 @@ class Cloud(ABC):
             asking = self._client(key, left_s).messages.with_streaming_response.count_tokens
             return self._whole(asking, body, key, left_s)
 
-        return int(self._line.carry_out(attempt).get("input_tokens", 0))
+        return int(self._line.carry_out(attempt, claims.tenant).get("input_tokens", 0))
 
     def close(self) -> None:
         """Close the connections to the cloud."""

@@ -64,9 +64,9 @@ class VertexUpstream(Cloud):
         error = first.get("error") if isinstance(first, Mapping) else None
         return status, str(error.get("message") or "") if isinstance(error, Mapping) else str(error or "")
 
-    def count(self, claims: Claims, body: Body) -> int:  # noqa: ARG002 - part of the port
+    def count(self, claims: Claims, body: Body) -> int:
         """Return how many tokens Vertex AI counts in the prompt."""
-        return self.counted({name: body[name] for name in COUNTED if name in body})
+        return self.counted(claims, {name: body[name] for name in COUNTED if name in body})
 
 
 def _address(region: str) -> str:
