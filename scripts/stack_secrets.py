@@ -87,6 +87,7 @@ SECRETS = {
     "anthropic_api_key": Secret(_nothing),
     "aws_bearer_token_bedrock": Secret(_nothing),
     "deepseek_api_key": Secret(_nothing),
+    "google_credentials": Secret(_nothing),
     "openai_api_key": Secret(_nothing),
     "openrouter_api_key": Secret(_nothing),
 }

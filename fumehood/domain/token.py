@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import functools
 import hashlib
 import hmac
 import json
@@ -25,6 +26,8 @@ MARGIN_S = 600.0
 """So much longer than its execution may run an execution's token lives, for a launch that takes its time."""
 LONGEST_EXECUTION_LIFE_S = RANGES["wall_s"][1] + MARGIN_S
 _MAX_LENGTH = 8192
+READ = 256
+"""So many tokens are not read again as long as others do not come between; whether one has ended is always asked."""
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -68,6 +71,19 @@ def read(token: str, secret: bytes, now: float) -> Claims:
 
     An execution's token says of its holder no more than which execution that is: the rest stands in the database.
     """
+    claims = _signed_claims(token, secret)
+    if claims.expires_at <= now:
+        raise TokenError("The token has expired.")
+    if claims.execution and claims.expires_at > now + LONGEST_EXECUTION_LIFE_S:
+        raise TokenError("The token would live for longer than any execution.")
+    if not claims.execution and claims.expires_at > now + LONGEST_LIFE_S:
+        raise TokenError("The token would live for longer than a day.")
+    return claims
+
+
+@functools.lru_cache(READ)
+def _signed_claims(token: str, secret: bytes) -> Claims:
+    """Return what a token says that holds, whenever that was; a step's or a program's is shown again and again."""
     prefix = EXECUTION_PREFIX if token.startswith(EXECUTION_PREFIX) else PREFIX
     is_execution = prefix == EXECUTION_PREFIX
     body, dot, signature = token.removeprefix(prefix).partition(".")
@@ -82,12 +98,6 @@ def read(token: str, secret: bytes, now: float) -> Claims:
         raise TokenError("The token's claims cannot be read.") from error
     if is_execution != (claims.role == EXECUTION_ROLE) or is_execution != bool(claims.execution):
         raise TokenError("The token's role is not one that whoever signed it may give.")
-    if claims.expires_at <= now:
-        raise TokenError("The token has expired.")
-    if is_execution and claims.expires_at > now + LONGEST_EXECUTION_LIFE_S:
-        raise TokenError("The token would live for longer than any execution.")
-    if not is_execution and claims.expires_at > now + LONGEST_LIFE_S:
-        raise TokenError("The token would live for longer than a day.")
     return claims
 
 

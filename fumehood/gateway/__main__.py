@@ -32,6 +32,7 @@ class ProviderSettings(FileSettings):
     deepseek: SecretStr | None = Field(default=None, validation_alias=VARIABLES["deepseek"])
     openai: SecretStr | None = Field(default=None, validation_alias=VARIABLES["openai"])
     openrouter: SecretStr | None = Field(default=None, validation_alias=VARIABLES["openrouter"])
+    vertex: SecretStr | None = Field(default=None, validation_alias=VARIABLES["vertex"])
 
     def given(self) -> dict[str, str]:
         """Return the keys that are there, by name."""

@@ -27,6 +27,7 @@ from fumehood.errors import (
 )
 from fumehood.gateway import chat
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
+from fumehood.gateway.line import MOST_WAITING
 from fumehood.gateway.request import MAX_BYTES
 from fumehood.gateway.upstream import Message, UpstreamError
 from fumehood.observe import traces
@@ -36,7 +37,8 @@ Shape = Callable[[int, str, str], dict[str, Any]]
 """Makes the body of an error from its status, kind and sentence."""
 
 TOKEN_REFUSED = "urn:fumehood:problem:token-refused"  # noqa: S105 - a problem's name
-_CALLS_AT_ONCE = 256
+SPARE = 32
+"""Threads beside those that calls to all providers hold at most, for what is told at once: that there are too many."""
 _CODES = {401: "invalid_api_key", 402: "insufficient_quota", 403: "model_not_allowed", 429: "rate_limit_exceeded"}
 """What OpenAI's libraries know an error by beside its status."""
 _log = logging.getLogger(__name__)
@@ -60,8 +62,11 @@ def create_app(desk: Desk) -> Starlette:
 class _Doors:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        # A call that was sent is settled, even when nobody waits for its answer any more.
-        self._calls = Threads(_CALLS_AT_ONCE, "calls")
+        sources = desk.models.sources.values()
+        self._streams = sum(one.most_at_once for one in sources)
+        # A call that was sent is settled, even when nobody waits for its answer any more. There is a thread for each
+        # that any provider's line lets in, so that none waits because another provider is slow.
+        self._calls = Threads(self._streams + len(sources) * MOST_WAITING + SPARE, "calls")
 
     async def messages(self, request: Request) -> Response:
         try:
@@ -121,7 +126,7 @@ class _Doors:
     # loop runs.
     @cached_property
     def _events(self) -> anyio.CapacityLimiter:
-        return anyio.CapacityLimiter(_CALLS_AT_ONCE)
+        return anyio.CapacityLimiter(self._streams + SPARE)
 
 
 class _Json(JSONResponse):

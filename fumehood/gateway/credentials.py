@@ -51,6 +51,8 @@ def aws(key: str) -> Aws:
 def google(key: str) -> Google:
     """Read a key of Vertex AI; `BadInputError` says what is wrong with it."""
     if not key.startswith("{"):
+        if key.startswith("/"):
+            raise BadInputError("That is the path of a file: give what is in it, a service account's JSON.")
         if key.startswith("AIza"):
             raise BadInputError("Vertex AI takes no API key here: give a service account's JSON or an access token.")
         return Google(token=key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -297,7 +298,6 @@ class Exchange:
         self, status: int, reply: Mapping[str, Any], usage: ModelUsage, ended: float
     ) -> tuple[ModelCall, CallText]:
         claims, keys = self._reservation.claims, tuple(self._desk.keys())
-        kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
         request_sha256, request = self._request(keys)
         reply_sha256, replied = self._keep(reply, keys) if reply else ("", b"")
         call = ModelCall(
@@ -307,7 +307,7 @@ class Exchange:
             role=claims.role,
             model=claims.model,
             upstream=self._upstream.name,
-            claims=json.dumps(kept, sort_keys=True),
+            claims=_written(claims),
             request=request_sha256,
             reply=reply_sha256,
             status=status,
@@ -316,6 +316,13 @@ class Exchange:
             duration_s=ended - self._started,
         )
         return call, CallText(id=call.id, request=request, reply=replied)
+
+
+@functools.lru_cache(tokens.READ)
+def _written(claims: Claims) -> str:
+    """Return claims as a call's record has them."""
+    kept = {key: value for key, value in dataclasses.asdict(claims).items() if key != "expires_at"}
+    return json.dumps(kept, sort_keys=True)
 
 
 class Relay:

@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
 
 
 class HangUp:
@@ -24,11 +23,10 @@ class HangUp:
             self.is_done = True
             self._cut()
 
-    def watch(self, response: Any) -> None:
-        """Take the connection of an `httpx` response that streams; cut it at once where it is too late for it."""
-        stream = response.extensions.get("network_stream")
+    def watch(self, connection: socket.socket) -> None:
+        """Take the connection of the stream; cut it at once where it is too late for it."""
         with self._lock:
-            self._connection = stream.get_extra_info("socket") if stream else None
+            self._connection = connection
             if self.is_done:
                 self._cut()
 

@@ -17,6 +17,7 @@ VARIABLES = {
     "deepseek": "DEEPSEEK_API_KEY",
     "openai": "OPENAI_API_KEY",
     "openrouter": "OPENROUTER_API_KEY",
+    "vertex": "GOOGLE_CREDENTIALS",
 }
 """The variables that a key may stand in, by its name; what is found there wins over what is kept."""
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,39}$")

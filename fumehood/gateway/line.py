@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import TypeVar
@@ -15,6 +16,8 @@ from fumehood.observe import metrics
 
 T = TypeVar("T")
 
+MOST_WAITING = 128
+"""Calls that wait for a place on one line; any more are refused as an overload is."""
 _OVERLOADED = 529
 
 
@@ -106,30 +109,47 @@ class Line:
         self.retries = retries or Retries()
         self._breaker = breaker or Breaker(now=self.retries.now)
         self._places = threading.BoundedSemaphore(most_at_once)
+        self._most_at_once = most_at_once
+        self._lock = threading.Lock()
+        self._let_in: Counter[str] = Counter()
 
-    def carry_out(self, attempt: Callable[[float], T]) -> T:
+    def carry_out(self, attempt: Callable[[float], T], tenant: str = "") -> T:
         """Return what an attempt comes to that is given how many seconds it has; those that may help are repeated.
 
         One that may have been paid for is not: what is set aside for a call is for one answer.
         """
-        with self.place() as ends_at:
+        with self.place(tenant) as ends_at:
             return self.repeat(attempt, ends_at)
 
     @contextmanager
-    def place(self) -> Iterator[float]:
-        """Hold one of the places, and give when the call has to be over; `UpstreamError` where none becomes free."""
+    def place(self, tenant: str = "") -> Iterator[float]:
+        """Hold one of the places, and give when the call has to be over; `UpstreamError` where none becomes free.
+
+        Who waits for a place holds a thread, so no more than `MOST_WAITING` do, of one tenant half of that.
+        """
         ends_at = self.retries.now() + self.retries.deadline_s
-        if not self._places.acquire(timeout=self.retries.deadline_s):
-            raise UpstreamError(
-                f"There are too many calls to {self.name} at once.",
-                status=_OVERLOADED,
-                kind="overloaded_error",
-                retryable=True,
-            )
+        self._enter(tenant)
         try:
-            yield ends_at
+            if not self._places.acquire(timeout=self.retries.deadline_s):
+                raise self._too_many()
+            try:
+                yield ends_at
+            finally:
+                self._places.release()
         finally:
-            self._places.release()
+            with self._lock:
+                self._let_in -= Counter((tenant,))
+
+    def _enter(self, tenant: str) -> None:
+        with self._lock:
+            is_full = self._let_in.total() >= self._most_at_once + MOST_WAITING
+            if is_full or self._let_in[tenant] >= self._most_at_once + MOST_WAITING // 2:
+                raise self._too_many()
+            self._let_in[tenant] += 1
+
+    def _too_many(self) -> UpstreamError:
+        told = f"There are too many calls to {self.name} at once."
+        return UpstreamError(told, status=_OVERLOADED, kind="overloaded_error", retryable=True)
 
     def repeat(self, attempt: Callable[[float], T], ends_at: float) -> T:
         """Do as `carry_out`, for a caller that holds a place, as a stream does until its last event."""
@@ -165,14 +185,17 @@ class Line:
         self.retries.sleep(wait_s)
 
 
-def streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
+Begin = Callable[[float], Generator[Event, None, None]]
+
+
+def streamed(line: Line, begin: Begin, tenant: str = "") -> Generator[Event, None, None]:
     """Return the events of a stream that has begun; its place on the line is held until it is closed."""
-    events = _streamed(line, begin)
+    events = _streamed(line, begin, tenant)
     next(events)
     return events
 
 
-def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]) -> Generator[Event, None, None]:
+def _streamed(line: Line, begin: Begin, tenant: str) -> Generator[Event, None, None]:
     def first(left_s: float) -> tuple[list[Event], Generator[Event, None, None]]:
         events = begin(left_s)
         try:
@@ -189,7 +212,7 @@ def _streamed(line: Line, begin: Callable[[float], Generator[Event, None, None]]
                 UpstreamError(told, status=502, kind="api_error", retryable=True, maybe_paid=True)
             ) from None
 
-    with line.place() as ends_at:
+    with line.place(tenant) as ends_at:
         begun, events = line.repeat(first, ends_at)
         with closing(events):
             # For whoever made this: from here on closing it gives the place back, also where nobody reads on.

@@ -8,11 +8,12 @@ import stat
 import tempfile
 from pathlib import Path
 
-from fumehood.domain.token import TokenError, execution_secret, mint, mint_for_execution, read
+from fumehood.domain.token import READ, TokenError, execution_secret, mint, mint_for_execution, read
 from fumehood.errors import MachineUnfitError
 from fumehood.settings import Settings
 
 __all__ = [
+    "READ",
     "TokenError",
     "execution_secret",
     "executions_secret_of",

@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine,
 from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 
 from fumehood.errors import BadInputError, MachineUnfitError
-from fumehood.store.statements import said_to_sqlite
+from fumehood.store.statements import plans_are_lost, said_to_driver
 
 BUSY_TIMEOUT_S = 30.0
 DIALECTS = ("sqlite", "postgresql")
@@ -25,9 +25,6 @@ POOL_SIZE = 5
 POOL_OVERFLOW = 10
 """Connections to PostgreSQL that a process keeps, and opens beyond them for as long as its threads need them."""
 PLANNED_AFTER = 5
-LOST_PLANS = {"26000", "42P05"}
-"""SQLSTATEs of a prepared statement that is not there, or is another connection's."""
-OUTDATED_PLAN = "0A000"
 _WRITERS = 0x46554D45
 """The number of the advisory lock that a writing transaction holds on PostgreSQL."""
 
@@ -93,17 +90,17 @@ def _postgresql(url: URL, *, migrating: bool) -> Engine:
             # writes, and events are seen in the order of their numbers.
             lock = f"SELECT pg_advisory_xact_lock({_WRITERS})"
             lazily = "" if _is_durable(connection) else "SET LOCAL synchronous_commit TO off; "
-            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {lazily}{lock}")
+            said_to_driver(connection, f"BEGIN ISOLATION LEVEL READ COMMITTED; {lazily}{lock}")
         elif not _is_single(connection):
             # One snapshot for the whole transaction; without writes it never has to be tried again.
-            connection.exec_driver_sql("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            said_to_driver(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
     @event.listens_for(engine, "commit")
     def _count(connection: Connection) -> None:
         # Seen by others together with what it counts; a transaction that changed nothing has no number of its own.
         if _writes(connection) and not migrating:
             count = "UPDATE changes SET number = number + 1 WHERE pg_current_xact_id_if_assigned() IS NOT NULL"
-            connection.exec_driver_sql(f"{count}; COMMIT")
+            said_to_driver(connection, f"{count}; COMMIT")
 
     return engine
 
@@ -150,9 +147,7 @@ def _planned_after(url: URL) -> int | None:
 
 def _drop_lost_plans(context: ExceptionContext) -> None:
     """Open a connection anew whose plans a migration outdated, or a proxy lost; what it did is done again."""
-    error = context.original_exception
-    code = getattr(error, "sqlstate", "")
-    if code in LOST_PLANS or (code == OUTDATED_PLAN and "cached plan" in str(error)):
+    if plans_are_lost(context.original_exception):
         context.is_disconnect = True
 
 
@@ -181,14 +176,14 @@ def _sqlite(url: URL, *, foreign_keys: bool) -> Engine:
         # that; so one that may write takes the write lock at its start.
         write = _writes(connection)
         if connection.info.get("writes") is not write:
-            said_to_sqlite(connection, f"PRAGMA query_only={'OFF' if write else 'ON'}")
+            said_to_driver(connection, f"PRAGMA query_only={'OFF' if write else 'ON'}")
             connection.info["writes"] = write
         durable = _is_durable(connection)
         if write and connection.info.get("durable", True) is not durable:
             # The log is synced as a whole and in order, so the next durable commit takes this one with it.
-            said_to_sqlite(connection, f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            said_to_driver(connection, f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.info["durable"] = durable
-        said_to_sqlite(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
+        said_to_driver(connection, "BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
 

@@ -25,7 +25,7 @@ PROVIDER_KEYS = {variable.lower() for variable in VARIABLES.values()}
 NEEDED = {
     "api": "fumehood_api_key fumehood_cursor_secret fumehood_database_url fumehood_redis_url fumehood_s3_secret_key",
     "gateway": "anthropic_api_key aws_bearer_token_bedrock deepseek_api_key fumehood_database_url "
-    "fumehood_gateway_secret fumehood_s3_secret_key openai_api_key openrouter_api_key",
+    "fumehood_gateway_secret fumehood_s3_secret_key google_credentials openai_api_key openrouter_api_key",
     "write-worker": "fumehood_database_url fumehood_gateway_secret fumehood_redis_url fumehood_s3_secret_key",
     "run-worker": "fumehood_database_url fumehood_executions_secret fumehood_redis_url fumehood_s3_secret_key",
     "watcher": "fumehood_database_url fumehood_executions_secret fumehood_redis_url fumehood_s3_secret_key",

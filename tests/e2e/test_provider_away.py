@@ -52,7 +52,7 @@ def test_a_provider_that_fails_at_every_turn_costs_time_only(
     given = {variable: CANARIES[name] for name, variable in VARIABLES.items()}
     house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **given})
     unreached = failed(house.call(*asked, "--resume", "--out", str(out)))
-    assert "The provider could not be reached (ConnectError)" in unreached
+    assert "The provider could not be reached (ConnectionRefusedError)" in unreached
     assert unreached.endswith("give --resume to go on.")
 
     def overloaded(asked: Asked) -> Reply:

@@ -11,7 +11,7 @@ A header is TOML in comments between `# /// escape` and `# ///`:
     network   its network, where it has one
     comes     how many of its files may come out; none where nothing is said
     needs     what it finds around it: `listeners`, `neighbour`
-    host      what is done from outside while it runs: `cancel`
+    host      what is done from outside while it runs: `cancel`, or `end`: it is written down that it is over
     checks    what is looked at besides what always is: `disk`, `responsive`, `cpu`
     breaks    what is no longer true outside once the protection is off
     already   protections that are off also in the case itself, where another one stands behind them

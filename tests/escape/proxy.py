@@ -49,4 +49,5 @@ class Proxy:
                 stream.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
                 asked = stream.recv(65536)
             up.sendall(asked)
-            stream.sendall(up.recv(65536))
+            while said := up.recv(65536):
+                stream.sendall(said)

@@ -19,6 +19,7 @@ from fumehood.errors import FumehoodError, TamperedError
 from sandbox import uids
 from sandbox.host import HostSandbox
 from tests.escape.cases import LIMITS, Case
+from tests.escape.models import CAP_USD, MODEL, ModelHouse
 from tests.escape.weakened import Weak
 from tests.escape.world import Listeners
 from tests.leaks import RUN_DIR, identity, left, processes_of
@@ -79,6 +80,7 @@ class Scene:
     segment: int
     listeners: Listeners | None = None
     neighbour: str = ""
+    models: ModelHouse | None = None
     name: str = field(default_factory=_new_name)
     token: str = field(default_factory=lambda: f"canary-{secrets.token_hex(12)}")
     seen: Seen = field(default_factory=Seen)
@@ -117,6 +119,8 @@ class Scene:
             "name": self.name,
             "wall_s": limits.wall_s,
         }
+        if self.models:
+            told |= {"gateway": self.models.port, "model": MODEL, "cap_usd": CAP_USD}
         files = {
             "work/program.py": self.case.program.read_bytes(),
             "work/inside.py": INSIDE.read_bytes(),
@@ -131,6 +135,7 @@ class Scene:
             inputs=tuple(make_input(self.folder, path, data) for path, data in files.items()),
             limits=limits,
             network=self.case.network,
+            labels=self.models.labels if self.models else {},
             collect=self.case.collect,
             max_artifacts=100,
             max_artifact_bytes=4 * MIB,
@@ -156,7 +161,7 @@ class Scene:
             self.seen.outcome = self.sandbox.collect(self.name, self.folder / "out")
         except TamperedError:
             self.seen.tampered = True
-        self._require("tampered", self.seen.tampered or not self.case.already, "what was changed was not noticed")
+        self._require("tampered", self.seen.tampered or not _tampers(self.case), "what was changed was not noticed")
         self._look_for_the_canary()
 
     def _wait(self) -> Ended:
@@ -187,6 +192,9 @@ class Scene:
             self._require("neighbour", is_alive, "the neighbour ended")
             said = self.sandbox.follow(self.neighbour)
             self._require("neighbour's files", b"changed" not in said, "the neighbour's file was changed")
+        if self.models:
+            spent = self.models.spent_usd()
+            self._require("cap", spent <= CAP_USD, f"{spent:.3f} of {CAP_USD:.3f} dollars are spent")
         if "disk" in self.case.checks:
             allowed = spec.limits.storage_mib * MIB * 1.02 + MIB
             taken = sum(path.lstat().st_blocks * 512 for path in self._on_disk())
@@ -243,7 +251,7 @@ def contained(case: Case, seen: Seen) -> list[str]:
     if "begun" not in seen.output.splitlines()[:1]:
         found.append("the program never began")
     found += [f"inside: {line}" for line in seen.got]
-    if seen.tampered and not case.already:
+    if seen.tampered and not _tampers(case):
         found.append("an input was changed")
     if seen.verdict not in case.verdict:
         found.append(f"it {seen.verdict}, and should have {' or '.join(case.verdict)}")
@@ -261,6 +269,11 @@ def succeeded(case: Case, seen: Seen) -> list[str]:
     if missing:
         found.append(f"still true outside: {', '.join(missing)}")
     return found
+
+
+def _tampers(case: Case) -> bool:
+    """Whether its inputs are left open to it, to see that what it changes is noticed."""
+    return "owner of /in" in case.already
 
 
 def _named(found: Mapping[str, list[str]], name: str) -> list[str]:
@@ -287,4 +300,13 @@ def _cancel(scene: Scene) -> None:
     scene._require("cancelled in time", is_gone, f"it still ran {CANCEL_S:g} s after it was cancelled")
 
 
-HOST: Mapping[str, Callable[[Scene], None]] = {"cancel": _cancel}
+def _end(scene: Scene) -> None:
+    """Write down that it is over as soon as it has asked once, while it still runs."""
+    assert scene.models is not None
+    patience = time.monotonic() + PATIENCE_S
+    while b"asked" not in scene.sandbox.follow(scene.name) and time.monotonic() < patience:
+        time.sleep(0.02)
+    scene.models.end()
+
+
+HOST: Mapping[str, Callable[[Scene], None]] = {"cancel": _cancel, "end": _end}

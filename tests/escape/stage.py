@@ -16,11 +16,13 @@ from ulid import ULID
 from fumehood.domain.execution import Kind, Limits, Spec
 from sandbox import docker_engine, lab, uids
 from sandbox.docker import DockerSandbox
+from sandbox.egress.capabilities import asks_model
 from sandbox.egress.rules import Rules
 from sandbox.host import HostSandbox
 from sandbox.local import LocalSandbox
 from tests.escape.cases import Case
 from tests.escape.loosened import Segment, listen
+from tests.escape.models import ModelHouse
 from tests.escape.scene import NEIGHBOUR, Scene, Seen, make_input
 from tests.escape.weakened import WeakDocker, WeakLocal, Weakness
 from tests.escape.world import Listeners, World
@@ -112,6 +114,7 @@ class _Company:
         self._world: World | None = None
         self._holder = self._neighbour = ""
         self._listeners: Listeners | None = None
+        self._models: ModelHouse | None = None
         self._sandbox = stage.sandbox
         self._weakness: Weakness | None = None
 
@@ -124,6 +127,8 @@ class _Company:
                 self._listeners = self._world.listeners
             elif "listeners" in self._case.needs:
                 self._listeners = Listeners(name)
+            if asks_model(self._case.network):
+                self._models = ModelHouse(self._off)
             self._prepare()
         except BaseException:
             self.__exit__()
@@ -150,10 +155,12 @@ class _Company:
             weakness.folders = [self._stage.house, place]
 
     def _egress(self) -> Rules | None:
+        models = self._models.gateway if self._models else None
         if self._listeners is None or self._case.network == "none":
-            return None
+            return Rules(models=models) if models else None
         place = f"http://127.0.0.1:{self._listeners.port}"
-        return Rules(interval_s=0.0, doubles=dict.fromkeys(("semantic-scholar", "openalex", "arxiv"), place))
+        doubles = dict.fromkeys(("semantic-scholar", "openalex", "arxiv"), place)
+        return Rules(interval_s=0.0, doubles=doubles, models=models)
 
     def scene(self) -> Scene:
         """Return the case, ready to be played."""
@@ -167,6 +174,7 @@ class _Company:
             segment=stage.segment.key,
             listeners=self._listeners,
             neighbour=self._neighbour,
+            models=self._models,
         )
 
     def __exit__(self, *_: object) -> None:
@@ -178,6 +186,8 @@ class _Company:
             self._world.close()
         elif self._listeners:
             self._listeners.close()
+        if self._models:
+            self._models.close()
         if self._holder:
             self._stage.sandbox._engine.client.remove_container(self._holder, force=True)  # type: ignore[attr-defined]
 

@@ -303,7 +303,7 @@ def test_wrong_credentials_are_told_without_being_shown(room: Room, key: str) ->
         key = keys.checked("vertex", clouds.account(room.double_url, client_email="somebody@else.example"))
     room.keys[room.cloud] = key
     error = room.refused()
-    wins = ", or in AWS_BEARER_TOKEN_BEDROCK, which wins" if room.cloud == "bedrock" else ""
+    wins = f", or in {keys.VARIABLES[room.cloud]}, which wins"
     assert f"give another with `fumehood keys set {room.cloud}`{wins}." in str(error)
     assert (error.retryable, error.mendable) == (False, True)
     signing = (*key.split(":"), clouds.SESSION, clouds.SECRET_KEY)
@@ -321,6 +321,7 @@ def test_wrong_credentials_are_told_without_being_shown(room: Room, key: str) ->
         ("bedrock", "lower:secret", "no access key's id"),
         ("bedrock", '{"a":1}', "not JSON"),
         ("vertex", "AIzaSyTest", "takes no API key"),
+        ("vertex", "/etc/account.json", "the path of a file"),
         ("vertex", '{"type":"authorized_user"}', "must be a service account's"),
         ("vertex", '{"type":"service_account","client_email":"a@b"}', "lacks its `private_key`"),
         ("vertex", clouds.account("http://127.0.0.1:1", private_key="-----BEGIN PRIVATE KEY-----"), "cannot be read"),

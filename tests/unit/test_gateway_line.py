@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 
-from fumehood.gateway.line import Breaker, FailedError, Line, Retries
+from fumehood.gateway.line import MOST_WAITING, Breaker, FailedError, Line, Retries
 from fumehood.gateway.sse import Event
 from fumehood.gateway.upstream import UpstreamError
 from fumehood.gateway.upstreams.anthropic import streamed
@@ -200,3 +201,41 @@ class TestPlaces:
             next(events)
         assert begun == [3]
         assert line.carry_out(lambda _: "answer") == "answer"
+
+
+def test_who_waits_is_bounded_and_one_tenant_leaves_room_for_others() -> None:
+    line = Line("p", most_at_once=2, retries=Retries(deadline_s=30.0))
+    leave = threading.Event()
+    refused: list[str] = []
+
+    def hold(tenant: str) -> None:
+        try:
+            with line.place(tenant):
+                leave.wait(30)
+        except UpstreamError as error:
+            refused.append(tenant if (error.status, error.retryable) == (529, True) else str(error))
+
+    def come(tenant: str, count: int) -> None:
+        new = [threading.Thread(target=hold, args=(tenant,)) for _ in range(count)]
+        threads.extend(new)
+        for thread in new:
+            thread.start()
+
+    threads: list[threading.Thread] = []
+    half = MOST_WAITING // 2
+    come("a", 2 + half)
+    while line._let_in["a"] < 2 + half:
+        time.sleep(0.001)
+    hold("a")
+    assert refused == ["a"]
+    come("b", half)
+    while line._let_in["b"] < half:
+        time.sleep(0.001)
+    hold("c")
+    assert refused == ["a", "c"]
+    leave.set()
+    for thread in threads:
+        thread.join(30)
+    hold("a")
+    assert refused == ["a", "c"]
+    assert not line._let_in

@@ -124,3 +124,15 @@ def test_who_is_given_the_secrets_is_left_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     given = Settings(state_dir=tmp_path, executions_secret=SecretStr("cd" * 32))
     assert tokens.executions_secret_of(given) == bytes.fromhex("cd" * 32)
+
+
+def test_one_that_was_read_is_asked_again_whether_it_has_ended_and_who_signed_it() -> None:
+    token = tokens.mint(CLAIMS, SECRET)
+    for now in (0.0, 50.0, 99.0):
+        assert tokens.read(token, SECRET, now) == CLAIMS
+    with pytest.raises(tokens.TokenError, match="expired"):
+        tokens.read(token, SECRET, 100.0)
+    with pytest.raises(tokens.TokenError, match="signature"):
+        tokens.read(token, b"t" * 32, 0.0)
+    with pytest.raises(tokens.TokenError, match="longer than a day"):
+        tokens.read(token, SECRET, -2 * 24 * 3600.0)

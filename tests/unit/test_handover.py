@@ -71,6 +71,7 @@ def test_every_provider_s_variable_leaves_the_environment(monkeypatch: pytest.Mo
         "ANTHROPIC_API_KEY",
         "AWS_BEARER_TOKEN_BEDROCK",
         "DEEPSEEK_API_KEY",
+        "GOOGLE_CREDENTIALS",
         "OPENAI_API_KEY",
         "OPENROUTER_API_KEY",
     }

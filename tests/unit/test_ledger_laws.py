@@ -38,7 +38,7 @@ from fumehood.errors import ArtifactsUnavailableError, OverBudgetError, StoreUna
 from fumehood.gateway import accounts, exchange, late
 from fumehood.gateway.exchange import MOST_BESIDE, Desk, Exchange, Relay
 from fumehood.gateway.late import Late
-from fumehood.gateway.models import Models
+from fumehood.gateway.models import Model, Models
 from fumehood.gateway.sse import Event, events_of
 from fumehood.gateway.upstream import Message, UpstreamError
 from fumehood.ports import Store, Transaction
@@ -47,9 +47,12 @@ from fumehood.store.memory import FixedClock, MemoryStore
 from tests.fakes.store import migrated
 
 MODEL = "claude-sonnet-4-6"
-MODELS = Models.shipped()
-INPUT_USD, OUTPUT_USD = 3e-6, 15e-6
-"""What this model's tokens cost, said here on its own."""
+FREE, UNKNOWN = "mine/free", "claude-of-tomorrow"
+_SHIPPED = Models.shipped()
+MODELS = Models(_SHIPPED.sources, {**_SHIPPED.all(), FREE: Model(upstream="anthropic", free=True)}, allow_unknown=True)
+PRICES = {MODEL: (3e-6, 15e-6), FREE: (0.0, 0.0), UNKNOWN: (0.0, 0.0)}
+"""What a token in and a token out cost of each model, said here on its own."""
+ASKED = st.sampled_from([MODEL, MODEL, MODEL, FREE, UNKNOWN])
 WATCHED = {module.__file__ for module in (accounts, exchange, late)}
 TENANTS = ("ten_1", "ten_2")
 DIRECTIONS = {"dir_1": "ten_1", "dir_2": "ten_1", "dir_3": "ten_2"}
@@ -59,6 +62,7 @@ PLACES += [("dir_1", "exp_1")] * 4
 """Where calls are for: mostly one experiment, so that its caps are come to."""
 TOKENS = tuple(f"tok_{letter * 26}" for letter in "abc")
 AMOUNTS = st.sampled_from([None, None, 0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05])
+TOKEN_AMOUNTS = st.sampled_from([None, None, 0.0, 1000.0, 2000.0, 4000.0, 8000.0])
 OWN_CAPS = st.sampled_from([None, None, 0.01, 0.02, 0.03])
 COMMITS = st.sampled_from([""] * 4 + ["before", "after", "after"])
 LINES = st.sampled_from([0] * 360 + list(range(1, 121)))
@@ -207,6 +211,7 @@ class Call:
 
     key: str
     gateway: Gateway
+    model: str
     worst_usd: float
     worst_tokens: int
     exchange: Exchange
@@ -254,6 +259,8 @@ class Ledger(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.seen: tuple[LedgerEntry, ...] = ()
         self.revoked: dict[str, float] = {}
+        self.quotas: dict[tuple[str, str], tuple[float, float, str]] = {}
+        """By tenant and name what was set last, what was taken of it then, and on which day that was."""
         self.numbers = 0
 
     @initialize()
@@ -309,13 +316,15 @@ class Ledger(RuleBasedStateMachine):
         place=st.sampled_from(PLACES),
         token=st.sampled_from(("", TOKENS[0], TOKENS[0], *TOKENS)),
         cap=OWN_CAPS,
+        model=ASKED,
         most=st.sampled_from([50, 200, 1000]),
         line=LINES,
         commit=COMMITS,
     )
     def ask(
-        self, data: st.DataObject, place: Any, token: str, cap: float | None, most: int, line: int, commit: str
-    ) -> None:
+        self, data: st.DataObject, place: Any, token: str, cap: float | None, model: str, most: int, line: int,
+        commit: str,
+    ) -> None:  # fmt: skip
         """Begin a call: it passes exactly where every cap allows its worst case; the first that does not is named."""
         gateway = data.draw(st.sampled_from(self.alive))
         direction, experiment = place
@@ -323,10 +332,11 @@ class Ledger(RuleBasedStateMachine):
             token = ""  # it has ended by itself
         claims = Claims(
             tenant=TenantId(DIRECTIONS[direction]), direction_id=DirectionId(direction),
-            experiment_id=experiment and ExperimentId(experiment), role="coder", model=MODEL, id=token, cap_usd=cap,
+            experiment_id=experiment and ExperimentId(experiment), role="coder", model=model, id=token, cap_usd=cap,
         )  # fmt: skip
-        body = {"model": MODEL, "max_tokens": most, "messages": [{"role": "user", "content": "?"}]}
-        expected = self.refusal(claims, self.worst(body)[0])
+        body = {"model": model, "max_tokens": most, "messages": [{"role": "user", "content": "?"}]}
+        worst_usd, worst_tokens = self.worst(body)
+        expected = self.refusal(claims, worst_usd, worst_tokens)
         before = self.entries()
         gateway.life.commit = commit
         self.numbers += 1
@@ -351,8 +361,9 @@ class Ledger(RuleBasedStateMachine):
             gateway.life.commit = ""
         assert expected is None
         reserved = self.entries()[-1]
-        assert (reserved.kind, reserved.usd, reserved.token) == ("reserved", pytest.approx(self.worst(body)[0]), token)
-        self.calls.append(Call(reserved.call_id, gateway, reserved.usd, reserved.tokens, made))
+        assert (reserved.kind, reserved.usd, reserved.token) == ("reserved", pytest.approx(worst_usd), token)
+        assert reserved.tokens == worst_tokens
+        self.calls.append(Call(reserved.call_id, gateway, model, reserved.usd, reserved.tokens, made))
 
     ask_more = ask_still_more = ask
     """There are many more calls than there is anything else."""
@@ -403,6 +414,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         place=st.sampled_from(PLACES),
+        model=ASKED,
         most=st.sampled_from([50, 200]),
         given=st.integers(1, 60),
         said=st.integers(2, 50),
@@ -413,12 +425,13 @@ class Ledger(RuleBasedStateMachine):
         has_artifacts=st.sampled_from([True, True, False]),
     )
     def ask_and_be_answered(
-        self, data: st.DataObject, place: Any, most: int, given: int, said: int, how: str, events: int, line: int,
+        self, data: st.DataObject, place: Any, model: str, most: int, given: int, said: int, how: str, events: int,
+        line: int,
         commit: str,
         has_artifacts: bool,
     ) -> None:  # fmt: skip
         """Do both at once: left to chance alone, few calls come to an answer before their gateway dies."""
-        self.ask(data, place, "", None, most, 0, "")
+        self.ask(data, place, "", None, model, most, 0, "")
         if self.under_way:
             self.answer(data, given, said, how, events, line, commit, has_artifacts, 0)
 
@@ -462,8 +475,9 @@ class Ledger(RuleBasedStateMachine):
             names = st.tuples(st.sampled_from(tuple(DIRECTIONS)), st.sampled_from(SPLITS))
             self.set_cap(*data.draw(names), amount)
         elif what == "quota":
-            names = st.tuples(st.sampled_from(TENANTS), st.sampled_from(["usd", "usd_day"]))
-            self.set_quota(*data.draw(names), amount)
+            name = data.draw(st.sampled_from(["usd", "usd_day", "tokens", "tokens_day"]))
+            amount = data.draw(TOKEN_AMOUNTS) if name.startswith("tokens") else amount
+            self.set_quota(data.draw(st.sampled_from(TENANTS)), name, amount)
         elif what == "token":
             # The first stays, so that some are left to ask with.
             token = data.draw(st.sampled_from(TOKENS[1:]))
@@ -482,6 +496,10 @@ class Ledger(RuleBasedStateMachine):
             known = tx.tenants.get(tenant)
             kept = {key: value for key, value in known.quotas.items() if key != name}
             tx.tenants.save(dataclasses.replace(known, quotas=kept if amount is None else {**kept, name: amount}))
+        self.quotas.pop((tenant, name), None)
+        if amount is not None:
+            today = ledger.day_of(self.clock.now())
+            self.quotas[tenant, name] = amount, self.taken(self.entries(), tenant, name), today
 
     # ---- what holds
 
@@ -490,6 +508,7 @@ class Ledger(RuleBasedStateMachine):
         self.no_line_is_lost_or_changed()
         self.balances_are_the_sums_of_their_lines()
         self.no_call_has_taken_more_than_its_worst_case()
+        self.no_quota_is_passed()
 
     def no_line_is_lost_or_changed(self) -> None:
         now = self.entries()
@@ -506,8 +525,22 @@ class Ledger(RuleBasedStateMachine):
 
     def no_call_has_taken_more_than_its_worst_case(self) -> None:
         for call in self.calls:
-            taken = sum(one.usd for one in self.seen if one.call_id == call.key)
-            assert -1e-12 <= taken <= call.worst_usd + 1e-12
+            lines = [one for one in self.seen if one.call_id == call.key]
+            assert -1e-12 <= sum(one.usd for one in lines) <= call.worst_usd + 1e-12
+            assert 0 <= sum(one.tokens for one in lines) <= call.worst_tokens
+
+    def no_quota_is_passed(self) -> None:
+        """Of dollars and of tokens, whatever they cost: but for what was taken before the quota was set."""
+        today = ledger.day_of(self.clock.now())
+        for (tenant, name), (most, had, day) in self.quotas.items():
+            before = had if day == today or not name.endswith("_day") else 0.0
+            assert self.taken(self.seen, tenant, name) <= max(most, before) + 1e-9
+
+    def taken(self, lines: tuple[LedgerEntry, ...], tenant: str, name: str) -> float:
+        """Return what a tenant has taken in all, or today, of what a quota counts."""
+        today, column = ledger.day_of(self.clock.now()), name.removesuffix("_day")
+        counted = [one for one in lines if one.tenant == tenant and (column == name or one.day == today)]
+        return float(sum(getattr(one, column) for one in counted))
 
     def teardown(self) -> None:
         try:
@@ -544,14 +577,15 @@ class Ledger(RuleBasedStateMachine):
             if call is None:
                 # Its gateway was killed, or lost the database, while it set the money aside: nothing was sent.
                 assert key not in self.provider.paid
-                assert usd in (0.0, lines[0].usd)
+                assert (usd, tokens) in ((0.0, 0), (lines[0].usd, lines[0].tokens))
                 continue
             if key not in recorded:
                 assert not call.gateway.life.is_alive, "a gateway that lives writes every call of its own down"
                 assert (usd, tokens) == (call.worst_usd, call.worst_tokens)
                 continue
             given, said = self.provider.paid.get(key, (0, 0))
-            assert math.isclose(usd, given * INPUT_USD + said * OUTPUT_USD, abs_tol=1e-12)
+            input_usd, output_usd = PRICES[call.model]
+            assert math.isclose(usd, given * input_usd + said * output_usd, abs_tol=1e-12)
             assert tokens == given + said
             assert recorded[key].usage == ModelUsage(
                 input_tokens=given, output_tokens=said, usd=recorded[key].usage.usd
@@ -580,20 +614,21 @@ class Ledger(RuleBasedStateMachine):
         said = json.dumps({"messages": body["messages"]})
         most_input = exchange.request.most_input_tokens(body)
         assert most_input > len(said) / 2
-        return (most_input * INPUT_USD * 1e6 + body["max_tokens"] * OUTPUT_USD * 1e6) / 1e6, most_input
+        input_usd, output_usd = PRICES[body["model"]]
+        usd = (most_input * input_usd * 1e6 + body["max_tokens"] * output_usd * 1e6) / 1e6
+        return usd, most_input + body["max_tokens"]
 
-    def refusal(self, claims: Claims, usd: float) -> str | None:
+    def refusal(self, claims: Claims, usd: float, tokens: int) -> str | None:
         """Return what has to refuse a call now, by the lines alone."""
         if claims.id in self.revoked:
             return "token refused"
         with self.store.begin(write=False) as tx:
             direction, tenant = tx.directions.get(claims.direction_id), tx.tenants.get(claims.tenant)
-        today, lines = ledger.day_of(self.clock.now()), self.entries()
+        lines = self.entries()
 
         def taken(wanted: Callable[[LedgerEntry], bool]) -> float:
             return sum(one.usd for one in lines if wanted(one))
 
-        own = [one for one in lines if one.tenant == claims.tenant]
         caps = (
             ("call", direction.budget_usd_per_call, 0.0),
             ("token", claims.cap_usd if claims.id else None, taken(lambda one: one.token == claims.id)),
@@ -603,10 +638,16 @@ class Ledger(RuleBasedStateMachine):
                 taken(lambda one: one.experiment_id == claims.experiment_id),
             ),
             ("direction", direction.budget_usd, taken(lambda one: one.direction_id == direction.id)),
-            ("tenant", tenant.quotas.get("usd"), sum(one.usd for one in own)),
-            ("day", tenant.quotas.get("usd_day"), sum(one.usd for one in own if one.day == today)),
         )
-        return next((name for name, most, spent in caps if most is not None and spent + usd > most + 1e-9), None)
+        # What is free asks for no dollars, so nothing in dollars stands in its way, not even what is passed.
+        for name, most, spent in caps:
+            if most is not None and usd > 0 and spent + usd > most + 1e-9:
+                return name
+        for name, more in (("usd", usd), ("tokens", tokens), ("usd_day", usd), ("tokens_day", tokens)):
+            most = tenant.quotas.get(name)
+            if most is not None and more > 0 and self.taken(lines, claims.tenant, name) + more > most + 1e-9:
+                return "day" if name.endswith("_day") else "tenant"
+        return None
 
 
 class InMemory(Ledger):

@@ -31,22 +31,27 @@ class AnthropicUpstream:
         self._key = key
         self._names = names
 
-    def send(self, claims: Claims, body: Body) -> Message:  # noqa: ARG002 - part of the port
+    def send(self, claims: Claims, body: Body) -> Message:
         """Return the whole answer."""
         key = self._required_key()
-        return self._line.carry_out(lambda left_s: checked(self._http.json("/v1/messages", body, key, left_s)))
+        return self._line.carry_out(
+            lambda left_s: checked(self._http.json("/v1/messages", body, key, left_s)), claims.tenant
+        )
 
-    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:  # noqa: ARG002 - part of the port
+    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:
         """Return the answer's events; tried again only until the first of them is there."""
         key = self._required_key()
         return streamed(
-            self._line, lambda left_s: self._events(self._http.lines("/v1/messages", body, key, left_s), key)
+            self._line,
+            lambda left_s: self._events(self._http.lines("/v1/messages", body, key, left_s), key),
+            claims.tenant,
         )
 
-    def count(self, claims: Claims, body: Body) -> int:  # noqa: ARG002 - part of the port
+    def count(self, claims: Claims, body: Body) -> int:
         """Return how many tokens the provider counts in the prompt."""
         key, told = self._required_key(), {name: body[name] for name in COUNTED if name in body}
-        reply = self._line.carry_out(lambda left_s: self._http.json("/v1/messages/count_tokens", told, key, left_s))
+        path = "/v1/messages/count_tokens"
+        reply = self._line.carry_out(lambda left_s: self._http.json(path, told, key, left_s), claims.tenant)
         return int(reply.get("input_tokens", 0))
 
     def close(self) -> None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _NAMED = ("model", "messages", "max_tokens", "stream")
 """The fields of a request that the library takes by name; all others go as they are."""
+_AFTER_ASKING = frozenset({"ReadTimeout", "ReadError", "RemoteProtocolError", "DecodingError"})
+"""What fails, by its name, once a request was sent."""
 
 
 class Cloud(ABC):
@@ -80,7 +82,7 @@ class Cloud(ABC):
     def meaning(self, status: int, headers: Mapping[str, str], body: object) -> tuple[int, str]:
         """Return the status that an error means, and its reason."""
 
-    def send(self, claims: Claims, body: Body) -> Message:  # noqa: ARG002 - part of the port
+    def send(self, claims: Claims, body: Body) -> Message:
         """Return the whole answer."""
         key = self._required_key()
 
@@ -88,18 +90,18 @@ class Cloud(ABC):
             asking = self._client(key, left_s).messages.with_streaming_response.create
             return checked(self._whole(asking, body, key, left_s))
 
-        return self._line.carry_out(attempt)
+        return self._line.carry_out(attempt, claims.tenant)
 
-    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:  # noqa: ARG002 - part of the port
+    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:
         """Return the answer's events; tried again only until the first of them is there."""
         key = self._required_key()
-        return streamed(self._line, lambda left_s: self._events(body, key, left_s))
+        return streamed(self._line, lambda left_s: self._events(body, key, left_s), claims.tenant)
 
     @abstractmethod
     def count(self, claims: Claims, body: Body) -> int:
         """Return how many tokens the prompt has, or more where the cloud does not count."""
 
-    def counted(self, body: Body) -> int:
+    def counted(self, claims: Claims, body: Body) -> int:
         """Return how many tokens the cloud counts in the prompt."""
         key = self._required_key()
 
@@ -107,7 +109,7 @@ class Cloud(ABC):
             asking = self._client(key, left_s).messages.with_streaming_response.count_tokens
             return self._whole(asking, body, key, left_s)
 
-        return int(self._line.carry_out(attempt).get("input_tokens", 0))
+        return int(self._line.carry_out(attempt, claims.tenant).get("input_tokens", 0))
 
     def close(self) -> None:
         """Close the connections to the cloud."""
@@ -158,7 +160,7 @@ class Cloud(ABC):
                         raise httpx2.ReadTimeout("too slow")
                 reply = json.loads(b"".join(parts))
             except httpx2.HTTPError as error:
-                raise unreached(error, timed_out=isinstance(error, httpx2.TimeoutException)) from error
+                raise _no_answer(error, timed_out=isinstance(error, httpx2.TimeoutException)) from error
             except ValueError:
                 reply = None
         if not isinstance(reply, dict):
@@ -208,7 +210,7 @@ class Cloud(ABC):
                 raise self._told(error, key) from None
             except anthropic.APIConnectionError as error:
                 timed_out = isinstance(error, anthropic.APITimeoutError)
-                raise unreached(error.__cause__ or error, timed_out=timed_out) from error
+                raise _no_answer(error.__cause__ or error, timed_out=timed_out) from error
             except ValueError as error:
                 told = f"{self.names.provider} cannot be asked for this: {error}"
                 raise FailedError(UpstreamError(told, status=400, kind="invalid_request_error")) from error
@@ -224,3 +226,7 @@ class Cloud(ABC):
             status, reason = self.meaning(error.status_code, error.response.headers, error.body)
         reason = hidden(reason, self.secrets(key))
         return failure(status, reason, self.names, retry_after_s(error.response.headers))
+
+
+def _no_answer(error: BaseException, *, timed_out: bool) -> FailedError:
+    return unreached(error, timed_out=timed_out, was_sent=type(error).__name__ in _AFTER_ASKING)

@@ -91,11 +91,11 @@ class Faulty:
 
     def send(self, claims: Claims, body: Body) -> Message:
         """Return the whole answer, or one with a fault."""
-        return self._line.carry_out(lambda _: self._answer(claims, body))
+        return self._line.carry_out(lambda _: self._answer(claims, body), claims.tenant)
 
     def stream(self, claims: Claims, body: Body) -> Iterator[Event]:
         """Return the same as events; a stream that is cut is cut in its middle."""
-        return streamed(self._line, lambda _: self._events(claims, body))
+        return streamed(self._line, lambda _: self._events(claims, body), claims.tenant)
 
     def count(self, claims: Claims, body: Body) -> int:
         """Return how many tokens the prompt has."""

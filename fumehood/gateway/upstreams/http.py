@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import email.utils
-import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies, proxy_bypass
+from http import HTTPStatus
+from http.client import LineTooLong
+from typing import Any
 
 from fumehood.gateway.hanging_up import HangUp, of_this_stream
 from fumehood.gateway.line import FailedError
 from fumehood.gateway.upstream import UpstreamError
-
-if TYPE_CHECKING:
-    import httpx
+from fumehood.gateway.upstreams.connections import Answer, BrokenError, Connections
 
 NO_KEY = 424
 """Not a status that clients try again: waiting does not bring a key."""
@@ -48,11 +46,9 @@ _ACCOUNT = frozenset({402, 403})
 """It is the platform's account that lacks money or a right. Passed on as they are they would speak of the caller."""
 _NO_MONEY = ("credit balance is too low", "insufficient_quota", "exceeded your current quota")
 """What providers say, as a fault of the request or as a limit of the rate, when an account is empty."""
-_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "fumehood"}
+_HEADERS = {"accept": "*/*", "content-type": "application/json", "user-agent": "fumehood"}
 CONNECT_S = 10.0
 """How long a connection may take to come about."""
-_AFTER_ASKING = frozenset({"ReadTimeout", "ReadError", "RemoteProtocolError", "DecodingError"})
-"""What fails, by its name, once a request was sent: the provider may have answered, and takes its money."""
 LONGEST_LINE = 32 * 1024 * 1024
 """Bytes of one line of a stream."""
 SILENCE_S = 180.0
@@ -97,128 +93,95 @@ class Http:
     """Requests to one provider over connections that are kept."""
 
     def __init__(self, base_url: str, names: Names, headers: Callable[[str], dict[str, str]]) -> None:
-        self._base_url = base_url.rstrip("/")
+        self._connections = Connections(base_url)
         self._names = names
         self._headers = headers
-        self._urls: dict[str, httpx.URL] = {}
-
-    # Not a client: a third of what that takes for a call goes into cookies, redirects and addresses put together.
-    @functools.cached_property
-    def _transport(self) -> httpx.HTTPTransport:
-        import httpx  # half of the gateway's start-up time, and the offline model never needs it
-
-        url = httpx.URL(self._base_url)
-        proxies = {} if proxy_bypass(url.host) else getproxies()
-        return httpx.HTTPTransport(proxy=proxies.get(url.scheme) or proxies.get("all"))
 
     def json(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> dict[str, Any]:
         """Return the JSON object that a POST is answered with; `FailedError` when there is none in time."""
-        import httpx
-
         ends_at = time.monotonic() + left_s
-        response = self._send(path, body, key, left_s)
+        answer = self._send(path, body, key, left_s)
         try:
-            reply = json.loads(b"".join(_in_time(response.iter_bytes(), ends_at)))
-        except httpx.HTTPError as error:
-            raise _unreached(error) from error
+            reply = json.loads(b"".join(_in_time(answer.parts(), ends_at)))
+        except BrokenError as error:
+            raise _no_answer(error) from error
         except ValueError:
             reply = None
         finally:
-            response.close()
+            answer.close()
         if not isinstance(reply, dict):
             raise unreadable("JSON")
         return reply
 
     def lines(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> Iterator[str]:
         """Return the lines of a streamed answer; `FailedError` before the first, `UpstreamError` among them."""
-        response, hang_up = self._send(path, body, key, left_s), of_this_stream()
-        hang_up.watch(response)
-        return self._lines(response, time.monotonic() + left_s, hang_up)
+        answer, hang_up = self._send(path, body, key, left_s), of_this_stream()
+        hang_up.watch(answer.wire)
+        return self._lines(answer, time.monotonic() + left_s, hang_up)
 
-    def _lines(self, response: httpx.Response, ends_at: float, hang_up: HangUp) -> Iterator[str]:
-        import httpx
-
+    def _lines(self, answer: Answer, ends_at: float, hang_up: HangUp) -> Iterator[str]:
         try:
-            yield from _split(_in_time(response.iter_bytes(), ends_at))
-        except httpx.HTTPError as error:
-            raise broken_off(error) from error
+            yield from _split(_in_time(answer.parts(), ends_at))
+        except BrokenError as error:
+            raise broken_off(error.cause) from error
         finally:
             hang_up.forget()
-            response.close()
-
-    def _url(self, path: str) -> httpx.URL:
-        """Return where a path is; it takes longer to read an address than to build the rest of a request."""
-        import httpx
-
-        if path not in self._urls:
-            self._urls[path] = httpx.URL(self._base_url + path)
-        return self._urls[path]
+            answer.close()
 
     def close(self) -> None:
         """Close the connections to the provider."""
-        self._transport.close()
+        self._connections.close()
 
-    def _send(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> httpx.Response:
-        import httpx
-
+    def _send(self, path: str, body: Mapping[str, Any], key: str, left_s: float) -> Answer:
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        silence_s = min(left_s, SILENCE_S) if body.get("stream") else left_s
+        headers = _HEADERS | self._headers(key)
         try:
-            silence_s = min(left_s, SILENCE_S) if body.get("stream") else left_s
-            patience = {"connect": min(left_s, CONNECT_S), "read": silence_s, "write": silence_s, "pool": silence_s}
-            request = httpx.Request(
-                "POST",
-                self._url(path),
-                json=body,
-                headers=_HEADERS | self._headers(key),
-                extensions={"timeout": patience},
-            )
-            response = self._transport.handle_request(request)
-            response.request = request
-            if response.status_code == httpx.codes.OK:
-                return response
-            response.read()
-            response.close()
-        except httpx.HTTPError as error:
-            raise _unreached(error) from error
-        raise failure(response.status_code, _reason(response), self._names, retry_after_s(response.headers), key)
+            answer = self._connections.post(path, data, headers, connect_s=min(left_s, CONNECT_S), silence_s=silence_s)
+            if answer.status == HTTPStatus.OK:
+                return answer
+            try:
+                reason = _reason(b"".join(answer.parts()))
+            finally:
+                answer.close()
+        except BrokenError as error:
+            raise _no_answer(error) from error
+        raise failure(answer.status, reason, self._names, retry_after_s(answer.headers), key)
 
 
 def _in_time(parts: Iterator[bytes], ends_at: float) -> Iterator[bytes]:
     """Return what comes until a time: each part may be in time, and all of them together not."""
-    import httpx
-
     for part in parts:
         yield part
         if time.monotonic() > ends_at:
-            raise httpx.ReadTimeout("too slow")
+            raise BrokenError(TimeoutError(), was_sent=True)
 
 
 def _split(parts: Iterator[bytes]) -> Iterator[str]:
     """Return the lines of an event stream: other signs at which Unicode ends a line may stand within its JSON."""
-    import httpx
-
     left = b""
     for part in parts:
         *lines, left = (left + part).split(b"\n")
         if len(left) > LONGEST_LINE:
-            raise httpx.ReadError("a line without end")
+            raise BrokenError(LineTooLong("event"), was_sent=True)
         yield from (line.removesuffix(b"\r").decode(errors="replace") for line in lines)
     if left:
         yield left.removesuffix(b"\r").decode(errors="replace")
 
 
-def _unreached(error: Exception) -> FailedError:
-    import httpx
-
-    return unreached(error, timed_out=isinstance(error, httpx.TimeoutException))
+def _no_answer(error: BrokenError) -> FailedError:
+    return unreached(error.cause, timed_out=isinstance(error.cause, TimeoutError), was_sent=error.was_sent)
 
 
-def unreached(error: BaseException, *, timed_out: bool) -> FailedError:
-    """Return what it means that no answer came; only the error's class is told, since its text may hold credentials."""
+def unreached(error: BaseException, *, timed_out: bool, was_sent: bool) -> FailedError:
+    """Return what it means that no answer came; only the error's class is told, since its text may hold credentials.
+
+    Where a request `was_sent`, the provider may have answered, and takes its money.
+    """
     kind, status = ("timeout_error", 504) if timed_out else ("api_error", 502)
-    name, is_read = type(error).__name__, type(error).__name__ in _AFTER_ASKING
-    told = "did not answer to the end" if is_read else "could not be reached"
-    message = f"The provider {told} ({name})."
-    return FailedError(UpstreamError(message, status=status, kind=kind, retryable=True, maybe_paid=is_read))
+    told = "did not answer to the end" if was_sent else "could not be reached"
+    message = f"The provider {told} ({type(error).__name__})."
+    return FailedError(UpstreamError(message, status=status, kind=kind, retryable=True, maybe_paid=was_sent))
 
 
 def broken_off(error: BaseException) -> UpstreamError:
@@ -247,9 +210,9 @@ def failure(status: int, reason: str, names: Names, retry_after: float | None, s
     return FailedError(error, retry_after)
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(answer: bytes) -> str:
     try:
-        error = response.json()["error"]
+        error = json.loads(answer)["error"]
     except (ValueError, KeyError, TypeError):
         return ""
     if isinstance(error, Mapping):

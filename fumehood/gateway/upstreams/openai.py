@@ -37,7 +37,7 @@ class OpenAiUpstream:
         self._names = names
         self._limit_field = limit_field
 
-    def send(self, claims: Claims, body: Body) -> Message:  # noqa: ARG002 - part of the port
+    def send(self, claims: Claims, body: Body) -> Message:
         """Return the whole answer."""
         key, asked = self._required_key(), request_of(body, self._limit_field)
 
@@ -49,12 +49,16 @@ class OpenAiUpstream:
             except UpstreamError as error:
                 raise FailedError(error) from error
 
-        return self._line.carry_out(attempt)
+        return self._line.carry_out(attempt, claims.tenant)
 
-    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:  # noqa: ARG002 - part of the port
+    def stream(self, claims: Claims, body: Body) -> Iterator[Event]:
         """Return the answer's events; tried again only until the first of them is there."""
         key, asked = self._required_key(), request_of(body, self._limit_field)
-        return streamed(self._line, lambda left_s: self._events(self._http.lines(_PATH, asked, key, left_s), body, key))
+        return streamed(
+            self._line,
+            lambda left_s: self._events(self._http.lines(_PATH, asked, key, left_s), body, key),
+            claims.tenant,
+        )
 
     def count(self, claims: Claims, body: Body) -> int:  # noqa: ARG002 - part of the port
         """Return about how many tokens the prompt has."""

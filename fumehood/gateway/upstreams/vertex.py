@@ -64,9 +64,9 @@ class VertexUpstream(Cloud):
         error = first.get("error") if isinstance(first, Mapping) else None
         return status, str(error.get("message") or "") if isinstance(error, Mapping) else str(error or "")
 
-    def count(self, claims: Claims, body: Body) -> int:  # noqa: ARG002 - part of the port
+    def count(self, claims: Claims, body: Body) -> int:
         """Return how many tokens Vertex AI counts in the prompt."""
-        return self.counted({name: body[name] for name in COUNTED if name in body})
+        return self.counted(claims, {name: body[name] for name in COUNTED if name in body})
 
 
 def _address(region: str) -> str:
@@ -121,7 +121,9 @@ def _exchange(names: Names, timeout_s: float) -> Any:
         try:
             answer = httpx.request(method, url, content=body, headers=dict(headers), timeout=timeout)
         except httpx.HTTPError as error:
-            raise unreached(error, timed_out=isinstance(error, httpx.TimeoutException)) from error
+            # No token is worth any money.
+            timed_out = isinstance(error, httpx.TimeoutException)
+            raise unreached(error, timed_out=timed_out, was_sent=False) from error
         if answer.status_code != httpx.codes.OK:
             status = 401 if answer.status_code in _NOT_PROVED else answer.status_code
             raise failure(status, "no access token", names, retry_after_s(answer.headers))
