@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -62,8 +62,10 @@ def measure(folder: Path, *, turns: int, streams: int, database: str, say: Calla
         say: Told what is being measured.
     """
     with _served(folder, database) as (direct, gateway):
+        waits: list[float] = []
         say(f"{turns} calls, each beside one that asks directly")
-        calls = _in_turn(turns, direct, gateway, _call)
+        with (folder / "disk").open("wb", buffering=0) as file:
+            calls = _in_turn(turns, direct, gateway, _call, between=lambda: waits.append(_wait(file)))
         say(f"{turns} streams' first bytes, the same way")
         firsts = _in_turn(turns, direct, gateway, _first_byte)
         say(f"{streams} streams at once")
@@ -76,6 +78,7 @@ def measure(folder: Path, *, turns: int, streams: int, database: str, say: Calla
         "call, direct": calls[0],
         "call, gateway": calls[1],
         "call, gateway above direct": above,
+        "a write that waits for the disk": waits[WARM:],
         "first byte, direct": firsts[0],
         "first byte, gateway": firsts[1],
         "first byte, gateway above direct": first_above,
@@ -123,13 +126,18 @@ def table(told: dict[str, Any]) -> Iterator[str]:
 
 
 def _in_turn(
-    turns: int, direct: Place, gateway: Place, timed: Callable[[httpx.Client, Place], float]
+    turns: int,
+    direct: Place,
+    gateway: Place,
+    timed: Callable[[httpx.Client, Place], float],
+    between: Callable[[], object] = lambda: None,
 ) -> tuple[list[float], list[float]]:
     """Return what each way took, in milliseconds, in turn, so that the machine's mood is the same for both."""
     bare, through = [], []
     with httpx.Client(timeout=30, trust_env=False) as client:
         for number in range(WARM + turns):
             took = timed(client, direct), timed(client, gateway)
+            between()
             if number >= WARM:
                 bare.append(took[0])
                 through.append(took[1])
@@ -148,6 +156,14 @@ def _call(client: httpx.Client, place: Place) -> float:
     took = (time.perf_counter() - begun) * 1000
     _checked(answer.status_code, answer.text)
     return took
+
+
+def _wait(file: BinaryIO) -> float:
+    """Return what the disk alone takes of a call, in milliseconds: its reservation waits for as much as this once."""
+    begun = time.perf_counter()
+    file.write(bytes(4096))
+    os.fdatasync(file.fileno())
+    return (time.perf_counter() - begun) * 1000
 
 
 def _first_byte(client: httpx.Client, place: Place) -> float:
