@@ -61,6 +61,7 @@ def test_every_provider_s_key_may_stand_in_a_file_or_in_its_variable(
         "bedrock": "bedrock-of-a-file",
         "openai": "openai-of-a-variable",
         "openrouter": "openrouter-of-a-file",
+        "vertex": "vertex-of-a-file",
     }
     monkeypatch.setenv("OPENAI_API_KEY", "two words")
     with pytest.raises(BadInputError, match="given for OPENAI_API_KEY is not a key") as caught:
