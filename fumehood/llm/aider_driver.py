@@ -63,6 +63,8 @@ def _end() -> None:
 
 def _session(caller: socket.socket) -> None:
     """Read the request, let Aider edit, tell what it said."""
+    # LiteLLM leaves it answers that broke off; closed while another is begun, they wait for that one's lock, in vain.
+    gc.disable()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     caller.setblocking(True)
     caller.sendall(b"+")
