@@ -30,6 +30,7 @@ from bench.redteam.in_folders import Folder, FolderCase
 from bench.redteam.judging import Bench, Judged
 from fumehood.artifacts.local import LocalArtifacts
 from fumehood.artifacts.signing import Ed25519Signer
+from fumehood.errors import BadInputError
 from fumehood.ports import Sandbox
 from fumehood.settings import Settings
 
@@ -103,8 +104,10 @@ def measure(
         sandbox: Makes one in a state folder.
         say: Told what is being judged, and what came of it.
         workers: How many cases at once.
-        chosen: Which cases; all where it is left out.
+        chosen: Which cases; all where it is left out. `BadInputError` where none is.
     """
+    if not any(chosen(case) for case in (*CASES, *in_folders.CASES)):
+        raise BadInputError("No case of the red team has that in the name of its family or template.")
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fumehood-redteam-", dir="/var/tmp") as folder:
         rows = [*_edits(Path(folder), sandbox, say, workers, chosen), *_folders(Path(folder), say, chosen)]

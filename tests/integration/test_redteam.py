@@ -148,3 +148,16 @@ def test_the_command_says_where_the_cheats_are() -> None:
     told = json.loads(done.stdout)
     assert told["planted"] == told["detected"] == 4
     assert told["false_alarms"] == 0
+
+
+@pytest.mark.parametrize("option", ["--family", "--template"])
+def test_a_choice_of_nothing_is_told_in_one_sentence(option: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fumehood", "bench", "redteam", option, "no such"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    told = "fumehood: No case of the red team has that in the name of its family or template.\n"
+    assert (done.returncode, done.stderr) == (2, told)
