@@ -5,8 +5,10 @@
 
 Runs a template's own programs as a run, a query and an evaluation would, one after the other and without a sandbox:
 Python with what the template imports is all that it needs, so it goes where an accelerator is. `--copies` runs the
-profile's experiment so many times at once on the same device, to see what sharing it gains. `--prepare` adds arguments
-of `prepare.py`, such as `--transform=off` for a comparison with published figures.
+profile's experiment so many times at once on the same device, to see what sharing it gains. `--prepare`, `--argument`,
+`--query` and `--evaluate` add arguments of a program, such as `--prepare=--transform=off` for a comparison with
+published figures, or a few steps of a profile that is too large for the machine. The day's JSON gathers what was
+measured one call after the other.
 
 `bare` is one forward pass, one backward pass and one update of one model of the template's, with nothing else;
 `ratio` is what a model's step of the experiment costs in that unit. Memory is the largest that a process had; a
@@ -18,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import shutil
@@ -56,9 +57,9 @@ class Published(NamedTuple):
 
 PUBLISHED = {
     "2d_diffusion": Published(
-        "kl_divergence",
+        "kl_as_published",
         "bits",
-        math.log(2),
+        1.0,
         ("cpu", "gpu"),
         {"circle": 0.36, "dino": 1.1, "line": 0.17, "moons": 0.095},
     ),
@@ -116,6 +117,25 @@ def step():
     "nanogpt_lite": _GPT,
 }
 """By template: one model's forward and backward pass and update, as `step`."""
+AS_PUBLISHED = """
+import json, math, sys
+from pathlib import Path
+import numpy as np
+from scipy.spatial import cKDTree
+train, samples, seeds, told = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","), {}
+for path in sorted(train.glob("*.npz")):
+    points = np.load(path)["points"].astype(float)
+    among = cKDTree(points).query(points, k=[6], p=np.inf, workers=-1)[0]
+    values = []
+    for seed in seeds:
+        drawn = np.load(samples / f"samples_{path.stem}_{seed}.npy").astype(float)
+        towards = cKDTree(drawn).query(points, k=[5], p=np.inf, workers=-1)[0]
+        nats = 2 * np.mean(np.log(towards / among)) + math.log(len(drawn) / (len(points) - 1))
+        values.append(nats / math.log(2))
+    told[path.stem] = {"final_info_dict": {"kl_as_published": values}}
+print(json.dumps(told))
+"""
+"""The published estimate of KL(data || samples): against the training points, by the maximum norm, unlike ours."""
 TURN, LARGE = 20, {"nanogpt": 3, "nanogpt_lite": 3}
 """Steps that are timed together; fewer of a model that takes a second for each."""
 TIMED = """
@@ -147,6 +167,8 @@ class Used:
 
     seconds: float
     peak_mib: float
+    processor_s: float = 0.0
+    """Of all its threads, which says more than the wall's clock where others use the machine."""
     device_mib: float = 0.0
     output: str = ""
 
@@ -201,21 +223,22 @@ def ran(*words: str, cwd: Path, env: Mapping[str, str], copies: int = 1) -> Used
             running.append(
                 (subprocess.Popen([sys.executable, *own], cwd=cwd, env=dict(env), stdout=log, stderr=log), log)
             )
-        peaks = []
+        peaks, processor_s = [], 0.0
         for process, log in running:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             log.close()
             peaks.append(usage.ru_maxrss / 1024)
+            processor_s += usage.ru_utime + usage.ru_stime
         seconds = time.perf_counter() - begun
     said = (cwd / "log_0.txt").read_text(errors="replace")
     if any(process.returncode for process, _ in running):
         raise SystemExit(f"{' '.join(words[:2])} ended with an error: {said[-2000:]}")
-    return Used(seconds, max(peaks), max(0.0, device.most - device.before), said)
+    return Used(seconds, max(peaks), processor_s, max(0.0, device.most - device.before), said)
 
 
 def measure(
-    name: str, profile_name: str, count: int, copies: list[int], more: list[str], arguments: list[str]
+    name: str, profile_name: str, count: int, copies: list[int], further: Mapping[str, list[str]]
 ) -> dict[str, Any]:
     """Return a profile's figures.
 
@@ -224,8 +247,7 @@ def measure(
         profile_name: The profile's.
         count: How many seeds; 0 takes the profile's own.
         copies: How many experiments run at once, one measurement each; the first one's outputs are judged.
-        more: Further arguments of `prepare.py`.
-        arguments: Further arguments of `experiment.py`.
+        further: Arguments beyond the profile's, by program: `prepare`, `experiment`, `query`, `evaluate`.
     """
     source = ROOT / "templates" / name
     words = tomllib.loads((source / "template.toml").read_text())
@@ -239,7 +261,11 @@ def measure(
         (folder / "key").write_bytes(KEY)
         env = {**_inherited(), "MPLBACKEND": "Agg", "FUMEHOOD_SEEDS": told, "FUMEHOOD_DATA": str(folder / "train")}
         env["FUMEHOOD_INPUTS"] = str(folder / "inputs")
-        prepare = [*words.get("prepare", {}).get("arguments", []), *profile.get("prepare_arguments", []), *more]
+        prepare = [
+            *words.get("prepare", {}).get("arguments", []),
+            *profile.get("prepare_arguments", []),
+            *further["prepare"],
+        ]
         drawn = [
             ran(
                 *(str(source / "prepare.py"), "--arm=screen", f"--part={part}", f"--key={folder / 'key'}"),
@@ -249,7 +275,7 @@ def measure(
             )
             for part in ("train", "answers", *(("inputs",) if words["query"]["kind"] == "predict" else ()))
         ]
-        own = [*profile.get("arguments", []), *arguments]
+        own = [*profile.get("arguments", []), *further["experiment"]]
         runs = {
             number: ran(
                 "experiment.py", f"--out_dir={folder}/run_{number}_{{copy}}", *own, cwd=work, env=env, copies=number
@@ -263,6 +289,7 @@ def measure(
             *(f"--datasets={','.join(words['datasets'])}", f"--seeds={told}", f"--code={work}", f"--outputs={first}"),
             f"--answers={folder / 'answered'}",
             *profile.get("query_arguments", []),
+            *further["query"],
             cwd=work,
             env=env,
         )
@@ -272,21 +299,27 @@ def measure(
             *(str(source / "evaluate.py"), f"--outputs={folder / 'answered'}", f"--held_out={folder / 'answers'}"),
             *(f"--train={folder / 'train'}", f"--out_dir={folder / 'results'}", f"--seeds={told}"),
             *profile.get("evaluate_arguments", []),
+            *further["evaluate"],
             cwd=folder,
             env=env,
         )
-        metrics = _with_own(first, json.loads((folder / "results" / "metrics.json").read_text()))
+        metrics = _together(
+            json.loads((first / "final_info.json").read_text()),
+            json.loads((folder / "results" / "metrics.json").read_text()),
+            _as_published(name, folder, told, env),
+        )
         bare_ms = bare(name, own, work, env)
     models = len(words["datasets"]) * len(seeds)
     return {
         "template": name,
         "profile": profile_name,
-        "arguments": arguments,
+        "arguments": {program: words for program, words in further.items() if words},
         "seeds": len(seeds),
         "models": models,
         "prepare_s": round(sum(one.seconds for one in drawn), 2),
         "run": [_run(number, used, models, counts) for number, used in runs.items()],
         "query_s": round(query.seconds, 2),
+        "query_processor_s": round(query.processor_s, 2),
         "query_device_mib": round(query.device_mib),
         "evaluate_s": round(evaluated.seconds, 2),
         "bare_ms": bare_ms,
@@ -307,13 +340,27 @@ def _asking(query: Mapping[str, Any], count: int, folder: Path) -> list[str]:
     return [str(DRIVERS / "characters.py"), *how, f"--held_out={folder / 'held_out'}"]
 
 
-def _with_own(run: Path, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the evaluator's metrics beside those that the experiment gives itself, by data set."""
-    own = json.loads((run / "final_info.json").read_text())
+def _together(own: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that the experiment gives itself beside others, by data set."""
     return {
-        dataset: {"final_info_dict": {**own[dataset]["final_info_dict"], **entry["final_info_dict"]}}
-        for dataset, entry in metrics.items()
+        dataset: {
+            "final_info_dict": {
+                metric: values
+                for each in (own, *others)
+                for metric, values in each.get(dataset, {}).get("final_info_dict", {}).items()
+            }
+        }
+        for dataset in own
     }
+
+
+def _as_published(name: str, folder: Path, seeds: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """Return the published estimate by data set, of the template that has one of its own."""
+    if name != "2d_diffusion":
+        return {}
+    (folder / "as_published.py").write_text(AS_PUBLISHED)
+    asked = ran("as_published.py", str(folder / "train"), str(folder / "answered"), seeds, cwd=folder, env=env)
+    return dict(json.loads(asked.output))
 
 
 def _published(name: str, profile: str, source: Path) -> Published | None:
@@ -333,6 +380,7 @@ def _run(copies: int, used: Used, models: int, counts: Mapping[str, float]) -> d
     return {
         "copies": copies,
         "seconds": round(used.seconds, 2),
+        "processor_s": round(used.processor_s, 2),
         "samples_per_s": round(seen * models * copies / used.seconds) if seen else None,
         "peak_mib": round(used.peak_mib),
         "device_mib": round(used.device_mib),
@@ -390,12 +438,13 @@ def _metrics(metrics: Mapping[str, Any], published: Published | None) -> list[di
 
 def table(told: Mapping[str, Any]) -> Iterator[str]:
     """Return a profile's figures as lines."""
-    yield f"{told['template']} {told['profile']}: {told['models']} models of {told['seeds']} seeds {told['arguments']}"
+    changed = told["arguments"] or ""
+    yield f"{told['template']} {told['profile']}: {told['models']} models of {told['seeds']} seeds {changed}"
     yield f"  prepare {told['prepare_s']} s, query {told['query_s']} s, evaluate {told['evaluate_s']} s"
     for run in told["run"]:
         speed = "" if run["samples_per_s"] is None else f" {run['samples_per_s']:,} samples/s,"
         yield (
-            f"  {run['copies']} at once: {run['seconds']} s,{speed}"
+            f"  {run['copies']} at once: {run['seconds']} s, {run['processor_s']} s of the processor,{speed}"
             f" {run['peak_mib']} MiB, {run['device_mib']} MiB on the device"
         )
     if told["bare_ms"]:
@@ -415,6 +464,8 @@ def main() -> int:
     parser.add_argument("--copies", type=int, nargs="+", default=[1], help="how many run at once, one after the other")
     parser.add_argument("--prepare", action="append", default=[], help="a further argument of prepare.py")
     parser.add_argument("--argument", action="append", default=[], help="a further argument of experiment.py")
+    parser.add_argument("--query", action="append", default=[], help="a further argument of the query")
+    parser.add_argument("--evaluate", action="append", default=[], help="a further argument of evaluate.py")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
     names = asked.template or sorted(path.parent.name for path in (ROOT / "templates").glob("*/template.toml"))
@@ -423,15 +474,31 @@ def main() -> int:
         "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "device": _device()},
         "profiles": [],
     }
+    further = {
+        "prepare": asked.prepare,
+        "experiment": asked.argument,
+        "query": asked.query,
+        "evaluate": asked.evaluate,
+    }
     for name in names:
-        figures = measure(name, asked.profile, asked.seeds, asked.copies, asked.prepare, asked.argument)
+        figures = measure(name, asked.profile, asked.seeds, asked.copies, further)
         told["profiles"].append(figures)
         print("\n".join(table(figures)), flush=True)
     asked.results.mkdir(parents=True, exist_ok=True)
     place = asked.results / f"templates-{asked.profile}-{told['at'][:10]}.json"
+    told["profiles"] = [*_earlier(place, told["profiles"]), *told["profiles"]]
     place.write_text(json.dumps(told, indent=2) + "\n")
     print(f"written to {place}")
     return 0
+
+
+def _earlier(place: Path, anew: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what was measured that day before, but for what was measured anew."""
+    if not place.exists():
+        return []
+    again = [(one["template"], one["arguments"]) for one in anew]
+    kept = json.loads(place.read_text())["profiles"]
+    return [one for one in kept if (one["template"], one["arguments"]) not in again]
 
 
 def _device() -> str:
