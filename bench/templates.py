@@ -238,7 +238,7 @@ def ran(*words: str, cwd: Path, env: Mapping[str, str], copies: int = 1) -> Used
 
 
 def measure(
-    name: str, profile_name: str, count: int, copies: list[int], further: Mapping[str, list[str]]
+    name: str, profile_name: str, count: int, copies: list[int], further: Mapping[str, list[str]], *, beside_bare: bool
 ) -> dict[str, Any]:
     """Return a profile's figures.
 
@@ -248,6 +248,7 @@ def measure(
         count: How many seeds; 0 takes the profile's own.
         copies: How many experiments run at once, one measurement each; the first one's outputs are judged.
         further: Arguments beyond the profile's, by program: `prepare`, `experiment`, `query`, `evaluate`.
+        beside_bare: Time bare steps, too.
     """
     source = ROOT / "templates" / name
     words = tomllib.loads((source / "template.toml").read_text())
@@ -308,7 +309,7 @@ def measure(
             json.loads((folder / "results" / "metrics.json").read_text()),
             _as_published(name, folder, told, env),
         )
-        bare_ms = bare(name, own, work, env)
+        bare_ms = bare(name, own, work, env) if beside_bare else None
     models = len(words["datasets"]) * len(seeds)
     return {
         "template": name,
@@ -466,6 +467,7 @@ def main() -> int:
     parser.add_argument("--argument", action="append", default=[], help="a further argument of experiment.py")
     parser.add_argument("--query", action="append", default=[], help="a further argument of the query")
     parser.add_argument("--evaluate", action="append", default=[], help="a further argument of evaluate.py")
+    parser.add_argument("--no_bare", action="store_true", help="time no bare steps: those of a large model take long")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
     names = asked.template or sorted(path.parent.name for path in (ROOT / "templates").glob("*/template.toml"))
@@ -481,7 +483,7 @@ def main() -> int:
         "evaluate": asked.evaluate,
     }
     for name in names:
-        figures = measure(name, asked.profile, asked.seeds, asked.copies, further)
+        figures = measure(name, asked.profile, asked.seeds, asked.copies, further, beside_bare=not asked.no_bare)
         told["profiles"].append(figures)
         print("\n".join(table(figures)), flush=True)
     asked.results.mkdir(parents=True, exist_ok=True)
