@@ -75,43 +75,49 @@ def neighbour_distance(tree: cKDTree, points: np.ndarray, rank: int) -> np.ndarr
     return np.maximum(distances[:, 0], RESOLUTION)
 
 
-def kl_divergence(points: np.ndarray, others: np.ndarray, neighbours: int) -> float:
+def leaf_by_leaf(tree: cKDTree) -> np.ndarray:
+    """Return a tree's points (n, d) so that neighbours follow each other: asked in this order, memory is near."""
+    return tree.data[tree.indices]
+
+
+def kl_divergence(points: cKDTree, others: cKDTree, neighbours: int) -> float:
     """Estimate KL(points || others) from how much farther the k-th of the others is than the k-th other point.
 
     A distance of zero would count as an infinite density, so that repeating held-out points paid; distances are
     floored at the resolution instead, on both sides.
     """
-    n, dimensions = points.shape
-    among = neighbour_distance(cKDTree(points), points, neighbours + 1)  # (n,) rank 1 is the point itself
-    towards = neighbour_distance(cKDTree(others), points, neighbours)  # (n,)
-    return float(dimensions * np.mean(np.log(towards / among)) + math.log(len(others) / (n - 1)))
+    asked = leaf_by_leaf(points)
+    among = neighbour_distance(points, asked, neighbours + 1)  # (n,) rank 1 is the point itself
+    towards = neighbour_distance(others, asked, neighbours)  # (n,)
+    return float(points.m * np.mean(np.log(towards / among)) + math.log(others.n / (points.n - 1)))
 
 
-def copying(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) -> float:
+def copying(train: cKDTree, held_out: cKDTree, samples: cKDTree) -> float:
     """Mean log distance to the nearest training point: that of held-out points less that of samples.
 
     Near zero or below for samples that are new; each hundredth of the samples that repeats a training point adds
     about a tenth, since its distance counts as the resolution.
     """
-    tree = cKDTree(train)
-    new, drawn = (np.log(neighbour_distance(tree, points, 1)).mean() for points in (held_out, samples))
+    new, drawn = (np.log(neighbour_distance(train, leaf_by_leaf(points), 1)).mean() for points in (held_out, samples))
     return float(new - drawn)
 
 
-def repeated(train: np.ndarray, held_out: np.ndarray, samples: np.ndarray) -> tuple[float, float]:
+def repeated(train: cKDTree, held_out: cKDTree, samples: cKDTree) -> tuple[float, float]:
     """Share of the samples that belong to a training point, and the most that is let through.
 
     Training and held-out points are draws of one distribution. So the nearest point to a new sample is a training point
     as often as points are, wherever the sample lies and however sharp or blurred the model is; what is more than that
     was repeated. Each nearest point counts once, since samples on one heap have the same.
     """
-    chance = len(train) / (len(train) + len(held_out))
-    away, nearest = cKDTree(np.concatenate([train, held_out])).query(samples, workers=WORKERS)  # (m,) each
-    copies = float(np.mean((away < COPY) & (nearest < len(train))))
+    chance = train.n / (train.n + held_out.n)
+    away, old = train.query(samples.data, workers=WORKERS)  # (m,), (m,)
+    away_new, new = held_out.query(samples.data, workers=WORKERS)
+    nearest = np.where(away <= away_new, old, train.n + new)
+    copies = float(np.mean((away < COPY) & (nearest < train.n)))
     if copies > MOST_COPIES:
         return copies, MOST_COPIES
     distinct = np.unique(nearest)
-    share = float((np.mean(distinct < len(train)) - chance) / (1 - chance))
+    share = float((np.mean(distinct < train.n) - chance) / (1 - chance))
     sd = math.sqrt(chance / ((1 - chance) * len(distinct)))
     return share, max(MOST_REPEATED, CHANCE_SDS * sd)
 
@@ -135,16 +141,17 @@ def evaluate(args: argparse.Namespace) -> dict[str, dict]:
     for path in paths:
         held_out, seeds = read_archive(path, "held_out", "seeds")  # (seeds, n, 2), (seeds,)
         (train,) = read_archive(args.train / path.name, "points")  # (n, 2)
-        rows = {int(seed): held_out[i].astype(np.float64) for i, seed in enumerate(seeds)}
+        known, rows = cKDTree(train), {int(seed): held_out[i] for i, seed in enumerate(seeds)}
         values: dict[str, list[float]] = {"kl_divergence": [], "reverse_kl": [], "copying": []}
         for seed in args.seeds:
             if seed not in rows:
                 raise RefusedError(f"{path.name} has no held-out points for seed {seed}.")
-            samples = read_samples(args.outputs / f"samples_{path.stem}_{seed}.npy", args.samples)
-            values["kl_divergence"].append(kl_divergence(rows[seed], samples, args.neighbours))
-            values["reverse_kl"].append(kl_divergence(samples, rows[seed], args.neighbours))
-            values["copying"].append(copying(train, rows[seed], samples))
-            share, limit = repeated(train, rows[seed], samples)
+            samples = cKDTree(read_samples(args.outputs / f"samples_{path.stem}_{seed}.npy", args.samples))
+            new = cKDTree(rows[seed])
+            values["kl_divergence"].append(kl_divergence(new, samples, args.neighbours))
+            values["reverse_kl"].append(kl_divergence(samples, new, args.neighbours))
+            values["copying"].append(copying(known, new, samples))
+            share, limit = repeated(known, new, samples)
             if share > limit:
                 raise RefusedError(f"samples_{path.stem}_{seed}.npy repeats training points: about {share:.0%} of it.")
         metrics[path.stem] = summary(values)

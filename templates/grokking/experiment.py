@@ -147,6 +147,13 @@ def learning_rate(step: int, config: Config) -> float:
     return config.learning_rate * min(1.0, (step + 1) / config.warm_up)
 
 
+def seed_device(device: torch.device, seed: int) -> None:
+    """Begin a device's random numbers anew; `torch.manual_seed` takes a stack trace for each kind that is absent."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
 def draw_batches(tables: list[Table], members: list[Member], draw: int, config: Config) -> tuple[Tensor, Tensor]:
     """Draw STEPS_PER_DRAW batches of every model: pairs (S, E, B, 2) and answers (S, E, B)."""
     pairs, answers = [], []
@@ -192,7 +199,7 @@ def train(
         if step == start or step % STEPS_PER_DRAW == 0:
             drawn = draw_batches(tables, members, step // STEPS_PER_DRAW, config)
         batch = [part[step % STEPS_PER_DRAW] for part in drawn]  # (E, B, 2), (E, B)
-        torch.manual_seed(members[0].random_seed(f"step {step}"))  # for what an edit may draw in a step
+        seed_device(device, members[0].random_seed(f"step {step}"))  # for what an edit may draw in a step
         losses, accuracies = losses_of_all(weights, buffers, *batch)  # (E,), (E,)
         optimiser.zero_grad()
         losses.sum().backward()  # the models share nothing, so each gets its own gradient

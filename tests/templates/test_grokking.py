@@ -539,6 +539,26 @@ def test_a_stack_of_one_gives_what_a_stack_of_all_gives_up_to_rounding(
         assert alone[dataset] == pytest.approx(together[dataset], rel=1e-3)
 
 
+def test_random_numbers_begin_anew_without_a_stack_trace(warm_python: Path) -> None:
+    """`torch.manual_seed` takes one for each kind of device that is absent: a tenth of a small step, in each step."""
+    code = f"""
+import sys, traceback
+sys.path.insert(0, {str(TEMPLATE)!r})
+import torch, experiment
+taken, usual = [], traceback.format_stack
+traceback.format_stack = lambda *given, **named: taken.append(1) or usual(*given, **named)
+torch.manual_seed(7)
+expected = torch.rand(3)
+assert taken, "torch takes none by itself any more: seed_device can go"
+taken.clear()
+experiment.seed_device(torch.device("cpu"), 7)
+assert torch.equal(torch.rand(3), expected)
+assert not taken
+"""
+    done = subprocess.run([str(warm_python), "-B", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [(), ("--stack=1",)])
 def test_a_stretch_done_again_gives_the_same_answers(
