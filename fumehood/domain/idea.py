@@ -130,7 +130,9 @@ class Idea:
 
     @property
     def waits_for(self) -> str:
-        """Why it waits for an admin, as a person reads it."""
+        """Why it waits for an admin, as a person reads it; empty where it does not."""
+        if not self.awaits_admin:
+            return ""
         policy = self.screening.sentence if self.needs_a_person else ""
         return "; ".join(why for why in (policy, self.lacks) if why)
 

@@ -116,7 +116,8 @@ def offered(tx: Transaction, direction: Direction, template: Template) -> tuple[
 
 def asked(answer: Sequence[str]) -> tuple[str, ...]:
     """Return the names that a model's answer asks for, each once, as they can be told; they may name nothing."""
-    return tuple(dict.fromkeys(_SHOWN.sub("_", one.strip())[:40] for one in answer if one.strip()))
+    # One character more than a name has, so that what is cut off names nothing.
+    return tuple(dict.fromkeys(_SHOWN.sub("_", one.strip())[:41] for one in answer if one.strip()))
 
 
 def given(

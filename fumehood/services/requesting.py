@@ -104,15 +104,10 @@ def _given(world: WriteWorld, direction: Direction, experiment: Experiment, foun
     template, _ = templates.read(direction, world.artifacts)
     seeds = preparing.screened_seeds(world, direction)
     with world.store.begin(write=False) as tx:
-        is_drawn = bool(preparing.data_of(tx, direction, Arm.SCREEN, seeds))
-    drawing = (
-        ()
-        if is_drawn
-        else tuple(
-            preparing.drawn(world, direction, Arm.SCREEN, part, seeds, experiment.id)
-            for part in preparing.parts_of(template)
-        )
-    )
+        # Another idea of this direction may have asked for the same.
+        there = preparing.data_of(tx, direction, Arm.SCREEN, seeds)
+    parts = [part for part in preparing.parts_of(template) if part not in there]
+    drawing = tuple(preparing.drawn(world, direction, Arm.SCREEN, part, seeds, experiment.id) for part in parts)
     following = Next(
         name="asked_drawn",
         key=f"asked_drawn:{experiment.id}",

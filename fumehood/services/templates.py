@@ -78,6 +78,8 @@ def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
             continue
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadInputError(f"The template's file {relative} is larger than {MAX_FILE_BYTES // 2**20} MiB.")
+        if relative.as_posix() == ASKED:
+            raise BadInputError(f"The template has a file {ASKED}: that name is kept for what its ideas ask for.")
         files[relative.as_posix()] = artifacts.put_file(path)
         if len(files) > MAX_FILES:
             raise BadInputError(f"The template has more than {MAX_FILES} files.")

@@ -71,7 +71,7 @@ class Place:
 
     def claims(self, **changes: Any) -> Claims:
         told: dict[str, Any] = {"role": "catalogue", "model": "m", "expires_at": self.clock.now() + 60}
-        return Claims(tenant=DIRECTION.tenant, direction_id=DIRECTION.id, **{**told, **changes})
+        return Claims(**{"tenant": DIRECTION.tenant, "direction_id": DIRECTION.id, **told, **changes})
 
     def has(self, sha256: str) -> bool:
         try:

@@ -148,7 +148,7 @@ def test_ideas_are_offered_what_is_theirs_and_of_use_here(store: MemoryStore, ad
 
 def test_what_a_model_asks_for_is_made_harmless_to_tell() -> None:
     said = ["austen", " austen ", "a" * 90, "x'; DROP TABLE\n", "", "../../etc/passwd"]
-    assert catalogue.asked(said) == ("austen", "a" * 40, "x___DROP_TABLE", ".._.._etc_passwd")
+    assert catalogue.asked(said) == ("austen", "a" * 41, "x___DROP_TABLE", ".._.._etc_passwd")
 
 
 def test_the_document_is_the_same_for_the_same_entries(add: Any) -> None:

@@ -315,6 +315,11 @@ class TestOffered:
         assert lab.ideas()[0].requests == ()
         assert fetched(lab).asked == []
 
+    def test_no_template_brings_the_document_itself(self, lab: Laboratory) -> None:
+        (lab.template / "catalogue.json").write_text("{}")
+        with pytest.raises(BadInputError, match="that name is kept"):
+            templates.snapshot(lab.template, lab.artifacts)
+
     def test_what_takes_of_the_catalogue_needs_the_frozen_pair(self, lab: Laboratory) -> None:
         files = {path: lab.artifacts.put(text.encode()) for path, text in FILES.items() if path != "prepare.py"}
         assert any("needs prepare.py" in one for one in templates.check(files, lab.artifacts, "tiny"))
