@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, StrictBool, StrictFloat
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, StrictBool, StrictFloat
 
+from fumehood.domain.catalogue import EntryKind, Format
 from fumehood.domain.quota import QUOTAS, Balance
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
+from fumehood.services.catalogue import Offer
 
 _TENANT, _KEY = "ten_01kaw3v6rsv2xq8s5y9m4tz7hn", "key_01kaw3v9m1c7d2e5f8g0h3j6kq"
 _SEAL = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -20,6 +22,21 @@ def _example(**fields: Any) -> ConfigDict:
 
 def _input(**fields: Any) -> ConfigDict:
     return ConfigDict(extra="forbid", json_schema_extra={"examples": [fields]})
+
+
+_ENTRY: dict[str, Any] = {
+    "name": "austen",
+    "kind": "data",
+    "title": "Six novels of Jane Austen",
+    "url": "https://texts.example/austen.txt",
+    "licence": "public domain",
+    "sha256": _SEAL,
+    "bytes": 4_200_000,
+    "format": "text",
+    "split": 0.05,
+    "templates": ["nanogpt_lite"],
+    "tenants": [],
+}
 
 
 class ApprovalRead(BaseModel):
@@ -48,6 +65,38 @@ class Decided(BaseModel):
     model_config = _example(id="dir_01kaw3v6rsv2xq8s5y9m4tz7hn", decision="approved")
     id: str
     decision: Literal["approved", "refused"]
+
+
+class CatalogueAdd(Offer):
+    """A file that ideas may ask for."""
+
+    model_config = _input(**_ENTRY)
+
+
+class EntryRead(BaseModel):
+    """A file that ideas may ask for."""
+
+    model_config = _example(**_ENTRY, added_at=1.8e9)
+    name: str = Field(validation_alias=AliasChoices("id", "name"))
+    kind: EntryKind
+    title: str
+    url: str
+    licence: str
+    sha256: str
+    bytes: int
+    format: Format
+    split: float
+    templates: list[str]
+    tenants: list[str]
+    added_at: float
+
+
+class EntryRemoved(BaseModel):
+    """An entry that is no longer offered."""
+
+    model_config = _example(name="austen", removed_at=1.8e9)
+    name: str
+    removed_at: float
 
 
 class TenantCreate(BaseModel):

@@ -72,6 +72,8 @@ class IdeaRead(BaseModel):
         novelty="novel",
         novelty_reason="Nothing near was found.",
         evidence=[],
+        requests=["austen"],
+        waits_for="it asks for austen, which is not in the catalogue, or not for this tenant and template",
         created_at=1_763_800_000.0,
     )
     id: str
@@ -92,6 +94,10 @@ class IdeaRead(BaseModel):
     novelty: str
     novelty_reason: str
     evidence: list[EvidenceRead]
+    requests: list[str]
+    """Entries of the catalogue that it asks for."""
+    waits_for: str
+    """Why it waits for an admin; empty where it does not."""
     created_at: float
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
+from fumehood.domain.catalogue import Entry
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Capability, Ended, Outcome, Running, Spec
 from fumehood.domain.experiment import Execution, Experiment, Run
@@ -323,6 +325,7 @@ class Transaction(Protocol):
     revocations: Revocations
     replies: Replies
     feedback: Collection[Feedback]
+    catalogue: Collection[Entry]
     leases: Leases
     peaks: Collection[Peak]
     outputs: Outputs
@@ -403,6 +406,36 @@ class Queue(Protocol):
 
     def hint(self, side: Side) -> None:
         """Tell the workers of a side that something may be due."""
+
+
+class Delivered(StrEnum):
+    """How it stands with a file that was asked for."""
+
+    HERE = "here"
+    """Among the artifacts, of the right hash and format."""
+    UNDER_WAY = "under_way"
+    REFUSED = "refused"
+    """It is not what it was said to be; to ask again changes nothing."""
+    AWAY = "away"
+    """It could not be had now; what came so far is gone on with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What came of asking for a file of the catalogue."""
+
+    state: Delivered
+    reason: str = ""
+    """Why it is not here, in a sentence."""
+    sha256: str = ""
+    """What it is known by where it is here: an entry may have been replaced since it was looked up."""
+
+
+class Fetcher(Protocol):
+    """Has files of the catalogue got, by whoever has a way out."""
+
+    def fetch(self, claims: Claims, name: str) -> Delivery:
+        """Return how it stands with an entry, which is begun to be got; soon, however large it is. Never raises."""
 
 
 class Coder(Protocol):

@@ -107,6 +107,7 @@ def artifacts_of(settings: Settings) -> Artifacts:
 
 def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
     """Build what a write worker holds."""
+    from fumehood.gateway.fetch_client import GatewayFetcher
     from fumehood.latex.typesetter import Latex
     from fumehood.literature.index import LocalIndex
     from fumehood.llm.client import GatewayModel
@@ -125,6 +126,7 @@ def write_world(settings: Settings, gateway_url: str) -> WriteWorld:
         literature=LocalIndex(),
         prompts=PackagedPrompts(),
         typesetter=Latex(),
+        fetcher=GatewayFetcher(gateway_url, tokens.secret_of(settings), clock),
         policy=screening.load(settings.policy),
         confirm=settings.confirm.given(),
         replicate=settings.replicate,

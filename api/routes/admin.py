@@ -11,7 +11,10 @@ from api.admin_views import (
     AuditRead,
     AuditVerified,
     BudgetChange,
+    CatalogueAdd,
     Decided,
+    EntryRead,
+    EntryRemoved,
     KeyCreate,
     KeyIssued,
     KeyRead,
@@ -31,7 +34,7 @@ from api.views import Page
 from fumehood.domain.audit import HEAD
 from fumehood.domain.step import Side
 from fumehood.errors import TamperedError
-from fumehood.services import administration, approvals, audit, keys, revoking, switches, tenants
+from fumehood.services import administration, approvals, audit, catalogue, keys, revoking, switches, tenants
 
 Head = Annotated[str, Query(pattern=HEAD, description="An earlier answer's `head`, which must still be there.")]
 Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="Entries after this number.")]
@@ -45,6 +48,7 @@ def router(context: Context) -> APIRouter:
     _quotas(routes, context)
     _work(routes, context)
     _approvals(routes, context)
+    _catalogue(routes, context)
     return routes
 
 
@@ -237,3 +241,30 @@ def _approvals(routes: APIRouter, context: Context) -> None:
         say_replayed(response, once)
         context.queue.hint(Side.WRITE)
         return Decided(id=subject_id, decision="refused")
+
+
+def _catalogue(routes: APIRouter, context: Context) -> None:
+    store, clock = context.store, context.clock
+
+    @routes.get("/catalogue", summary="List the catalogue", responses=errors())
+    def list_catalogue(asked: AskedPage) -> Page[EntryRead]:
+        """Return the files that ideas may ask for, oldest first."""
+        return asked.page(
+            context,
+            lambda after, limit: catalogue.entries(store, after, limit),
+            lambda one: one.id,
+            EntryRead.model_validate,
+        )
+
+    @routes.post("/catalogue", summary="Add to the catalogue", status_code=201, responses=errors(400, 404, 409, 413))
+    def add_entry(given: CatalogueAdd, by: AskedBy, once: AskedOnce, response: Response) -> EntryRead:
+        """Let ideas ask for a file; it is fetched, checked and kept when the first does."""
+        made = catalogue.add(store, clock, by.key, given, once)
+        say_replayed(response, once)
+        return EntryRead.model_validate(made)
+
+    @routes.delete("/catalogue/{name}", summary="Remove from the catalogue", responses=errors(404))
+    def remove_entry(name: str, by: AskedBy) -> EntryRemoved:
+        """Let no idea ask for a file any more; what was measured with it stays as it is."""
+        gone = catalogue.remove(store, clock, by.key, name)
+        return EntryRemoved(name=gone.id, removed_at=gone.removed_at or 0.0)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 
-from fumehood.cli import output
+from fumehood.cli import admin_catalogue, output, own_state
 from fumehood.cli.client import lines
 from fumehood.cli.options import AsJson, Url
 from fumehood.cli.remote import Server
 from fumehood.domain.audit import HEAD
 from fumehood.domain.tenant import LOCAL_ACTOR
-from fumehood.errors import BadInputError, NotFoundError
-from fumehood.ports import Artifacts, Store
+from fumehood.errors import BadInputError
 from fumehood.services import approvals as held
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
-from worker import worlds
 
 Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="A tenant's id.")]
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant; all when left out.")]
@@ -46,6 +43,7 @@ for name, inner in (
     ("quota", quota_app),
     ("budget", budget_app),
     ("lease", lease_app),
+    ("catalogue", admin_catalogue.app),
 ):
     app.add_typer(inner, name=name)
 
@@ -183,7 +181,7 @@ def approvals(url: Url = "", as_json: AsJson = False) -> None:
         with Server.of(settings, url) as server:
             _tell_all(server.pages("/v1/admin/approvals"), as_json=as_json)
         return
-    with _here(settings) as (store, artifacts):
+    with own_state.opened(settings) as (store, artifacts):
         _tell_all([dataclasses.asdict(one) for one in held.waiting(store, artifacts)], as_json=as_json)
 
 
@@ -205,23 +203,10 @@ def _decide(subject: str, word: Literal["approve", "refuse"], url: str, *, as_js
         with Server.of(settings, url) as server:
             _tell(server.post(f"/v1/admin/approvals/{_part(subject)}/{word}"), as_json=as_json)
         return
-    with _here(settings) as (store, _):
+    with own_state.opened(settings) as (store, _):
         decide = held.approve if word == "approve" else held.refuse
         decide(store, SystemClock(), LOCAL_ACTOR, subject)
     _tell({"id": subject, "decision": f"{word}d"}, as_json=as_json)
-
-
-@contextmanager
-def _here(settings: Settings) -> Iterator[tuple[Store, Artifacts]]:
-    """Give this machine's own state: whoever may write it is its admin."""
-    if not settings.database_url and not settings.state_dir.exists():
-        raise NotFoundError(f"There is no state folder {settings.state_dir} yet: name a server with --url.")
-    worlds.prepare_state(settings)
-    store = worlds.store_of(settings)
-    try:
-        yield store, worlds.artifacts_of(settings)
-    finally:
-        store.close()
 
 
 @app.command()

@@ -14,7 +14,7 @@ from fumehood.artifacts.files import new_file, write_all
 from fumehood.cli import following, options, output
 from fumehood.cli.options import AsJson, SandboxOption, Url
 from fumehood.cli.remote import Server
-from fumehood.domain.direction import DirectionState
+from fumehood.domain.direction import DirectionState, Hold
 from fumehood.domain.execution import Verdict
 from fumehood.domain.ids import IDEA_NAME, ULID, DirectionId
 from fumehood.errors import BadInputError, NotFoundError
@@ -157,6 +157,9 @@ def show(
         inner = {"dir": "experiments", "exp": "runs"}.get(known.partition("_")[0])
         if inner:
             found[inner] = list(server.pages(f"{path}/{inner}"))
+        if inner == "experiments" and Hold.POLICY in {found["hold"], *(one["hold"] for one in found[inner])}:
+            ideas = server.pages(f"{path}/ideas")
+            found["waiting"] = [f"{one['name']} ({one['id']}): {one['waits_for']}" for one in ideas if one["waits_for"]]
     if as_json:
         output.print_json(found)
     else:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from fumehood.domain import catalogue
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
 from fumehood.domain.extra_packages import REQUEST, WHEELS
 from fumehood.errors import BadInputError, NotFoundError
-from fumehood.ports import Artifacts
-from fumehood.services import extra_packages, templates
+from fumehood.ports import Artifacts, Store
+from fumehood.services import export, extra_packages, templates
 from fumehood.services.public_data import FetchedData
 from fumehood.settings import Settings
+from fumehood.store.plain import CATALOGUE as ENTRY
 from fumehood.store.plain import DIRECTION
 from worker import worlds
 
@@ -50,6 +54,35 @@ def _of_command(recorded: Direction, files: Mapping[str, str], artifacts: Artifa
             except NotFoundError as error:
                 raise BadInputError(f"This installation does not hold the direction's {path}.") from error
     return found
+
+
+def with_asked(direction: Direction, sources: Mapping[str, Mapping[str, Any]], artifacts: Artifacts) -> Direction:
+    """Return a direction as an experiment saw it that was given something of the catalogue, by its record's sources."""
+    asked = {name: told for name, told in sources.items() if told["from"] == "catalogue"}
+    if not asked:
+        return direction
+    document = catalogue.written(asked)
+    added = {one.place: _ours(one, artifacts) for one in catalogue.read(document).values()}
+    added[catalogue.ASKED] = artifacts.put(document)
+    return dataclasses.replace(direction, template_files={**direction.template_files, **added})
+
+
+def catalogued(folder: Path, store: Store, artifacts: Artifacts) -> None:
+    """Offer in a store what a finished folder says that its ideas were offered, and hold here what is here of it."""
+    path = folder / export.CATALOGUE
+    found = [ENTRY.value(told) for told in json.loads(path.read_bytes())] if path.is_file() else []
+    with store.begin() as tx:
+        tx.catalogue.save(*found)
+    for entry in found:
+        with contextlib.suppress(BadInputError):
+            _ours(entry, artifacts)
+
+
+def _ours(entry: catalogue.Entry, artifacts: Artifacts) -> str:
+    try:
+        return artifacts.put_file(worlds.artifacts_of(Settings()).path(entry.sha256))
+    except NotFoundError as error:
+        raise BadInputError(f"This installation does not hold {entry.id} of the catalogue.") from error
 
 
 def as_submitted(recorded: Direction, template: str, artifacts: Artifacts) -> Direction:

@@ -60,6 +60,7 @@ def replay(
             direction = recorded.as_submitted(asked, template or asked.template, artifacts)
             progress.start("checking the sandbox and LaTeX")
             told = check_machine(own, sandbox, progress.say)
+            recorded.catalogued(whole, store, artifacts)
             submissions.submit_again(store, clock, direction, policy)
             follow(own, store, direction, str(told["adapter"]), progress, replay=whole.resolve())
             with store.begin(write=False) as tx:

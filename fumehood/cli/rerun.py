@@ -127,6 +127,7 @@ def _measured_again(
             if words.llm:
                 raise BadInputError("The runs of this template ask a model: `fumehood replay` repeats them.")
             code = _code(settings, one, artifacts)
+            direction = recorded.with_asked(direction, one.record["sources"], artifacts)
             # A direction without ideas ends with its baseline.
             direction = dataclasses.replace(direction, ideas=0, parent=None, parent_files=code)
             progress.start(f"measuring {one.name} again")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fumehood.domain.direction import Hold
+from fumehood.domain.direction import Direction, Hold
 from fumehood.domain.execution import (
     EXECUTION_MOVES,
     LLM,
@@ -175,6 +175,8 @@ class Experiment:
     hold: Hold = Hold.NONE
     files: Mapping[str, str] = field(default_factory=dict)
     """The working copy: path to SHA-256. Moves forward with each edit."""
+    added: Mapping[str, str] = field(default_factory=dict)
+    """What its idea asked for of the catalogue, as template files beside the direction's: path to SHA-256."""
     baseline_id: RunId | None = None
     outcome: ExperimentOutcome | None = None
     label: str = ""
@@ -197,6 +199,11 @@ class Experiment:
     created_at: float = 0.0
     ended_at: float | None = None
     error: str = ""
+
+    def seen(self, direction: Direction) -> Direction:
+        """Return its direction with what was added for this experiment among the template's files."""
+        files = {**direction.template_files, **self.added}
+        return dataclasses.replace(direction, template_files=files) if self.added else direction
 
     def planned(self, idea: Idea) -> Idea:
         """Return the idea as it is carried out here."""

@@ -82,13 +82,17 @@ class Idea:
     expected: str = ""
     """`lower` or `higher`: where the metric should go."""
     changes: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+    """The catalogue's entries that it asks for."""
     novelty: Novelty = Novelty.UNCHECKED
     novelty_reason: str = ""
     evidence: tuple[Evidence, ...] = ()
     reflections: int = 0
     created_at: float = 0.0
     extra: Mapping[str, str] = field(default_factory=dict)
-    """What the admin's policy said of it, where it was screened: `policy`, `policy_rule` and `policy_reason`."""
+    """What the admin's policy said of it, where it was screened: `policy`, `policy_rule` and `policy_reason`; and under
+    `catalogue` why what it asks for cannot be given, until that is settled.
+    """
 
     decision: Decision = Decision.OPEN
     """What a person said of it, where somebody was asked or spoke."""
@@ -112,7 +116,30 @@ class Idea:
     @property
     def awaits_admin(self) -> bool:
         """Whether it would go on, once an admin has looked at it."""
-        return self.goes_on and self.extra.get("policy") == PolicyVerdict.NEEDS_A_PERSON
+        return self.goes_on and (self.needs_a_person or bool(self.lacks))
+
+    @property
+    def needs_a_person(self) -> bool:
+        """Whether the policy wants a person to look at it."""
+        return self.extra.get("policy") == PolicyVerdict.NEEDS_A_PERSON
+
+    @property
+    def lacks(self) -> str:
+        """Why what it asks for of the catalogue cannot be given; empty where nothing is in the way."""
+        return self.extra.get("catalogue", "")
+
+    @property
+    def waits_for(self) -> str:
+        """Why it waits for an admin, as a person reads it; empty where it does not."""
+        if not self.awaits_admin:
+            return ""
+        policy = self.screening.sentence if self.needs_a_person else ""
+        return "; ".join(why for why in (policy, self.lacks) if why)
+
+    def lacking(self, why: str) -> Idea:
+        """Return this idea, which waits until an admin has settled why it cannot have what it asks for; or nothing."""
+        others = {name: told for name, told in self.extra.items() if name != "catalogue"}
+        return dataclasses.replace(self, extra={**others, "catalogue": why} if why else others)
 
     @property
     def screening(self) -> Screening:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fumehood.domain.catalogue import Entry, EntryKind, Format
 from fumehood.domain.execution import Kind, Limits
 
 REQUIRED_FILES = ("experiment.py", "plot.py", "prompt.json", "seed_ideas.json", "latex/template.tex")
@@ -167,6 +168,24 @@ class PublicData(_Table):
 DataName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
+class Takes(_Table):
+    """What of the admin's catalogue the template's ideas may ask for."""
+
+    formats: tuple[Format, ...] = ()
+    """Of data that `prepare.py` finds in `data/catalogue` and cuts, each file a data set more."""
+    models: bool = False
+    """Whether runs may be given weights, in the folder that `FUMEHOOD_MODELS` names."""
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether anything can be asked for."""
+        return bool(self.formats) or self.models
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether an entry is of use here."""
+        return self.models if entry.kind is EntryKind.MODEL else entry.format in self.formats
+
+
 class ModelUse(_Table):
     """What the experiment's own program may ask of the direction's model while it runs."""
 
@@ -198,6 +217,9 @@ class Template(_Table):
     llm: ModelUse | None = None
     data: dict[DataName, PublicData] = Field(default_factory=dict)
     """By data set."""
+    catalogue: Takes = Takes()
+    asked: dict[DataName, Entry] = Field(default_factory=dict)
+    """What an idea asked for of the catalogue, by name; the platform sets it, a template never does."""
     profiles: dict[str, Profile] = Field(default_factory=lambda: {"cpu": Profile()})
 
     @property

@@ -16,12 +16,19 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr
 
 from fumehood.errors import FumehoodError
 from fumehood.gateway.keys import VARIABLES, checked
 from fumehood.settings import FileSettings
+
+if TYPE_CHECKING:
+    from fumehood.domain.template import PublicData
+    from fumehood.gateway.exchange import Desk
+    from fumehood.gateway.fetches import Fetches
+    from fumehood.settings import Settings
 
 
 class ProviderSettings(FileSettings):
@@ -130,8 +137,10 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     tokens.leave_for_executions(settings)
     if abandoned := desk.accounts.close_abandoned():
         logging.getLogger("fumehood.gateway").warning("closed %d calls that another gateway had left open", abandoned)
+    # What is done again of a record asks nobody outside.
+    fetches = None if options.replay else _fetches(settings, desk)
     config = uvicorn.Config(
-        create_app(desk),
+        create_app(desk, fetches),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -149,6 +158,17 @@ def _serve(options: argparse.Namespace, listener: socket.socket, url: str) -> No
     sys.stdout.write(json.dumps({"url": url}) + "\n")
     sys.stdout.flush()
     server.run(sockets=[listener])
+
+
+def _fetches(settings: Settings, desk: Desk) -> Fetches:
+    from fumehood.artifacts import fetching
+    from fumehood.gateway.fetches import Fetches
+    from fumehood.services.public_data import FetchedData
+
+    def download(name: str, source: PublicData) -> fetching.Fetched:
+        return fetching.fetch(name, source, FetchedData(settings.data_dir), mirror=settings.data_mirror)
+
+    return Fetches(desk.store, desk.artifacts, desk.accounts.check, download)
 
 
 def _stop_with_parent(server: object) -> None:

@@ -27,10 +27,12 @@ from fumehood.errors import (
 )
 from fumehood.gateway import chat
 from fumehood.gateway.exchange import Desk, Relay, WrongModelError
+from fumehood.gateway.fetches import Fetches
 from fumehood.gateway.line import MOST_WAITING
 from fumehood.gateway.request import MAX_BYTES
 from fumehood.gateway.upstream import Message, UpstreamError
 from fumehood.observe import traces
+from fumehood.ports import Delivered
 from fumehood.serving import Threads
 
 Shape = Callable[[int, str, str], dict[str, Any]]
@@ -44,15 +46,16 @@ _CODES = {401: "invalid_api_key", 402: "insufficient_quota", 403: "model_not_all
 _log = logging.getLogger(__name__)
 
 
-def create_app(desk: Desk) -> Starlette:
-    """Return the gateway over these adapters."""
-    doors = _Doors(desk)
+def create_app(desk: Desk, fetches: Fetches | None = None) -> Starlette:
+    """Return the gateway over these adapters; without `fetches` nothing of the catalogue is got."""
+    doors = _Doors(desk, fetches)
     return Starlette(
         routes=[
             Route("/v1/messages", doors.messages, methods=["POST"]),
             Route("/v1/messages/count_tokens", doors.count_tokens, methods=["POST"]),
             Route("/v1/chat/completions", doors.chat, methods=["POST"]),
             Route("/v1/models", doors.models, methods=["GET"]),
+            Route("/v1/catalogue/{name}", doors.catalogue, methods=["POST"]),
             Route("/healthz", _healthz, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _our_error},
@@ -60,8 +63,9 @@ def create_app(desk: Desk) -> Starlette:
 
 
 class _Doors:
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, fetches: Fetches | None) -> None:
         self._desk = desk
+        self._fetches = fetches
         sources = desk.models.sources.values()
         self._streams = sum(one.most_at_once for one in sources)
         # A call that was sent is settled, even when nobody waits for its answer any more. There is a thread for each
@@ -122,8 +126,22 @@ class _Doors:
         model = {"id": name, "object": "model", "created": 0, "owned_by": owner}
         return _Json({"object": "list", "data": [model]})
 
+    async def catalogue(self, request: Request) -> Response:
+        try:
+            claims, fetches = self._desk.claims(_token(request)), self._fetches
+            if fetches is None:
+                return _Json({"state": Delivered.AWAY, "reason": "This gateway fetches nothing.", "sha256": ""})
+            found = await self._asked.do(lambda: fetches.get(claims, request.path_params["name"]))
+            return _Json({"state": found.state, "reason": found.reason, "sha256": found.sha256})
+        except Exception as error:  # noqa: BLE001 - as above
+            return answer_to(error)
+
     # Not the threads of calls, of which those that wait for a place wait for a stream to end; only made where an event
     # loop runs.
+    @cached_property
+    def _asked(self) -> Threads:
+        return Threads(SPARE, "catalogue")
+
     @cached_property
     def _events(self) -> anyio.CapacityLimiter:
         return anyio.CapacityLimiter(self._streams + SPARE)

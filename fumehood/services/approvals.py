@@ -15,7 +15,7 @@ from fumehood.domain.policy import ADMIN, PolicyVerdict, Screening
 from fumehood.domain.step import CLEARING, StepState
 from fumehood.errors import ConflictError, NotFoundError
 from fumehood.ports import Artifacts, Clock, Store, Transaction
-from fumehood.services import audit, browsing, directions, screening
+from fumehood.services import audit, browsing, catalogue, directions, screening
 from fumehood.services.change import happened
 from fumehood.services.guidance import let_go_on
 from fumehood.services.queueing import enqueue
@@ -59,7 +59,7 @@ def _of(tx: Transaction, artifacts: Artifacts, direction: Direction) -> list[Wai
     for idea in tx.ideas.find(direction_id=direction.id):
         if idea.awaits_admin:
             text = screening.of_idea(idea).text
-            found.append(_waiting(direction, idea.id, "idea", idea.screening.sentence, text))
+            found.append(_waiting(direction, idea.id, "idea", idea.waits_for, text))
     for experiment in tx.experiments.find(direction_id=direction.id, hold=Hold.POLICY):
         if not experiment.is_final and not tx.ideas.get(experiment.idea_id).awaits_admin:
             changed = browsing.changes(artifacts, direction, experiment)
@@ -101,7 +101,7 @@ def approve(store: Store, clock: Clock, actor: str, key: str, once: Once | None 
             tx.directions.save(dataclasses.replace(of, hold=after))
             for idea in tx.ideas.find(direction_id=of.id):
                 if idea.awaits_admin:
-                    tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
+                    tx.ideas.save(_allowed(idea))
         keep(tx, clock, once, key)
         _tell(tx, clock, actor, direction, of, "approved")
 
@@ -150,11 +150,16 @@ def _subject(tx: Transaction, key: str) -> tuple[Direction, Direction | Idea | E
 
 
 def _said(verdict: PolicyVerdict, idea: Idea) -> Screening:
-    return Screening(verdict=verdict, rule=ADMIN, reason=idea.screening.reason)
+    return Screening(verdict=verdict, rule=ADMIN, reason=idea.screening.reason or idea.lacks)
+
+
+def _allowed(idea: Idea) -> Idea:
+    """Return an idea that the policy wanted a person for; what it lacks of the catalogue is another matter."""
+    return idea.screened(_said(PolicyVerdict.ALLOWED, idea)) if idea.needs_a_person else idea
 
 
 def _allow(tx: Transaction, direction: Direction, idea: Idea) -> None:
-    tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
+    tx.ideas.save(_supplied(tx, direction, _allowed(idea)))
     let_go_on(tx, direction)
     for experiment in tx.experiments.find(idea_id=idea.id, hold=Hold.POLICY):
         tx.experiments.save(dataclasses.replace(experiment, hold=_after(tx, direction, experiment)))
@@ -164,7 +169,16 @@ def _lift(tx: Transaction, direction: Direction, experiment: Experiment) -> None
     tx.experiments.save(dataclasses.replace(experiment, hold=_after(tx, direction, experiment)))
     idea = tx.ideas.get(experiment.idea_id)
     if idea.awaits_admin:
-        tx.ideas.save(idea.screened(_said(PolicyVerdict.ALLOWED, idea)))
+        tx.ideas.save(_supplied(tx, direction, _allowed(idea)))
+
+
+def _supplied(tx: Transaction, direction: Direction, idea: Idea) -> Idea:
+    """Return an idea that looks for what it asks for once more; `ConflictError` while that is not in the catalogue."""
+    if not idea.lacks:
+        return idea
+    if missing := catalogue.missing(tx, direction, idea.requests):
+        raise ConflictError(f"Nothing can be approved yet: {missing}. Add it to the catalogue first, or refuse.")
+    return idea.lacking("")
 
 
 def _is_paused(tx: Transaction, direction: Direction, experiment_id: str | None = None) -> bool:

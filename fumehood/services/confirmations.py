@@ -13,7 +13,7 @@ from fumehood.domain.confirmation import DISCOVERIES, Reason
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Experiment, ExperimentOutcome, Run, RunResult, settled
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import RunId
+from fumehood.domain.ids import ExperimentId, RunId
 from fumehood.domain.step import Step
 from fumehood.domain.template import Template
 from fumehood.services import (
@@ -70,10 +70,8 @@ def drawn(world: WriteWorld, step: Step) -> Change:
     direction, experiment, _ = experiments.subject(world, step)
     with world.store.begin(write=False) as tx:
         parts = [tx.executions.get(one) for one in step.waits_for]
-    for part in parts:
-        if not part.succeeded:
-            why = f"prepare.py ended {trials.verdict_of(part)}: {trials.tail_of(part)}"
-            return trials.broken(world, direction, why)
+    if why := preparing.undrawn(parts):
+        return trials.broken(world, direction, why)
     return _go_on(world, direction, experiment)
 
 
@@ -157,7 +155,7 @@ def _go_on(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
         pools = tx.runs.find(direction_id=direction.id, arm=Arm.CONFIRM, index=0)
         ours = tx.runs.find(experiment_id=experiment.id, arm=Arm.CONFIRM)
         screened = tx.runs.find(experiment_id=experiment.id, arm=Arm.SCREEN)
-    whose = experiment.id if plan.arguments else None
+    whose = _pool_owner(experiment, plan)
     pool = settled(run for run in pools if run.experiment_id == whose)
     ours = settled(run for run in ours if run.index > 0)
     looks = sorted((run for run in ours if not run.alone), key=lambda run: run.index)
@@ -231,12 +229,18 @@ def _alone(world: WriteWorld, direction: Direction, experiment: Experiment, whol
     return dataclasses.replace(change, events=(happened(world.clock, experiment, "confirmation.alone", text),))
 
 
+def _pool_owner(experiment: Experiment, plan: Plan) -> ExperimentId | None:
+    """Return whose baseline of a confirmation is: of an experiment that has another budget or other data, its own."""
+    return experiment.id if plan.arguments or experiment.added else None
+
+
 def _pool(world: WriteWorld, direction: Direction, experiment: Experiment, plan: Plan) -> Run:
-    whose = "this confirmation, with the run's budget" if plan.arguments else "all confirmations of the direction"
+    whose = "all confirmations of the direction" if _pool_owner(experiment, plan) is None else "this confirmation"
+    whose += ", with the run's budget" if plan.arguments else ""
     return Run(
         id=RunId(world.clock.new_id("run")),
         direction_id=direction.id,
-        experiment_id=experiment.id if plan.arguments else None,
+        experiment_id=_pool_owner(experiment, plan),
         index=0,
         arm=Arm.CONFIRM,
         title="Baseline, sealed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold
 from fumehood.domain.experiment import Arm, Experiment, ExperimentState
@@ -61,8 +62,7 @@ def schedule(world: WriteWorld, step: Step) -> Change:
         baselines = tx.runs.find(direction_id=direction.id, arm=Arm.SCREEN, index=0)
     chosen = [idea for idea in ideas if idea.goes_on]
     if waiting := [idea for idea in chosen if idea.awaits_admin]:
-        names = ", ".join(idea.name for idea in waiting)
-        return _wait(world, step, direction, Hold.POLICY, f"held: the policy wants an admin to look at {names}")
+        return _wait(world, step, direction, Hold.POLICY, _waiting(waiting))
     if direction.approve is not Approve.AUTO and any(idea.decision is Decision.OPEN for idea in chosen):
         return _wait(world, step, direction, Hold.APPROVAL, "the ideas wait for a person's approval")
 
@@ -98,6 +98,14 @@ def schedule(world: WriteWorld, step: Step) -> Change:
         steps=(Next(name="next_experiment", key=f"next_experiment:{direction.id}:0", direction_id=direction.id),),
         holds=holds,
     )
+
+
+def _waiting(ideas: Sequence[Idea]) -> str:
+    names = ", ".join(idea.name for idea in ideas)
+    lacking = "; ".join(f"{idea.name}: {idea.lacks}" for idea in ideas if idea.lacks)
+    if lacking:
+        return f"held: an admin has to look at {names} ({lacking})"
+    return f"held: the policy wants an admin to look at {names}"
 
 
 def _wait(world: WriteWorld, step: Step, direction: Direction, hold: Hold, text: str) -> Change:
@@ -158,7 +166,8 @@ def _start(world: WriteWorld, direction: Direction, experiment: Experiment) -> C
             return dataclasses.replace(screening.added(refused, change.audit, change.events), ideas=change.ideas)
         hold = Hold.POLICY if idea.awaits_admin else hold
     started = dataclasses.replace(experiment.to(ExperimentState.BASELINE), hold=hold)
-    name = "begin_fork" if started.forked_from else "begin_experiment"
+    asks = idea is not None and idea.requests and not started.added
+    name = "begin_fork" if started.forked_from else "fetch_asked" if asks else "begin_experiment"
     begun = Next(
         name=name,
         key=f"{name}:{started.id}",

@@ -292,4 +292,4 @@ def subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea]
     with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))
-        return tx.directions.get(experiment.direction_id), experiment, idea
+        return experiment.seen(tx.directions.get(experiment.direction_id)), experiment, idea

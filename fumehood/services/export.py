@@ -14,11 +14,13 @@ from fumehood.domain.experiment import Arm, Experiment, Run, settled
 from fumehood.domain.idea import Idea
 from fumehood.domain.ids import DirectionId, ExperimentId
 from fumehood.ports import Artifacts, Clock, Signer, Store, Transaction
-from fumehood.services import call_texts, confirmation_report, log, log_file, results
+from fumehood.services import call_texts, catalogue, confirmation_report, log, log_file, results, templates
 
 MANIFEST = "manifest.json"
 PUBLIC_KEY = "signing_key.pem"
 """Lies in a folder so that it can be checked by fingerprint elsewhere; it is trusted nowhere for lying there."""
+CATALOGUE = "catalogue.json"
+"""What the direction's ideas may ask for, where there is anything."""
 MANIFEST_TYPE = "application/vnd.fumehood.manifest+json"
 MAX_LINED = 2 * 1024 * 1024
 """Larger files are named as a whole when they differ, not by the line."""
@@ -135,6 +137,9 @@ def direction_files(
             "direction.json": artifacts.put(describe(direction)),
             PUBLIC_KEY: artifacts.put(signer.public_pem()),
         }
+        template = templates.load(direction.template_files, artifacts, direction.template)
+        if offered := catalogue.offered(tx, direction, template):
+            files[CATALOGUE] = artifacts.put(_json([dataclasses.asdict(one) for one in offered]))
         for experiment in tx.experiments.find(direction_id=direction_id):
             own = experiment_files(tx, artifacts, experiment) | {PUBLIC_KEY: files[PUBLIC_KEY]}
             own[log_file.FILE] = artifacts.put(

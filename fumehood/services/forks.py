@@ -145,7 +145,7 @@ def _source(tx: Transaction, key: ExperimentId) -> _Source:
         raise ConflictError(f"The experiment is {experiment.state}; it can be forked when it has ended.")
     if experiment.baseline_id is None or registering.REGISTRATION not in experiment.products:
         raise ConflictError("The experiment ended before its first step, so there is nothing to share.")
-    direction = tx.directions.get(experiment.direction_id)
+    direction = experiment.seen(tx.directions.get(experiment.direction_id))
     settled = [run for run in tx.runs.find(experiment_id=key, arm=Arm.SCREEN) if run.result is not RunResult.PENDING]
     runs = tuple(sorted(settled, key=lambda run: run.index))
     last = runs[-1].index if runs else 0
@@ -224,6 +224,7 @@ def _made(
         name=ideas.free_name(tx.ideas.get(old.idea_id).name, taken),
         index=max(one.index for one in known) + 1,
         files=files,
+        added=old.added,
         baseline_id=old.baseline_id,
         notes=notes if edits.notes is None else edits.notes,
         plan=old.plan if edits.plan is None else edits.plan.strip(),
@@ -285,7 +286,7 @@ def begin(world: WriteWorld, step: Step) -> Change:
     """Go on with a fork at its stage, unless the policy has something against what a person edited."""
     with world.store.begin(write=False) as tx:
         made = tx.experiments.get(ExperimentId(str(step.experiment_id)))
-        direction = tx.directions.get(made.direction_id)
+        direction = made.seen(tx.directions.get(made.direction_id))
         idea = tx.ideas.get(made.idea_id)
     told = _by_hand(world, direction, made)
     found = screening.screen(world, direction, told, experiment=made) if made.edited else Screening()

@@ -10,12 +10,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from fumehood.domain.catalogue import Entry, EntryKind
 from fumehood.domain.direction import Direction
 from fumehood.domain.idea import Evidence, Idea, IdeaKind, Novelty, Score
 from fumehood.domain.ids import IdeaId, idea_name
-from fumehood.domain.step import Step
+from fumehood.domain.step import Event, Step
 from fumehood.domain.template import Template
-from fumehood.services import feedback, lineage, screening, templates
+from fumehood.services import catalogue, feedback, lineage, screening, templates
 from fumehood.services.calls import claims_for, question, words_of
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -49,6 +50,7 @@ class IdeaAnswer(BaseModel):
     metric: str = Field(default="", max_length=200)
     expected: str = Field(default="", pattern="^(lower|higher|)$")
     changes: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=20)
+    requests: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=20)
 
 
 def propose(world: WriteWorld, step: Step) -> Change:
@@ -83,6 +85,8 @@ def propose(world: WriteWorld, step: Step) -> Change:
     idea = screening.marked(world.policy, idea, found)
     entries = screening.entry(world.clock, world.policy, direction, told, found)
     events = (event, *screening.events(world.clock, world.policy, direction, found, idea.name))
+    idea, lacking = _looked_up(world, direction, idea)
+    events = (*events, *lacking)
     if idea.is_refused or not direction.novelty:
         return Change(ideas=(idea,), steps=(following,), events=events, audit=entries)
     check = Next(
@@ -94,6 +98,16 @@ def propose(world: WriteWorld, step: Step) -> Change:
     return Change(ideas=(idea,), steps=(check,), events=events, audit=entries)
 
 
+def _looked_up(world: WriteWorld, direction: Direction, idea: Idea) -> tuple[Idea, tuple[Event, ...]]:
+    """Return an idea that waits for an admin where it asks for what it cannot have, and what people read of it."""
+    template = templates.load(direction.template_files, world.artifacts, direction.template)
+    with world.store.begin(write=False) as tx:
+        _, why = catalogue.given(tx, direction, template, idea.requests)
+    if not why or not idea.goes_on:
+        return idea, ()
+    return idea.lacking(why), (happened(world.clock, direction, "idea.waits", f"{idea.name}: {why}"),)
+
+
 def _ask(
     world: WriteWorld, direction: Direction, archive: Sequence[Idea], index: int, guidance: str, found: str
 ) -> tuple[IdeaAnswer, int]:
@@ -102,12 +116,15 @@ def _ask(
     seeds = templates.seed_ideas(direction.template_files, world.artifacts)
     earlier = [*seeds, *({"Name": one.name, "Title": one.title, "Experiment": one.experiment} for one in archive)]
     template = templates.load(direction.template_files, world.artifacts, direction.template)
+    with world.store.begin(write=False) as tx:
+        offered = catalogue.offered(tx, direction, template)
     given: dict[str, str | tuple[str, ...]] = {
         "task": task,
         "direction": direction.text,
         "code": code,
         "metrics": _metrics(template),
         "may_change": ", ".join(template.comparison.may_change) or "anything in the editable files",
+        "catalogue": "\n".join(map(_offered, offered)) or "nothing",
         "archive": tuple(json.dumps(one) for one in earlier),
         "parent": found,
     }
@@ -133,6 +150,12 @@ def _ask(
         if thought.done:
             return answer, number
     return answer, REFLECTIONS
+
+
+def _offered(entry: Entry) -> str:
+    where = " (in the folder that FUMEHOOD_MODELS names)" if entry.kind is EntryKind.MODEL else ""
+    size = f"{entry.format} of {entry.bytes:,} bytes"
+    return f"{entry.id}: {entry.title}; {entry.kind}{where}, {size}, licence: {entry.licence}"
 
 
 def _metrics(template: Template) -> str:
@@ -166,6 +189,8 @@ def _idea(
         metric=answer.metric if answer.metric in template.metrics or not template.metrics else "",
         expected=answer.expected,
         changes=tuple(answer.changes),
+        # Of a template that takes nothing, nothing was offered.
+        requests=catalogue.asked(answer.requests) if template.catalogue.takes_any else (),
         reflections=reflections,
         created_at=world.clock.now(),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fumehood.domain.direction import Direction
@@ -35,7 +35,7 @@ from fumehood.services import (
 from fumehood.services.change import Change, Next, happened
 from fumehood.services.confirmation_rule import baseline_seeds
 from fumehood.services.trials import Trial
-from fumehood.services.wanting import below, frozen, run_environment, threads, wanted
+from fumehood.services.wanting import below, frozen, run_environment, threads, wanted, weights
 from fumehood.services.world import WriteWorld
 
 OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED, held_out.FILE)
@@ -50,14 +50,17 @@ def has_evaluator(direction: Direction) -> bool:
 def baseline(world: WriteWorld, step: Step) -> Change:
     """Measure the template as it is, or take over the same measurement of the same tenant.
 
-    Where a run is there already, which asks for seeds of its own, it is that one that is measured.
+    Where a run is there already, which asks for seeds of its own, it is that one that is measured. An experiment whose
+    idea asked for data has a baseline of its own on these.
     """
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
-        given = tx.runs.find(direction_id=direction.id, experiment_id=None, index=0)
+        experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
+        direction = experiment.seen(direction) if experiment else direction
+        given = () if experiment else tx.runs.find(direction_id=direction.id, experiment_id=None, index=0)
         template, profile = templates.read(direction, world.artifacts)
         seeds = baseline_seeds(direction, profile)
-        drawn = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
+        drawn = preparing.drawing_of(tx, direction)
         device = _device(drawn, profile)
         key = _cache_key(direction, drawn, seeds, device) if device else ""
         known = [run for run in tx.runs.find(cache_key=key) if _is_of(tx, run, device, profile)] if device else []
@@ -75,6 +78,8 @@ def baseline(world: WriteWorld, step: Step) -> Change:
         seeds=seeds,
         cache_key=key,
     )
+    if experiment is not None:
+        return _own_baseline(world, direction, experiment, run, known)
     if known:
         shared = dataclasses.replace(known[0], id=run.id, direction_id=direction.id)
         event = happened(world.clock, direction, "run.measured", "baseline: taken from the cache")
@@ -82,6 +87,36 @@ def baseline(world: WriteWorld, step: Step) -> Change:
         foreseen = foresight.of_baseline(world.clock, direction, template, shared, info, jobs)
         return Change(runs=(shared,), steps=(ideas_next(direction),), events=(event, *foreseen))
     return Change(runs=(run,), steps=(measure_next(direction, None, run, 1),))
+
+
+def _own_baseline(
+    world: WriteWorld, direction: Direction, experiment: Experiment, run: Run, known: Sequence[Run]
+) -> Change:
+    """Give an experiment its baseline on what its idea asked for, unless another of these data is there."""
+    description = f"{run.description} Also on {', '.join(_asked(world, direction))} of the catalogue."
+    run = dataclasses.replace(run, description=description)
+    if not known:
+        held = dataclasses.replace(experiment, baseline_id=run.id)
+        return Change(experiments=(held,), runs=(run,), steps=(measure_next(direction, held, run, 1),))
+    ours = next((one for one in known if one.direction_id == direction.id), None)
+    shared = ours or dataclasses.replace(known[0], id=run.id, direction_id=direction.id)
+    held = dataclasses.replace(experiment, baseline_id=shared.id)
+    event = happened(world.clock, held, "run.measured", f"{held.name} run_0: taken from the cache")
+    return Change(experiments=(held,), runs=() if ours else (shared,), steps=(begin_next(held),), events=(event,))
+
+
+def _asked(world: WriteWorld, direction: Direction) -> tuple[str, ...]:
+    return tuple(templates.read(direction, world.artifacts)[0].asked)
+
+
+def begin_next(experiment: Experiment) -> Next:
+    """Return the step that begins an experiment, when what it is measured against is there."""
+    return Next(
+        name="begin_experiment",
+        key=f"begin_experiment:{experiment.id}",
+        direction_id=experiment.direction_id,
+        experiment_id=experiment.id,
+    )
 
 
 def measure_next(direction: Direction, experiment: Experiment | None, run: Run, attempt: int) -> Next:
@@ -98,6 +133,8 @@ def measure(world: WriteWorld, step: Step) -> Change:
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
     environment = run_environment(profile.limits_of(Kind.RUN), data, run.seeds, template)
     seen = data.get("inputs", {}) if template.curve else {}
+    models, told = weights(direction)
+    environment |= told
     asking: dict[str, Any] = {}
     if template.llm:
         asking = {"network": f"allow:{LLM}", "llm_usd": template.llm.usd_per_run}
@@ -110,7 +147,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=run.id,
         command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments, *run.arguments),
-        inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
+        inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen) | models,
         collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
         limits=trial.limits(profile, Kind.RUN),
         environment=environment,
@@ -153,6 +190,7 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         data = preparing.data_of(tx, trial.direction, trial.run.arm, trial.run.seeds)
     has_extra = REQUEST in trial.direction.template_files
     asking = querying.asking(world.artifacts, template, profile, trial.run, data, has_extra=has_extra)
+    models, told = weights(trial.direction)
     execution = wanted(
         world.clock,
         trial.direction,
@@ -161,10 +199,10 @@ def _query(world: WriteWorld, trial: Trial) -> Change:
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=trial.run.id,
         command=asking.command,
-        inputs=below("in/code", trial.run.files) | asking.inputs,
+        inputs=below("in/code", trial.run.files) | asking.inputs | models,
         collect=("answers/*",),
         limits=trial.limits(profile, Kind.QUERY),
-        environment=threads(profile.limits_of(Kind.QUERY)) | asking.environment,
+        environment=threads(profile.limits_of(Kind.QUERY)) | asking.environment | told,
         alone=template.is_timed,
     )
     return Change(runs=(trial.run,), executions=(execution,), steps=(trial.next("queried", execution),))

@@ -87,7 +87,7 @@ def read(world: WriteWorld, step: Step) -> Subject:
     """Gather everything about a step's experiment; the outcome is decided here when no rule has decided it yet."""
     with world.store.begin() as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
-        direction = tx.directions.get(experiment.direction_id)
+        direction = experiment.seen(tx.directions.get(experiment.direction_id))
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))
         runs = [run for run in export.runs_of(tx, experiment) if run.arm is Arm.SCREEN]
         logged = log_line.now(tx)

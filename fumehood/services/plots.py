@@ -247,4 +247,4 @@ def _subject(world: WriteWorld, step: Step) -> tuple[Direction, Experiment, Idea
     with world.store.begin(write=False) as tx:
         experiment = tx.experiments.get(ExperimentId(str(step.experiment_id)))
         idea = experiment.planned(tx.ideas.get(experiment.idea_id))
-        return tx.directions.get(experiment.direction_id), experiment, idea
+        return experiment.seen(tx.directions.get(experiment.direction_id)), experiment, idea

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fumehood.domain.catalogue import ASKED
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
 from fumehood.domain.experiment import Arm, Execution
@@ -32,9 +33,9 @@ def prepare(world: WriteWorld, step: Step) -> Change:
         direction = tx.directions.get(step.direction_id)
     if "prepare.py" not in direction.template_files:
         return Change(steps=(_baseline_next(direction),))
-    template, profile = templates.read(direction, world.artifacts)
+    template, _ = templates.read(direction, world.artifacts)
     # Of a record that is measured again, the data are those that it was measured on.
-    seeds = _listed(str(step.payload[SEEDS])) if SEEDS in step.payload else baseline_seeds(direction, profile) or (0,)
+    seeds = _listed(str(step.payload[SEEDS])) if SEEDS in step.payload else screened_seeds(world, direction)
     arm = Arm(str(step.payload.get(ARM, Arm.SCREEN)))
     drawing = tuple(drawn(world, direction, arm, part, seeds) for part in parts_of(template))
     following = Next(
@@ -44,6 +45,12 @@ def prepare(world: WriteWorld, step: Step) -> Change:
         waits_for=tuple(one.id for one in drawing),
     )
     return Change(executions=drawing, steps=(following,))
+
+
+def screened_seeds(world: WriteWorld, direction: Direction) -> tuple[int, ...]:
+    """Return the seeds that the data of a direction's screen are drawn for."""
+    _, profile = templates.read(direction, world.artifacts)
+    return baseline_seeds(direction, profile) or (0,)
 
 
 def drawn(
@@ -78,7 +85,7 @@ def _key_context(world: WriteWorld, direction: Direction, arm: Arm) -> str:
     What a direction has drawn already stays the same, whatever version of the platform drew it.
     """
     with world.store.begin(write=False) as tx:
-        before = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
+        before = drawing_of(tx, direction)
     known = next((one.key_context for one in before if f"--arm={arm}" in one.command), "")
     whose = f"{direction.id}:" if arm is Arm.CONFIRM else ""
     return known or f"{templates.template_hash(direction.template_files)}:{whose}{arm}"
@@ -89,10 +96,8 @@ def prepared(world: WriteWorld, step: Step) -> Change:
     with world.store.begin(write=False) as tx:
         direction = tx.directions.get(step.direction_id)
         parts = [tx.executions.get(one) for one in step.waits_for]
-    for part in parts:
-        if not part.succeeded:
-            why = f"prepare.py ended {trials.verdict_of(part)}: {trials.tail_of(part)}"
-            return trials.broken(world, direction, why)
+    if why := undrawn(parts):
+        return trials.broken(world, direction, why)
     event = happened(world.clock, direction, "data.prepared", "data drawn and held back")
     return Change(steps=(_baseline_next(direction),), events=(event,))
 
@@ -114,9 +119,15 @@ def drawn_seeds(tx: Transaction, direction: Direction, arm: Arm, seeds: Sequence
     return next((_seeds(one) for one in reversed(_drawing(tx, direction, arm, seeds))), ())
 
 
-def _drawing(tx: Transaction, direction: Direction, arm: Arm, seeds: Sequence[int]) -> list[Execution]:
+def drawing_of(tx: Transaction, direction: Direction) -> tuple[Execution, ...]:
+    """Return what draws, or drew, the data of a direction as it is seen: with what an idea asked for, or without."""
+    asked = direction.template_files.get(ASKED)
     jobs = tx.executions.find(direction_id=direction.id, kind=Kind.PREPARE)
-    drew = [one for one in jobs if f"--arm={arm}" in one.command and one.succeeded]
+    return tuple(one for one in jobs if one.inputs.get(f"in/template/{ASKED}") == asked)
+
+
+def _drawing(tx: Transaction, direction: Direction, arm: Arm, seeds: Sequence[int]) -> list[Execution]:
+    drew = [one for one in drawing_of(tx, direction) if f"--arm={arm}" in one.command and one.succeeded]
     return [one for one in drew if {*seeds} <= {*_seeds(one)}]
 
 
@@ -135,3 +146,11 @@ def _listed(seeds: str) -> tuple[int, ...]:
 
 def _baseline_next(direction: Direction) -> Next:
     return Next(name="baseline", key=f"baseline:{direction.id}", direction_id=direction.id)
+
+
+def undrawn(parts: Sequence[Execution]) -> str:
+    """Return why data could not be drawn, in words; empty where they were."""
+    for part in parts:
+        if not part.succeeded:
+            return f"prepare.py ended {trials.verdict_of(part)}: {trials.tail_of(part)}"
+    return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fumehood.domain.template import PublicData, Template
 from fumehood.errors import TamperedError
@@ -70,23 +71,34 @@ def stand_in(name: str) -> str:
     return f"stand_in/{name}.txt"
 
 
-def origins(template: Template, files: Files) -> dict[str, dict[str, str]]:
-    """Return, by data set, whether it was fetched or something stands in for it, and the hash of what is used."""
-    return {
+def origins(template: Template, files: Files) -> dict[str, dict[str, Any]]:
+    """Return, by data set, whether it was fetched or something stands in for it, and the hash of what is used.
+
+    What an idea asked for of the catalogue is told as it stands there: `from`, `kind`, `title`, `url`, `licence`, ...
+    """
+    own: dict[str, dict[str, Any]] = {
         name: {"from": FETCHED, "sha256": files[place(name)]}
         if place(name) in files
         else {"from": STAND_IN, "sha256": files.get(stand_in(name), "")}
         for name in template.data
     }
+    return own | {name: dict(one.told()) for name, one in template.asked.items()}
 
 
 def limitations(template: Template, files: Files) -> tuple[str, ...]:
-    """Return what a paper has to say where not all data are what the template is about."""
+    """Return what a paper has to say where not all data are what the template is about, and where others came in."""
+    asked = tuple(
+        f"This study asked for {one.kind.value} beside the template's own and was given {name} of the installation's"
+        f" catalogue ({one.title}, from {one.url}, under {one.licence}, SHA-256 {one.sha256}): the baseline was"
+        " measured with it as well, and no number here can be set beside those of studies without it."
+        for name, one in template.asked.items()
+    )
     standing = [name for name, one in origins(template, files).items() if one["from"] == STAND_IN]
     if not standing:
-        return ()
+        return asked
     named = ", ".join(template.data[name].title or name for name in standing)
     return (
         f"The published data were not at hand ({named}): a small text that comes with the template stood in, so"
         " no number here can be set beside published ones.",
+        *asked,
     )

@@ -49,6 +49,7 @@ def record(world: RunWorld, step: Step) -> Change:
         direction = tx.directions.get(step.direction_id)
         run = tx.runs.get(str(step.payload["run"]))
         experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
+        direction = experiment.seen(direction) if experiment else direction
         jobs = _jobs(tx, run)
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
         drawn = preparing.drawn_seeds(tx, direction, run.arm, run.seeds)
@@ -284,6 +285,8 @@ def _following(direction: Direction, experiment: Experiment | None, run: Run) ->
         return trials.confirm_measured(experiment, run)
     if experiment is None:
         return measuring.ideas_next(direction)
+    if run.index == 0:
+        return measuring.begin_next(experiment)
     return Next(
         name="run_done",
         key=f"run_done:{run.id}",

@@ -83,6 +83,7 @@ def begun(world: WriteWorld, direction: Direction, experiment: Experiment) -> Ch
         name=idea.name,
         index=max(one.index for one in known) + 1,
         files=templates.start_of(direction),
+        added=experiment.added,
         baseline_id=experiment.baseline_id,
         replicates=experiment.id,
         created_at=world.clock.now(),

@@ -16,7 +16,7 @@ from fumehood.services.change import Change
 from fumehood.services.curves import Axis, AxisCheck, Stretch
 from fumehood.services.query_driver import COMPARE, RESUME
 from fumehood.services.trials import Trial
-from fumehood.services.wanting import below, run_environment, wanted
+from fumehood.services.wanting import below, run_environment, wanted, weights
 from fumehood.services.world import WriteWorld
 
 _STRETCHES = "stretches.json"
@@ -35,6 +35,7 @@ def begin(world: WriteWorld, trial: Trial, evaluation: Execution) -> Change:
         return _recorded(world, trial, AxisCheck(axis=Axis.SELF, reason=str(error)))
     with world.store.begin(write=False) as tx:
         data = preparing.data_of(tx, direction, run.arm, run.seeds)
+    models, where = weights(direction)
     starts = {f"{place}.{one.checkpoint.rpartition('.')[2]}": one for place, one in enumerate(again)}
     told = [one.model_dump() | {"checkpoint": name if one.checkpoint else ""} for name, one in starts.items()]
     programs = {f"in/driver/{path.name}": world.artifacts.put(path.read_bytes()) for path in RESUME}
@@ -54,10 +55,11 @@ def begin(world: WriteWorld, trial: Trial, evaluation: Execution) -> Change:
         | {f"work/starts/{name}": run.outputs[one.checkpoint] for name, one in starts.items() if one.checkpoint}
         | below("work", run.files)
         | below("in/data", data.get("train", {}))
-        | below("in/inputs", data.get("inputs", {})),
+        | below("in/inputs", data.get("inputs", {}))
+        | models,
         collect=("stretches/*.npz", "stretches/updates.json"),
         limits=trial.limits(profile, Kind.RESUME),
-        environment=run_environment(profile.limits_of(Kind.RESUME), data, run.seeds, template),
+        environment=run_environment(profile.limits_of(Kind.RESUME), data, run.seeds, template) | where,
     )
     kept = world.artifacts.put(json.dumps([one.model_dump() for one in again]).encode())
     following = trial.next("resumed", execution, stretches=kept)

@@ -76,6 +76,9 @@ def setup_rows(
     text("Held-out points per data set and seed", f"{int(held_out):,}" if held_out.isdigit() else "")
     used = public_data.origins(template, direction.template_files)
     text("Public data", ", ".join(f"{name}: {one['from']}" for name, one in used.items()), "direction.json")
+    for entry in template.asked.values():
+        told = f"{entry.title}, {entry.licence}, from {entry.url}, {entry.bytes:,} bytes, SHA-256 {entry.sha256[:12]}"
+        text(f"Of the catalogue: {entry.id} ({entry.kind})", told, "direction.json")
     asked = int(said.get("query_count") or profile.query_count) if template.query else 0
     text("Samples asked of each model", f"{asked:,}" if asked else "")
     text("Arguments of the evaluator", " ".join(said.get("evaluate_arguments") or profile.evaluate_arguments))

@@ -47,6 +47,7 @@ from fumehood.services import (
     preparing,
     quotas,
     records,
+    requesting,
     retracing,
     reviews,
     verification,
@@ -72,6 +73,7 @@ WRITE_STEPS: Mapping[str, Callable[[WriteWorld, Step], Change]] = {
     "check_novelty": novelty.check_novelty,
     "schedule": directions.schedule,
     "next_experiment": directions.next_experiment,
+    **requesting.STEPS,
     "begin_experiment": experiments.begin_experiment,
     "begin_fork": forks.begin,
     "code": coding.code,
@@ -373,6 +375,8 @@ def _save_direction(tx: Transaction, direction: Direction) -> None:
     if stored and stored[0].is_final:
         return
     if stored:
+        # No step changes a template's files, also where an experiment saw more of them.
+        direction = dataclasses.replace(direction, template_files=stored[0].template_files)
         # No step sets a budget, and one that asked a model meanwhile knows the old one.
         direction = dataclasses.replace(direction, **{name: getattr(stored[0], name) for name in BUDGETS})
     hold = _kept(direction.hold, stored[0].hold if stored else Hold.NONE)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fumehood.domain import extra_packages
+from fumehood.domain import catalogue, extra_packages
+from fumehood.domain.catalogue import ASKED, MODELS, EntryKind
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind
 from fumehood.domain.extra_packages import REQUEST, WHEELS
@@ -37,6 +38,7 @@ NOT_IN_WORKSPACE = (
     "draft.json",
     "approval.json",
     REQUEST,
+    ASKED,
 )
 """What an experiment's container never sees: the frozen parts, and what speaks to models or people only."""
 DRAFT, APPROVAL = "draft.json", "approval.json"
@@ -76,6 +78,8 @@ def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
             continue
         if path.stat().st_size > MAX_FILE_BYTES:
             raise BadInputError(f"The template's file {relative} is larger than {MAX_FILE_BYTES // 2**20} MiB.")
+        if relative.as_posix() == ASKED:
+            raise BadInputError(f"The template has a file {ASKED}: that name is kept for what its ideas ask for.")
         files[relative.as_posix()] = artifacts.put_file(path)
         if len(files) > MAX_FILES:
             raise BadInputError(f"The template has more than {MAX_FILES} files.")
@@ -91,13 +95,21 @@ def load(files: Mapping[str, str], artifacts: Artifacts, name: str) -> Template:
     if "template.toml" not in files:
         return Template(title=name)
     try:
-        return Template.model_validate(tomllib.loads(artifacts.get(files["template.toml"]).decode()))
+        told = Template.model_validate(tomllib.loads(artifacts.get(files["template.toml"]).decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInputError(f"The template's template.toml is not readable TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadInputError(f"The template's template.toml is wrong at {where}: {first['msg']}.") from error
+    return _with_asked(told, files, artifacts)
+
+
+def _with_asked(template: Template, files: Mapping[str, str], artifacts: Artifacts) -> Template:
+    """Return a template with what an idea was given of the catalogue: its data are data sets like the others."""
+    asked = catalogue.read(artifacts.get(files[ASKED])) if ASKED in files else {}
+    more = [one.id for one in asked.values() if one.kind is EntryKind.DATA and one.id not in template.datasets]
+    return template.model_copy(update={"asked": asked, "datasets": (*template.datasets, *more)})
 
 
 def _is_approved(files: Mapping[str, str], artifacts: Artifacts, name: str) -> None:
@@ -147,7 +159,7 @@ def workspace(files: Mapping[str, str]) -> dict[str, str]:
         path: sha
         for path, sha in files.items()
         if path not in NOT_IN_WORKSPACE
-        and not path.startswith(("latex/", WHEELS))
+        and not path.startswith(("latex/", WHEELS, MODELS))
         and (path.endswith(".py") or not prepared)
     }
 
@@ -221,6 +233,8 @@ def _consistent(template: Template, files: Mapping[str, str]) -> None:
     if template.curve:
         _of_curve(template, template.curve, files)
     _of_packages(template, files)
+    if template.catalogue.takes_any and "prepare.py" not in files:
+        raise BadInputError("The template's template.toml takes of the catalogue, which needs prepare.py.")
     if template.query and not {"serve.py", "evaluate.py"} <= set(files):
         raise BadInputError("The template's template.toml has a query, which needs serve.py and evaluate.py.")
 

@@ -71,9 +71,11 @@ class Trial:
 def read(world: WriteWorld, step: Step) -> Trial:
     """Return the trial that a step belongs to."""
     with world.store.begin(write=False) as tx:
+        direction = tx.directions.get(step.direction_id)
+        experiment = tx.experiments.get(step.experiment_id) if step.experiment_id else None
         return Trial(
-            direction=tx.directions.get(step.direction_id),
-            experiment=tx.experiments.get(step.experiment_id) if step.experiment_id else None,
+            direction=experiment.seen(direction) if experiment else direction,
+            experiment=experiment,
             run=tx.runs.get(str(step.payload["run"])),
             attempt=int(step.payload["attempt"]),
         )
@@ -100,6 +102,9 @@ def ended(world: WriteWorld, trial: Trial, execution: Execution, reason: str = "
     if trial.experiment is None:
         change = broken(world, trial.direction, f"the template's own {_ended_how(execution, verdict, error)}")
         return dataclasses.replace(change, runs=(trial.run,))
+    if trial.run.index == 0:
+        why = f"on what was asked for of the catalogue the template's own {_ended_how(execution, verdict, error)}"
+        return dataclasses.replace(given_up(world, trial.experiment, why), runs=(trial.run,))
     text = f"{trial.title}: attempt {trial.attempt} ended {verdict}{_limit_passed(execution, verdict)}"
     return Change(
         runs=(trial.run,),
@@ -124,6 +129,13 @@ def confirm_measured(experiment: Experiment, run: Run) -> Next:
         direction_id=experiment.direction_id,
         experiment_id=experiment.id,
     )
+
+
+def given_up(world: WriteWorld, experiment: Experiment, error: str) -> Change:
+    """End one experiment that cannot go on, and go on with the next."""
+    ended = experiment.to(ExperimentState.FAILED, error=error, ended_at=world.clock.now())
+    event = happened(world.clock, ended, "experiment.failed", f"{ended.name}: {error}")
+    return Change(experiments=(ended,), steps=(directions.close_experiment(ended),), events=(event,))
 
 
 def broken(world: WriteWorld, direction: Direction, error: str) -> Change:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fumehood.domain import extra_packages
+from fumehood.domain.catalogue import MODELS
 from fumehood.domain.direction import Direction
 from fumehood.domain.execution import Kind, Limits
 from fumehood.domain.experiment import Execution
@@ -74,10 +75,16 @@ def run_environment(
     return found
 
 
+def weights(direction: Direction) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the models that an idea was given as they lie in the sandbox, and what tells its program where."""
+    given = {f"in/{path}": sha for path, sha in direction.template_files.items() if path.startswith(MODELS)}
+    return given, {"FUMEHOOD_MODELS": f"/in/{MODELS.rstrip('/')}"} if given else {}
+
+
 def frozen(direction: Direction, editable: tuple[str, ...]) -> dict[str, str]:
     """Return the template's files that no experiment may change and an execution may need."""
     return {
         path: sha
         for path, sha in direction.template_files.items()
-        if path not in editable and not path.endswith((".md", ".tex", ".whl"))
+        if path not in editable and not path.endswith((".md", ".tex", ".whl")) and not path.startswith(MODELS)
     }

@@ -14,6 +14,7 @@ from fumehood.ports import (
     Artifacts,
     Clock,
     Coder,
+    Fetcher,
     Literature,
     Model,
     Prompts,
@@ -49,6 +50,8 @@ class WriteWorld:
     literature: Literature
     prompts: Prompts
     typesetter: Typesetter
+    fetcher: Fetcher | None = None
+    """Has what ideas ask for got; without it nothing can be had."""
     policy: Policy = field(default_factory=Policy)
     """What every direction, idea and diff is screened by."""
     confirm: Mapping[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from ulid import ULID
 from fumehood.domain import ledger
 from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
+from fumehood.domain.catalogue import Entry
 from fumehood.domain.direction import PRIORITY_S, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
@@ -58,6 +59,7 @@ class _Tables:
     revocations: Rows = field(default_factory=dict)
     replies: Rows = field(default_factory=dict)
     feedback: Rows = field(default_factory=dict)
+    catalogue: Rows = field(default_factory=dict)
     leases: Rows = field(default_factory=dict)
     peaks: Rows = field(default_factory=dict)
     outputs: Rows = field(default_factory=dict)
@@ -122,6 +124,7 @@ class MemoryTransaction:
         self.revocations: Revocations = MemoryRevocations(work.revocations, plain.REVOCATION, None)
         self.replies: Replies = MemoryReplies(work.replies, plain.REPLY, None)
         self.feedback: Collection[Feedback] = MemoryCollection(work.feedback, plain.FEEDBACK, owners)
+        self.catalogue: Collection[Entry] = MemoryCollection(work.catalogue, plain.CATALOGUE, None)
         self.leases: Leases = MemoryLeases(work.leases, plain.LEASE, None)
         self.peaks: Collection[Peak] = MemoryCollection(work.peaks, plain.PEAK, None)
         self.outputs: Outputs = MemoryOutputs(work)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
+from fumehood.domain.catalogue import Entry
 from fumehood.domain.direction import Direction, DirectionState
 from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
@@ -121,6 +122,7 @@ SWITCH: Final = Shape(Switch, "switch")
 REVOCATION: Final = Shape(Revocation, "revocation")
 REPLY: Final = Shape(Reply, "reply")
 FEEDBACK: Final = Shape(Feedback, "comment")
+CATALOGUE: Final = Shape(Entry, "entry of the catalogue")
 AUDIT: Final = Shape(AuditEntry, "audit entry")
 OUTPUT: Final = Shape(Output, "piece of output", end=lambda one: one.end)
 WORKER: Final = Shape(Worker, "worker")

@@ -29,6 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from fumehood.domain import ledger
 from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
+from fumehood.domain.catalogue import Entry
 from fumehood.domain.direction import LEAST_PRIORITY, MOST_PRIORITY, PRIORITY_S, Direction, Hold
 from fumehood.domain.execution import ExecutionState
 from fumehood.domain.experiment import Execution, Experiment, Run
@@ -113,6 +114,7 @@ class SqlTransaction:
         self.revocations: Revocations = SqlRevocations(connection, tables.REVOCATIONS, plain.REVOCATION)
         self.replies: Replies = SqlReplies(connection, tables.REPLIES, plain.REPLY)
         self.feedback: Collection[Feedback] = SqlCollection(connection, tables.FEEDBACK, plain.FEEDBACK)
+        self.catalogue: Collection[Entry] = SqlCollection(connection, tables.CATALOGUE, plain.CATALOGUE)
         self.leases: Leases = SqlLeases(connection, tables.LEASES, plain.LEASE)
         self.peaks: Collection[Peak] = SqlCollection(connection, tables.PEAKS, plain.PEAK)
         self.outputs: Outputs = SqlOutputs(connection, tables.OUTPUTS, plain.OUTPUT)

@@ -123,6 +123,7 @@ class IdeaRow(Base):
     metric: Mapped[str]
     expected: Mapped[str]
     changes: Mapped[list[Any]]
+    requests: Mapped[list[Any]]
     novelty: Mapped[str]
     novelty_reason: Mapped[str]
     evidence: Mapped[list[Any]]
@@ -146,6 +147,7 @@ class ExperimentRow(Base):
     state: Mapped[str]
     hold: Mapped[str]
     files: Mapped[dict[str, Any]]
+    added: Mapped[dict[str, Any]]
     baseline_id: Mapped[str | None]
     outcome: Mapped[str | None]
     label: Mapped[str]
@@ -454,6 +456,27 @@ class FeedbackRow(Base):
     at: Mapped[float]
 
 
+class CatalogueRow(Base):
+    """A file that ideas may ask for; its id is its name."""
+
+    __tablename__ = "catalogue"
+
+    row: Mapped[int] = _order()
+    id: Mapped[str] = _id()
+    kind: Mapped[str]
+    title: Mapped[str]
+    url: Mapped[str]
+    licence: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    format: Mapped[str]
+    split: Mapped[float]
+    templates: Mapped[list[Any]]
+    tenants: Mapped[list[Any]]
+    added_at: Mapped[float]
+    removed_at: Mapped[float | None]
+
+
 class AuditRow(Base):
     """Who changed what."""
 
@@ -555,6 +578,7 @@ SWITCHES: Final = _table(SwitchRow)
 REVOCATIONS: Final = _table(RevocationRow)
 REPLIES: Final = _table(ReplyRow)
 FEEDBACK: Final = _table(FeedbackRow)
+CATALOGUE: Final = _table(CatalogueRow)
 AUDIT: Final = _table(AuditRow)
 LEAVES: Final = _table(LeafRow)
 TREE_HEADS: Final = _table(TreeHeadRow)

@@ -9,8 +9,9 @@ secret offset on, and takes some of them for each arm out of what is trained on.
 own that are drawn from the held-out passages. `--split=published` holds the end of the text out, as the original does.
 
 Texts lie in `data/<dataset>`, where the platform puts what `fumehood template fetch` got, and are checked against the
-SHA-256 in `template.toml`. Where there is none, `stand_in/<dataset>.txt` stands in, and `sources.json` says so. The
-same key and the same seeds give the same bytes; a seed's streams do not depend on the other seeds.
+SHA-256 in `template.toml`. Where there is none, `stand_in/<dataset>.txt` stands in, and `sources.json` says so. What an
+idea asked for of the catalogue lies in `data/catalogue/<name>.txt`; `catalogue.json` says its SHA-256 and how much of
+it is held out. The same key and the same seeds give the same bytes; a seed's streams do not depend on the other seeds.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Source(NamedTuple):
     """A text, and where it comes from."""
 
     text: np.ndarray  # (N,) uint8, in Latin-1
-    origin: str  # fetched or stand-in
+    origin: str  # fetched, stand-in or catalogue
     sha256: str
 
 
@@ -67,13 +68,41 @@ def settings() -> dict:
     return tomllib.loads((HERE / "template.toml").read_text(encoding="utf-8"))
 
 
+def asked() -> dict[str, dict]:
+    """What an idea asked for, and the platform laid down: name to what the catalogue says of it."""
+    path = HERE / "catalogue.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: entry for name, entry in told.items() if entry["kind"] == "data"}
+
+
 def datasets() -> tuple[str, ...]:
-    """The names of the template's data sets."""
-    return tuple(settings()["datasets"])
+    """The names of the template's data sets, and of what an idea asked for."""
+    return (*settings()["datasets"], *asked())
+
+
+def read_asked(dataset: str, entry: dict) -> Source:
+    """Read a text of the catalogue."""
+    path = HERE / "data" / "catalogue" / f"{dataset}.txt"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"There is no data/catalogue/{path.name}.") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != entry["sha256"]:
+        raise DataError(f"data/catalogue/{path.name} has the SHA-256 {sha256}, and {entry['sha256']} is expected.")
+    return Source(np.frombuffer(data, dtype=np.uint8), "catalogue", sha256)
+
+
+def shares(dataset: str) -> tuple[float, float]:
+    """The shares of a text that are held out and that a run may validate on."""
+    entry = asked().get(dataset)
+    return (entry["split"], entry["split"]) if entry else SHARES[dataset]
 
 
 def read_source(dataset: str) -> Source:
-    """Read a fetched text, or the one that stands in for it."""
+    """Read a text of the catalogue, a fetched one, or the one that stands in for it."""
+    if entry := asked().get(dataset):
+        return read_asked(dataset, entry)
     fetched, stand_in = HERE / "data" / dataset, HERE / "stand_in" / f"{dataset}.txt"
     path = fetched if fetched.exists() else stand_in
     try:
@@ -106,7 +135,7 @@ def split(source: Source, key: bytes, arm: str, dataset: str) -> Split:
     rng = generator(key, arm, dataset, "split")
     offset = int(rng.integers(PASSAGE))
     edges = np.arange(offset, len(source.text) - PASSAGE + 1, PASSAGE)  # (passages,) where each begins
-    held, validated = (max(1, round(share * len(edges))) for share in SHARES[dataset])
+    held, validated = (max(1, round(share * len(edges))) for share in shares(dataset))
     if len(edges) <= held + validated:
         raise DataError(f"The text of {dataset} has {len(source.text)} characters, which are too few to split.")
     taken = rng.permutation(edges)
@@ -121,7 +150,7 @@ def split(source: Source, key: bytes, arm: str, dataset: str) -> Split:
 
 def published_split(source: Source, dataset: str) -> Split:
     """Hold out what the original does; the last twentieth of what it trains on is validated on."""
-    begin, end = (round(share * len(source.text)) for share in PUBLISHED[dataset])
+    begin, end = (round(share * len(source.text)) for share in PUBLISHED.get(dataset, (0.9, 1.0)))
     last = round(0.95 * begin)
     held_out = source.text[begin : end - (end - begin) % STREAM]
     return encoded(source.text[:last], source.text[last:begin], held_out)

@@ -66,6 +66,29 @@ def say(
         ("pause", ("POST", "/v1/admin/pause", {"tenant": None, "kill": False})),
         (f"pause --tenant {TENANT} --kill", ("POST", "/v1/admin/pause", {"tenant": TENANT, "kill": True})),
         (f"resume --tenant {TENANT}", ("POST", "/v1/admin/resume", {"tenant": TENANT})),
+        (
+            "catalogue add austen --from https://texts.example/a --sha256 "
+            + "ab" * 32
+            + " --bytes 40 --licence PD --title Novels --format text --tenant physics",
+            (
+                "POST",
+                "/v1/admin/catalogue",
+                {
+                    "name": "austen",
+                    "kind": "data",
+                    "title": "Novels",
+                    "url": "https://texts.example/a",
+                    "licence": "PD",
+                    "sha256": "ab" * 32,
+                    "bytes": 40,
+                    "format": "text",
+                    "split": 0.05,
+                    "templates": [],
+                    "tenants": ["physics"],
+                },
+            ),
+        ),
+        ("catalogue remove austen", ("DELETE", "/v1/admin/catalogue/austen", None)),
         (f"approve {HELD}", ("POST", f"/v1/admin/approvals/{HELD}/approve", None)),
         (f"refuse {HELD}", ("POST", f"/v1/admin/approvals/{HELD}/refuse", None)),
     ],

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from fumehood.domain import ledger
 from fumehood.domain.admission import Admission
 from fumehood.domain.audit import AuditEntry
+from fumehood.domain.catalogue import Entry, EntryKind, Format
 from fumehood.domain.confirmation import ConfirmRule
 from fumehood.domain.direction import Approve, Direction, DirectionState, Hold, Reviewing
 from fumehood.domain.execution import (
@@ -117,6 +118,7 @@ IDEA = Idea(
     metric="kl",
     expected="lower",
     changes=("width", "depth"),
+    requests=("austen",),
     novelty=Novelty.NOVEL,
     novelty_reason="nothing near",
     evidence=(Evidence(key="W1", title="Wide nets", overlap=0.25, query="wide"),),
@@ -134,6 +136,7 @@ EXPERIMENT = Experiment(
     state=ExperimentState.WRITING,
     hold=Hold.PAUSED,
     files={"experiment.py": "cd" * 32},
+    added={"catalogue.json": "01" * 32},
     baseline_id=RunId("run_0"),
     outcome=ExperimentOutcome.REFUTED,
     label="not_comparable: screen_only",
@@ -292,6 +295,21 @@ SWITCH = Switch(id=PLATFORM, is_paused=True, is_killed=True, at=1.5)
 REVOCATION = Revocation(id="tok_1", at=1.5)
 REPLY = Reply(id="ab" * 32, request="cd" * 32, made="dir_1", at=1.5)
 FEEDBACK = Feedback(id="evt_9", direction_id=DIR, experiment_id=EXP, author="key_1", text="Try β.", at=1.5)
+ENTRY_OF_CATALOGUE = Entry(
+    id="austen",
+    kind=EntryKind.DATA,
+    title="Six novels",
+    url="https://texts.example/austen.txt",
+    licence="public domain",
+    sha256="ab" * 32,
+    bytes=2**33,
+    format=Format.TEXT,
+    split=0.1,
+    templates=("nanogpt_lite",),
+    tenants=(TENANT.id,),
+    added_at=1.5,
+    removed_at=2.5,
+)
 LEASE = Lease(
     id="exec_1:3",
     tenant=TENANT.id,
@@ -320,6 +338,7 @@ KINDS: tuple[tuple[str, Any], ...] = (
     ("revocations", REVOCATION),
     ("replies", REPLY),
     ("feedback", FEEDBACK),
+    ("catalogue", ENTRY_OF_CATALOGUE),
     ("leases", LEASE),
     ("peaks", PEAK),
     ("outputs", OUTPUT),
@@ -339,6 +358,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "switches": {"is_killed": False},
     "revocations": {"at": 2.5},
     "replies": {"made": "dir_2"},
+    "catalogue": {"removed_at": None},
     "leases": {"ended_at": None, "gpu_memory_mib": None, "gpus": ()},
     "peaks": {"memory_mib": 600.0},
     "outputs": {"data": b"", "at": 2.5},

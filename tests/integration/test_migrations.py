@@ -140,6 +140,7 @@ def test_the_migrated_tables_are_those_of_the_row_classes(url: str, database: st
         (tables.REVOCATIONS, plain.REVOCATION),
         (tables.REPLIES, plain.REPLY),
         (tables.FEEDBACK, plain.FEEDBACK),
+        (tables.CATALOGUE, plain.CATALOGUE),
         (tables.AUDIT, plain.AUDIT),
         (tables.OUTPUTS, plain.OUTPUT),
         (tables.WORKERS, plain.WORKER),
@@ -183,7 +184,7 @@ def test_processes_that_start_at_once_all_find_the_tables(url: str, path: Path) 
         starter.stdin.flush()
     assert [starter.communicate(timeout=120)[0] for starter in starters] == ["()\n"] * 6
     assert [starter.returncode for starter in starters] == [0] * 6
-    assert query(path, "SELECT version_num FROM alembic_version") == ["0013_alone"]
+    assert query(path, "SELECT version_num FROM alembic_version") == ["0014_catalogue"]
 
 
 def test_connections_that_are_a_new_files_first_wait_for_each_other(tmp_path: Path) -> None:

@@ -534,3 +534,76 @@ def test_streams_that_tell_each_other_give_no_result(trained: Bench) -> None:
     done = trained.ask(trained.folder / "run_0", seeds="1", code=code)
     assert done.returncode == 1
     assert "may depend on its own stream's characters only" in done.stderr
+
+
+# What an idea asked for of the catalogue.
+
+
+PLAY = "".join(f"Enter {chr(97 + number % 26)} the {number}th. {number * number}\n" for number in range(4000)).encode()
+
+
+@pytest.fixture
+def given(bench: Bench) -> Bench:
+    """A bench whose template has a text that an idea asked for, as the platform lays it down."""
+    copied = bench.folder / "given"
+    shutil.copytree(LITE, copied)
+    (copied / "data" / "catalogue").mkdir(parents=True)
+    (copied / "data" / "catalogue" / "play.txt").write_bytes(PLAY)
+    told = {"from": "catalogue", "kind": "data", "sha256": hashlib.sha256(PLAY).hexdigest(), "split": 0.2}
+    weights = {"from": "catalogue", "kind": "model", "sha256": "0" * 64, "split": 0.05}
+    (copied / "catalogue.json").write_text(json.dumps({"play": told, "weights": weights}))
+    return replace(bench, template=copied)
+
+
+def test_a_text_of_the_catalogue_is_one_more_data_set(given: Bench) -> None:
+    assert given.prepare("train").returncode == 0
+    assert given.prepare("answers").returncode == 0
+    names = {path.stem for path in (given.folder / "train").glob("*.npz")}
+    assert names == {path.stem for path in (given.folder / "answers").glob("*.json")} == {DATASET, "play"}
+    sources = json.loads((given.folder / "train" / "sources.json").read_text())
+    assert sources["play"] == {
+        "from": "catalogue",
+        "sha256": hashlib.sha256(PLAY).hexdigest(),
+        "characters": len(PLAY),
+    }
+
+
+def test_each_arm_holds_its_own_share_of_it_out_by_the_key(given: Bench) -> None:
+    asked = {}
+    for arm, key in (("screen", bytes(32)), ("confirm", bytes(32)), ("screen", b"k" * 32)):
+        assert given.prepare("train", arm=arm, key=key).returncode == 0
+        with np.load(given.folder / "train" / "play.npz", allow_pickle=False) as archive:
+            train = archive["alphabet"][archive["train"]].tobytes()
+            shown = train + archive["alphabet"][archive["validation"]].tobytes()
+        assert 0.15 < (len(PLAY) - len(shown)) / len(PLAY) < 0.25
+        assert given.prepare("answers", arm=arm, key=key).returncode == 0
+        told = json.loads((given.folder / "answers" / "play.json").read_text())
+        text = told["text"]["1"]
+        # What a model is asked about was in the text, and is in nothing that a run sees.
+        for begin in range(0, len(text), 256):
+            assert text[begin : begin + 256].encode() in PLAY
+            assert text[begin : begin + 256].encode() not in shown
+        asked[arm, key] = text
+    assert len(set(asked.values())) == 3
+
+
+def test_the_templates_own_texts_are_cut_as_without_it(given: Bench) -> None:
+    assert given.prepare("train").returncode == 0
+    with_it = (given.folder / "train" / f"{DATASET}.npz").read_bytes()
+    assert replace(given, template=LITE).prepare("train").returncode == 0
+    assert (given.folder / "train" / f"{DATASET}.npz").read_bytes() == with_it
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(PLAY + b".", "is expected"), (None, "There is no data/catalogue/play.txt"), (b"too short", "is expected")],
+)
+def test_a_text_that_is_not_what_was_given_is_refused(given: Bench, data: bytes | None, why: str) -> None:
+    place = given.template / "data" / "catalogue" / "play.txt"
+    place.unlink()
+    if data is not None:
+        place.write_bytes(data)
+    done = given.prepare("train")
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

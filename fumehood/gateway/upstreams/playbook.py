@@ -142,6 +142,7 @@ def proposal_of(idea: Table) -> dict[str, Any]:
         "metric": str(idea.get("metric", "")),
         "expected": str(idea.get("direction", "")),
         "changes": [changes] if isinstance(changes, str) else [str(change) for change in changes],
+        "requests": [str(name) for name in idea.get("requests", [])],
     }
 
 

@@ -6,8 +6,8 @@ marked with a star may also be a tuple of texts that grows at its end from call 
 | prompt | fields |
 |---|---|
 | `system` | `template_system` |
-| `idea` | `task`, `direction`, `code`, `metrics`, `may_change`, `archive`*, `guidance`, `parent`, `number`, `total` |
-| `reflection` | `task`, `direction`, `code`, `metrics`, `may_change`, `archive`*, `parent`, `idea`, `round`, `rounds` |
+| `idea` | `task`, `direction`, `code`, `metrics`, `may_change`, `parent`, `catalogue`, `archive`*, `guidance`, `number`, `total` |
+| `reflection` | `task`, `direction`, `code`, `metrics`, `may_change`, `parent`, `catalogue`, `archive`*, `idea`, `round`, `rounds` |
 | `novelty_query` | `idea`, `task`, `found`*, `round`, `rounds` |
 | `novelty_decision` | `idea`, `task`, `found`, `facts` |
 | `coder` | `title`, `experiment`, `task`, `may_change`, `run`, `runs`, `editable`, `history`*, `failure`, `guidance` |
@@ -30,7 +30,7 @@ later call, so that a provider may keep it; an item of a tuple is a block of its
 items still is a beginning.
 
 `versions.txt` lists every file with its version and its SHA-256. Whoever changes a file raises its version there.
-"""
+"""  # noqa: E501 - a row of a table
 
 from __future__ import annotations
 

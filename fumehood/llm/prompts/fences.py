@@ -17,6 +17,7 @@ from fumehood.errors import WorkFailedError
 LONGEST: dict[str, int] = {
     "abstract": 8_000,
     "archive": 120_000,
+    "catalogue": 20_000,
     "cited": 20_000,
     "code": 80_000,
     "diff": 60_000,

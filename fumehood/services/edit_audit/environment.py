@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fumehood.domain.finding import Finding, FindingKind
 from fumehood.services.edit_audit.source import Source, text_of
 
-GIVEN = frozenset({"FUMEHOOD_DATA", "FUMEHOOD_INPUTS", "FUMEHOOD_SEEDS"})
+GIVEN = frozenset({"FUMEHOOD_DATA", "FUMEHOOD_INPUTS", "FUMEHOOD_MODELS", "FUMEHOOD_SEEDS"})
 """What the template contract gives a program."""
 _MODEL = frozenset({"FUMEHOOD_LLM_MODEL"})
 _OURS = "FUMEHOOD_"
