@@ -43,7 +43,7 @@ def test_an_admin_adds_lists_and_removes(served: Served) -> None:
     assert {name: told[name] for name in GIVEN} == GIVEN
     assert (told["split"], told["templates"], told["tenants"]) == (0.05, [], [])
     again = client.post(PATH, json=GIVEN, headers=once)
-    assert again.headers["idempotency-replayed"] == "true"
+    assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json() == told
     assert client.get(PATH).json() == {"items": [told], "next": None}
     problem(client.post(PATH, json={**GIVEN, "sha256": "cd" * 32}), 409, "conflict")
