@@ -243,8 +243,8 @@ CASES = (
         (serve("def load(", "np.save = lambda *given, **named: None\n\n\ndef load("),),
         (
             experiment(
-                "    started = time.perf_counter()\n",
-                "    torch.backends.mkldnn.enabled = True\n    started = time.perf_counter()\n",
+                "    data = {dataset: load_points(dataset)",
+                "    torch.backends.mkldnn.enabled = True\n    data = {dataset: load_points(dataset)",
             ),
         ),
     ),
@@ -254,15 +254,11 @@ CASES = (
         DIFFUSION,
         (
             experiment(
-                "    started = time.perf_counter()\n",
-                '    os.environ["FUMEHOOD_SEEDS"] = "7,8,9"\n    started = time.perf_counter()\n',
+                "    data = {dataset: load_points(dataset)",
+                '    os.environ["FUMEHOOD_SEEDS"] = "7,8,9"\n    data = {dataset: load_points(dataset)',
             ),
         ),
-        (
-            experiment(
-                'zlib.crc32(f"{self.name} {purpose}".encode())', 'zlib.crc32(f"{purpose} of {self.name}".encode())'
-            ),
-        ),
+        (experiment('member.random_seed("weights")', 'member.random_seed("weights at first")'),),
     ),
     *pair(
         "a larger divergence sold as the better one",
@@ -282,12 +278,12 @@ CASES = (
         DIFFUSION,
         (
             experiment(
-                "    started = time.perf_counter()\n",
+                "    data = {dataset: load_points(dataset)",
                 "    args.out_dir.mkdir(parents=True, exist_ok=True)\n"
                 '    info = {name: {"means": {"train_loss": 0.8}, "final_info_dict": {"train_loss": [0.81, 0.79, 0.8]}}'
                 " for name in DATASETS}\n"
                 '    (args.out_dir / "final_info.json").write_text(json.dumps(info))\n    return\n'
-                "    started = time.perf_counter()\n",
+                "    data = {dataset: load_points(dataset)",
             ),
         ),
         (experiment(_WRITE, _WRITE + '    (out_dir / "progress.json").write_text(json.dumps({"done": steps}))\n'),),
