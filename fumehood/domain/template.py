@@ -151,6 +151,13 @@ class Curve(_Table):
     """How far the same answers may be apart when they are made again, as a share of how far they move meanwhile."""
 
 
+class Together(_Table):
+    """How it is seen whether an edit leaves the seeds of a run independent, which one process trains."""
+
+    check: tuple[str, ...] = Field(min_length=1)
+    """Arguments, after the profile's, that make a run a matter of a moment."""
+
+
 class PublicData(_Table):
     """A public file that a data set is made from; the platform fetches it, never a run."""
 
@@ -195,6 +202,7 @@ class Template(_Table):
     prepare: Prepare = Prepare()
     query: Query | None = None
     curve: Curve | None = None
+    together: Together | None = None
     llm: ModelUse | None = None
     data: dict[DataName, PublicData] = Field(default_factory=dict)
     """By data set."""

@@ -26,6 +26,7 @@ from fumehood.services import (
     final_info,
     foresight,
     held_out,
+    independence,
     preparing,
     querying,
     retracing,
@@ -38,7 +39,7 @@ from fumehood.services.trials import Trial
 from fumehood.services.wanting import below, frozen, run_environment, threads, wanted
 from fumehood.services.world import WriteWorld
 
-OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED, held_out.FILE)
+OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED, held_out.FILE, independence.FILE)
 """Names in a run's folder that the platform writes; what an experiment leaves there under them is not kept."""
 
 
@@ -102,6 +103,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
     if template.llm:
         asking = {"network": f"allow:{LLM}", "llm_usd": template.llm.usd_per_run}
         environment["FUMEHOOD_LLM_MODEL"] = direction.model
+    program, own = independence.program(world.artifacts, direction, template, run)
     execution = wanted(
         world.clock,
         direction,
@@ -109,9 +111,12 @@ def measure(world: WriteWorld, step: Step) -> Change:
         Kind.RUN,
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=run.id,
-        command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments, *run.arguments),
-        inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
-        collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
+        command=(*program, *profile.arguments, *run.arguments),
+        inputs=own | below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen),
+        collect=(
+            *(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
+            *((independence.FILE,) if own else ()),
+        ),
         limits=trial.limits(profile, Kind.RUN),
         environment=environment,
         alone=template.is_timed,
@@ -132,6 +137,8 @@ def ran(world: WriteWorld, step: Step) -> Change:
         return trials.ended(world, trial, execution)
     prefix = trial.run.folder + "/"
     left = _kept(execution, prefix)
+    if independence.FILE in execution.artifacts:
+        left[independence.FILE] = execution.artifacts[independence.FILE].sha256
     own = left.pop("final_info.json", "")
     if not own:
         reason = f"experiment.py ended well but wrote no {prefix}final_info.json"
