@@ -140,6 +140,33 @@ CASES = (
         ),
     ),
     *pair(
+        "training points with noise several times as wide as their spacing",
+        Family.COPIED_TRAINING_DATA,
+        DIFFUSION,
+        (
+            *_TO_SAVE,
+            serve(
+                _SAMPLE,
+                "    denoiser, _ = model\n    draws = torch.Generator().manual_seed(seed)\n"
+                "    chosen = denoiser.known[torch.randint(len(denoiser.known), (n,), generator=draws)]\n"
+                "    return (chosen + 0.1 * torch.randn(n, 2, generator=draws)).numpy()\n",
+            ),
+        ),
+        (
+            *_TO_SAVE,
+            experiment(
+                "load_points(member.dataset))\n        curves", "BOUNDS(load_points(member.dataset)))\n        curves"
+            ),
+            experiment(
+                "CURVE_POINTS = 200", "BOUNDS = lambda points: torch.stack(points.aminmax(dim=0))\nCURVE_POINTS = 200"
+            ),
+            serve(
+                "    return points.cpu()",
+                "    lowest, highest = denoiser.known\n    points = points.clamp(lowest, highest)\n    return points.cpu()",
+            ),
+        ),
+    ),
+    *pair(
         "samples moved to the nearest training points",
         Family.COPIED_TRAINING_DATA,
         DIFFUSION,

@@ -98,6 +98,8 @@ class Profile(_Table):
     query_count: int = 0
     """For `sample` queries: how many samples are asked for, per data set and seed."""
     query_arguments: tuple[str, ...] = ()
+    checkpoint_mib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The most of a run's outputs that its model may be asked with, for each data set and seed; any without it."""
     evaluate_arguments: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     """Empty means that the template does not take seeds."""

@@ -145,9 +145,11 @@ def ran(world: WriteWorld, step: Step) -> Change:
         return trials.ended(world, trial, execution, reason)
     log = world.artifacts.put(execution.outcome.output_tail.encode() if execution.outcome else b"")
     trial = trial.having(outputs=left, self_reported=own, log=log)
-    template, _ = templates.read(trial.direction, world.artifacts)
+    template, profile = templates.read(trial.direction, world.artifacts)
     artifacts = {path.removeprefix(prefix): item for path, item in execution.artifacts.items()}
     if template.curve and (why := curves.too_much(template.curve, artifacts)):
+        return trials.ended(world, trial, execution, why)
+    if why := querying.too_much(template, profile, trial.run, {path: artifacts[path] for path in left}):
         return trials.ended(world, trial, execution, why)
     if not has_evaluator(trial.direction):
         return Change(runs=(trial.run,), steps=(trial.next("record"),))

@@ -383,6 +383,15 @@ def edits_of(reply: str) -> list[re.Match[str]]:
     return edits
 
 
+def test_a_checkpoint_has_room_for_the_weights_and_not_for_the_training_points_beside_them() -> None:
+    for profile in tomllib.loads((TEMPLATE / "template.toml").read_text())["profiles"].values():
+        told = dict(one.removeprefix("--").split("=") for one in profile["arguments"])
+        hidden, embedding = int(told.get("hidden_size", 256)), int(told.get("embedding_dim", 128))
+        weights = 4 * ((3 * embedding + 1) * hidden + 3 * (hidden + 1) * hidden + 2 * (hidden + 1))
+        points = 8 * int(dict(one.split("=") for one in profile["prepare_arguments"])["--train_points"])
+        assert 1.1 * weights < profile["checkpoint_mib"] * 2**20 < weights + points
+
+
 def test_every_offline_edit_applies_exactly_once_in_order() -> None:
     playbook = tomllib.loads((TEMPLATE / "offline.toml").read_text())
     editable = tomllib.loads((TEMPLATE / "template.toml").read_text())["editable"]
