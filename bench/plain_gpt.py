@@ -17,6 +17,7 @@ import json
 import math
 import statistics
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -125,7 +126,9 @@ def main() -> int:
     ours, theirs = [], []
     for seed in asked.seeds:
         begun = time.perf_counter()
-        trained = experiment.train(config, experiment.Member(dataset, seed), data, device)
+        with tempfile.TemporaryDirectory() as place:
+            journal = experiment.Journal(Path(place) / "checkpoint.pt", {}, math.inf)
+            trained = experiment.train(config, experiment.Member(dataset, seed), data, device, journal)
         ours.append((min(loss for _, loss in trained.validation), (time.perf_counter() - begun) * 1000))
         torch.manual_seed(seed)
         theirs.append(train_plainly(torch, experiment, config, data, device))

@@ -2,6 +2,7 @@
 
     python bench/templates.py --template 2d_diffusion --profile cpu
     python bench/templates.py --template 2d_diffusion --profile gpu --seeds 20 --copies 1 2 4 8
+    fumehood bench templates --template 2d_diffusion --profile tiny
 
 Runs a template's own programs as a run, a query and an evaluation would, one after the other and without a sandbox:
 Python with what the template imports is all that it needs, so it goes where an accelerator is. `--copies` runs the
@@ -237,6 +238,16 @@ def ran(*words: str, cwd: Path, env: Mapping[str, str], copies: int = 1) -> Used
     return Used(seconds, max(peaks), processor_s, max(0.0, device.most - device.before), said)
 
 
+def names() -> list[str]:
+    """Return the shipped templates' names."""
+    return sorted(path.parent.name for path in (ROOT / "templates").glob("*/template.toml"))
+
+
+def profiles(name: str) -> list[str]:
+    """Return the names of a template's profiles."""
+    return list(tomllib.loads((ROOT / "templates" / name / "template.toml").read_text())["profiles"])
+
+
 def measure(
     name: str, profile_name: str, count: int, copies: list[int], further: Mapping[str, list[str]], *, beside_bare: bool
 ) -> dict[str, Any]:
@@ -470,7 +481,6 @@ def main() -> int:
     parser.add_argument("--no_bare", action="store_true", help="time no bare steps: those of a large model take long")
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    names = asked.template or sorted(path.parent.name for path in (ROOT / "templates").glob("*/template.toml"))
     told: dict[str, Any] = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {"cores": os.cpu_count(), "kernel": platform.release(), "device": _device()},
@@ -482,7 +492,7 @@ def main() -> int:
         "query": asked.query,
         "evaluate": asked.evaluate,
     }
-    for name in names:
+    for name in asked.template or names():
         figures = measure(name, asked.profile, asked.seeds, asked.copies, further, beside_bare=not asked.no_bare)
         told["profiles"].append(figures)
         print("\n".join(table(figures)), flush=True)

@@ -54,6 +54,7 @@ arguments = ["--num_train_steps=200", "--train_batch_size=128", "--hidden_size=6
   "--learning_rate=3e-3", "--ema_update_every=1", "--num_timesteps=40", "--threads=1"]
 prepare_arguments = ["--train_points=5000", "--held_out_points=1000"]
 query_count = 1000
+checkpoint_mib = 0.1
 evaluate_arguments = ["--samples=1000", "--neighbours=5"]
 seeds = [1, 2, 3]
 """,

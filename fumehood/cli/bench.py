@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fumehood.cli import gateway_figures, options, output, queue_figures
-from fumehood.errors import BadInputError, MachineUnfitError
+from fumehood.errors import BadInputError, MachineUnfitError, WorkFailedError
 from fumehood.settings import Settings
 from sandbox import overhead as measuring
 from sandbox.choose import choose
@@ -121,13 +122,7 @@ def redteam(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
     """Let the platform judge planted cheats and honest edits that look like them."""
-    try:
-        # They lie in the repository and in no installed package.
-        planted = importlib.import_module("bench.redteam")
-    except ModuleNotFoundError as error:
-        raise MachineUnfitError(
-            f"The planted cheats are not here ({error}).", remedy="Run this in a checkout of the repository."
-        ) from error
+    planted = _of_checkout("bench.redteam")
     settings = Settings()
     lab = worlds.lab_folder(settings).resolve()
     told = planted.measure(
@@ -141,6 +136,52 @@ def redteam(
     else:
         _keep(told, results, "redteam", planted.table(told), as_json=as_json)
     raise typer.Exit(0 if told["detected"] == told["planted"] else 1)
+
+
+@app.command("templates")
+def templates(
+    template: Annotated[list[str] | None, typer.Option(help="A shipped template's name; all without it.")] = None,
+    profile: Annotated[str, typer.Option(help="Of each of them.")] = "tiny",
+    seeds: Annotated[int, typer.Option(min=0, help="How many; 0 takes the profile's own.")] = 0,
+    results: Annotated[
+        Path, typer.Option(help="The folder for the JSON file.", parser=options.folder, metavar="PATH")
+    ] = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Measure what a profile of the shipped templates costs and comes to, with the lab's packages and no sandbox."""
+    measured = _of_checkout("bench.templates")
+    known = measured.names()
+    if unknown := sorted(set(template or ()) - set(known)):
+        raise BadInputError(f"No template is called {unknown[0]!r}; there are {', '.join(known)}.")
+    for name in template or known:
+        if profile not in (has := measured.profiles(name)):
+            raise BadInputError(f"{name} has no profile {profile!r}; it has {', '.join(has)}.")
+    lab = worlds.lab_folder(Settings())
+    try:
+        python = json.loads((lab / "lab.json").read_text(encoding="utf-8"))["python"]
+    except OSError as error:
+        raise MachineUnfitError("There is no lab with the templates' packages.", remedy="Run `make setup`.") from error
+    with tempfile.TemporaryDirectory(prefix="fumehood-bench-", dir="/var/tmp") as folder:
+        command = [python, "-s", measured.__file__, f"--profile={profile}", f"--seeds={seeds}", f"--results={folder}"]
+        command += [f"--template={name}" for name in template or known]
+        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(lab / "site-packages")}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": folder}
+        done = subprocess.run(command, env=environment, stdout=sys.stderr.fileno(), check=False)
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in Path(folder).glob("templates-*.json")]
+    if done.returncode or not found:
+        raise WorkFailedError("The measurement ended with an error, which stands above.")
+    lines = (line for one in found[0]["profiles"] for line in measured.table(one))
+    _keep(found[0], results, f"templates-{profile}", lines, as_json=as_json)
+
+
+def _of_checkout(module: str) -> Any:
+    """Return what lies in the repository, and in no installed package."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MachineUnfitError(
+            f"{module} is not here ({error}).", remedy="Run this in a checkout of the repository."
+        ) from error
 
 
 def _keep(told: dict[str, Any], results: Path, name: str, lines: Iterable[str], *, as_json: bool) -> None:

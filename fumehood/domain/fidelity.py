@@ -20,6 +20,8 @@ class PointKind(StrEnum):
     """What the run says of itself is not what the platform measured."""
     UNPROVEN = "unproven"
     """What the run says of itself could not be shown to the platform."""
+    ENTANGLED = "entangled"
+    """What one seed gives depends on the seeds that are trained beside it, so that each was run by itself."""
 
 
 class Finder(StrEnum):

@@ -99,6 +99,8 @@ class Profile(_Table):
     query_count: int = 0
     """For `sample` queries: how many samples are asked for, per data set and seed."""
     query_arguments: tuple[str, ...] = ()
+    checkpoint_mib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The most of a run's outputs that its model may be asked with, for each data set and seed; any without it."""
     evaluate_arguments: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     """Empty means that the template does not take seeds."""
@@ -150,6 +152,13 @@ class Curve(_Table):
     """How many data sets and seeds a run is drawn again for, by a stretch or two of it."""
     tolerance: float = Field(default=0.05, ge=0, lt=0.5, allow_inf_nan=False)
     """How far the same answers may be apart when they are made again, as a share of how far they move meanwhile."""
+
+
+class Together(_Table):
+    """How it is seen whether an edit leaves the seeds of a run independent, which one process trains."""
+
+    check: tuple[str, ...] = Field(min_length=1)
+    """Arguments, after the profile's, that make a run a matter of a moment."""
 
 
 class PublicData(_Table):
@@ -214,6 +223,7 @@ class Template(_Table):
     prepare: Prepare = Prepare()
     query: Query | None = None
     curve: Curve | None = None
+    together: Together | None = None
     llm: ModelUse | None = None
     data: dict[DataName, PublicData] = Field(default_factory=dict)
     """By data set."""

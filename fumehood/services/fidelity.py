@@ -12,7 +12,7 @@ from typing import Any
 from fumehood.domain.experiment import Experiment, Run
 from fumehood.domain.fidelity import Axis, Finder, Point, PointKind, Reading, Term
 from fumehood.ports import Artifacts
-from fumehood.services import counts, curves, facts, templates
+from fumehood.services import counts, curves, facts, independence, templates
 from fumehood.services.edit_effects import Measured, compared, untrained
 from fumehood.services.idea_facts import DECIMAL
 from fumehood.services.revision import OVERCLAIMS
@@ -29,6 +29,7 @@ _SAYS: Mapping[PointKind, str] = {
     PointKind.WITHOUT_EFFECT: "A part of the change has no effect",
     PointKind.DISAGREES: "A self-reported number is not the measured one",
     PointKind.UNPROVEN: "A number rests on the run's own word",
+    PointKind.ENTANGLED: "Seeds that are trained together were not independent, so each was trained by itself",
 }
 
 
@@ -130,6 +131,8 @@ def _own_words(artifacts: Artifacts, run: Run, baseline: Run) -> Iterator[Point]
     if curves.updates(base) and curves.updates(record) == 0:
         told = f"{run.folder} makes updates of its own, which the platform cannot count as those of the baseline."
         yield Point(kind=PointKind.UNPROVEN, path=run.folder, sentence=told)
+    if told := independence.sentence(record):
+        yield Point(kind=PointKind.ENTANGLED, path=run.folder, sentence=f"{run.folder} {told}.")
     for one in (record.get("disagreements") or [])[:MOST_TOLD]:
         told = f"{run.folder} reports another {one['metric']} of {one['dataset']} than the evaluator measured."
         yield Point(kind=PointKind.DISAGREES, path=run.folder, sentence=told)

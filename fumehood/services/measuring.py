@@ -26,6 +26,7 @@ from fumehood.services import (
     final_info,
     foresight,
     held_out,
+    independence,
     preparing,
     querying,
     retracing,
@@ -38,7 +39,7 @@ from fumehood.services.trials import Trial
 from fumehood.services.wanting import below, frozen, run_environment, threads, wanted, weights
 from fumehood.services.world import WriteWorld
 
-OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED, held_out.FILE)
+OURS = ("record.json", "self_reported.json", "log.txt", curves.CHECK, counts.COUNTED, held_out.FILE, independence.FILE)
 """Names in a run's folder that the platform writes; what an experiment leaves there under them is not kept."""
 
 
@@ -139,6 +140,7 @@ def measure(world: WriteWorld, step: Step) -> Change:
     if template.llm:
         asking = {"network": f"allow:{LLM}", "llm_usd": template.llm.usd_per_run}
         environment["FUMEHOOD_LLM_MODEL"] = direction.model
+    program, own = independence.program(world.artifacts, direction, template, run)
     execution = wanted(
         world.clock,
         direction,
@@ -146,9 +148,18 @@ def measure(world: WriteWorld, step: Step) -> Change:
         Kind.RUN,
         experiment_id=trial.experiment.id if trial.experiment else None,
         run_id=run.id,
-        command=("python", "experiment.py", f"--out_dir={run.folder}", *profile.arguments, *run.arguments),
-        inputs=below("work", run.files) | below("in/data", data.get("train", {})) | below("in/inputs", seen) | models,
-        collect=tuple(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
+        command=(*program, *profile.arguments, *run.arguments),
+        inputs={
+            **own,
+            **below("work", run.files),
+            **below("in/data", data.get("train", {})),
+            **below("in/inputs", seen),
+            **models,
+        },
+        collect=(
+            *(f"{run.folder}/{pattern}" for pattern in dict.fromkeys((*template.outputs, "final_info.json"))),
+            *((independence.FILE,) if own else ()),
+        ),
         limits=trial.limits(profile, Kind.RUN),
         environment=environment,
         alone=template.is_timed,
@@ -169,15 +180,19 @@ def ran(world: WriteWorld, step: Step) -> Change:
         return trials.ended(world, trial, execution)
     prefix = trial.run.folder + "/"
     left = _kept(execution, prefix)
+    if independence.FILE in execution.artifacts:
+        left[independence.FILE] = execution.artifacts[independence.FILE].sha256
     own = left.pop("final_info.json", "")
     if not own:
         reason = f"experiment.py ended well but wrote no {prefix}final_info.json"
         return trials.ended(world, trial, execution, reason)
     log = world.artifacts.put(execution.outcome.output_tail.encode() if execution.outcome else b"")
     trial = trial.having(outputs=left, self_reported=own, log=log)
-    template, _ = templates.read(trial.direction, world.artifacts)
+    template, profile = templates.read(trial.direction, world.artifacts)
     artifacts = {path.removeprefix(prefix): item for path, item in execution.artifacts.items()}
     if template.curve and (why := curves.too_much(template.curve, artifacts)):
+        return trials.ended(world, trial, execution, why)
+    if why := querying.too_much(template, profile, trial.run, {path: artifacts[path] for path in left}):
         return trials.ended(world, trial, execution, why)
     if not has_evaluator(trial.direction):
         return Change(runs=(trial.run,), steps=(trial.next("record"),))

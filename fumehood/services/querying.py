@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fumehood.domain.execution import MIB, Artifact
 from fumehood.domain.experiment import Run
 from fumehood.domain.extra_packages import EXTRA, SITE
 from fumehood.domain.template import Profile, Query, Template
@@ -23,6 +24,22 @@ class Asking:
     command: tuple[str, ...]
     inputs: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
+
+
+def too_much(template: Template, profile: Profile, run: Run, files: Mapping[str, Artifact]) -> str:
+    """Return in words what a run left for its model beyond what the profile allows; empty where it keeps to it.
+
+    A checkpoint that has room for the training data beside the weights can answer with these.
+    """
+    if template.query is None or profile.checkpoint_mib is None:
+        return ""
+    given = curves.of_model({path: item.sha256 for path, item in files.items()}) if template.curve else files
+    models = max(1, len(template.datasets)) * max(1, len(run.seeds))
+    each = sum(files[path].bytes for path in given) / models / MIB
+    if each <= profile.checkpoint_mib:
+        return ""
+    allowed = f"{profile.checkpoint_mib:g}"
+    return f"what is left for a model has {each:.3g} MiB for each data set and seed, and may have {allowed}"
 
 
 def asking(

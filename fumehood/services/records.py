@@ -22,6 +22,7 @@ from fumehood.services import (
     curves,
     final_info,
     foresight,
+    independence,
     measuring,
     neighbours,
     preparing,
@@ -213,12 +214,19 @@ def _predicate(
         "curve": axis.model_dump(mode="json", exclude_none=True) if axis else None,
         "counts": _size(world, run, counts.PARAMETERS, counts.SELF),
         "counted": _size(world, run, counts.COUNTED, counts.PLATFORM),
+        **_together(world, run),
         "isolation": dict(outcome.isolation) if outcome else {},
         "storage": outcome.storage if outcome else "",
         "started_at": main.launched_at,
         "signed_at": world.clock.now(),
         "self_reported": run.self_reported,
     }
+
+
+def _together(world: RunWorld, run: Run) -> dict[str, object]:
+    """Return whether its seeds were independent, where that was looked at."""
+    kept = run.outputs.get(independence.FILE)
+    return {"together": independence.told(world.artifacts.get(kept))} if kept else {}
 
 
 def _metric_names(info: FinalInfo) -> tuple[str, ...]:

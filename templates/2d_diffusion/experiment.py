@@ -3,7 +3,7 @@
     python experiment.py --out_dir=run_0
 
 Small machine: add `--num_train_steps=400 --train_batch_size=128 --hidden_size=128 --embedding_dim=64
---learning_rate=3e-3 --ema_update_every=1 --threads=1` (about ten seconds on one core).
+--learning_rate=3e-3 --ema_update_every=1 --eval_points=2000 --threads=1` (about ten seconds on one core).
 
 One model is trained for each data set and seed. They are trained together: `train` stacks the weights of all models
 and `torch.func.vmap` runs `Denoiser`, which is written for one model, over the stack. A model's random numbers come
@@ -11,7 +11,8 @@ from its own data set and seed, so it does not depend on which others are traine
 
 Reads `$FUMEHOOD_DATA/<dataset>.npz` and the seeds in `$FUMEHOOD_SEEDS`; without them it draws its own data with the
 `prepare.py` beside it. Writes, into the folder `--out_dir` only: `model_<dataset>_<seed>.pt`, `train_loss.npz`,
-`parameters.json` and, last, `final_info.json`. `serve.py` loads the models and draws samples from them.
+`parameters.json` and, last, `final_info.json`. `serve.py` loads the models and draws samples from them. A run that was
+broken off is taken up at its last `checkpoint.pt` (`journal.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ import json
 import math
 import os
 import statistics
-import time
-import zlib
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -30,16 +30,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from journal import Journal, Stack
+from points import DATASETS, Member, load_points
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-DATASETS = ("circle", "dino", "line", "moons")
 COUNTED_UPDATES = 3  # the first ones, whose floating-point operations are counted
 STEPS_PER_DRAW = 100  # batches are drawn this many steps at a time
 CURVE_POINTS = 200  # points kept of each loss curve
-Stack = dict[str, Tensor]  # {name: (E, ...)}, the weights of all E models
+EVALUATED = 1000  # points that the last weights' loss is taken over at a time
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Config:
     ema_update_every: int = 10
     ema_start: int = 100
     """Until this step the averaged weights are a plain copy."""
+    eval_points: int = 100_000
+    """Most training points that the last weights' loss is taken over."""
     threads: int = 0
     """CPU threads of training and sampling; zero leaves the number to torch."""
 
@@ -74,20 +77,8 @@ class Seen(NamedTuple):
     """Names of parameters never seen with a gradient."""
     operations: float
     """Floating-point operations of one update of one model: multiplications of matrices, forth and back."""
-
-
-class Member(NamedTuple):
-    """One model of the stack."""
-
-    dataset: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}_{self.seed}"
-
-    def random_seed(self, purpose: str) -> int:
-        return zlib.crc32(f"{self.name} {purpose}".encode())
+    eval_losses: list[float]
+    """Mean loss of each model's last weights, not averaged, over its training points."""
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -208,13 +199,15 @@ def draw_batches(points: list[Tensor], generators: list, config: Config, device:
     shape = (STEPS_PER_DRAW, config.train_batch_size)
     batches, noises, timesteps = [], [], []
     for own, generator in zip(points, generators, strict=True):
-        batches.append(own[torch.randint(len(own), shape, generator=generator)])
+        batches.append(own[torch.randint(len(own), shape, generator=generator).to(device)])
         noises.append(torch.randn(*shape, 2, generator=generator))
         timesteps.append(torch.randint(config.num_timesteps, shape, generator=generator))
     return tuple(torch.stack(parts, dim=1).to(device) for parts in (batches, noises, timesteps))
 
 
-def train(config: Config, members: list[Member], data: dict[str, Tensor], device: str) -> tuple[Stack, Tensor, Seen]:
+def train(
+    config: Config, members: list[Member], data: dict[str, Tensor], device: str, journal: Journal
+) -> tuple[Stack, Tensor, Seen]:
     """Train all members; returns averaged weights, losses (steps, E), and what was seen of the training itself."""
     schedule = NoiseSchedule(config, device)
     models = []
@@ -234,14 +227,21 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
     losses_of_all = vmap(loss_of_one, randomness="different")
     optimiser = torch.optim.AdamW(weights.values(), lr=config.learning_rate, fused=True)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=config.num_train_steps)
+    data = {name: value.to(device) for name, value in data.items()}
     points = [data[member.dataset] for member in members]
     generators = [torch.Generator().manual_seed(member.random_seed("batches")) for member in members]
     history = torch.empty(config.num_train_steps, len(members), device=device)  # (steps, E)
-    idle = set(weights)
+    lasting = ({"weights": weights, "average": average}, {"optimiser": optimiser, "rate": rate}, generators)
+    before = journal.take_up(*lasting)
+    start, operations, idle = before.get("step", 0), before.get("operations", 0.0), set(before.get("idle", weights))
+    history[:start] = before.get("history", history[:0])
     counting = ExitStack()
-    counter = counting.enter_context(FlopCounterMode(display=False))
-    for step in range(config.num_train_steps):
+    counter = counting.enter_context(FlopCounterMode(display=False)) if start == 0 else None
+    for step in range(start, config.num_train_steps):
         if step % STEPS_PER_DRAW == 0:
+            if step > start:
+                told = {"step": step, "operations": operations, "idle": sorted(idle), "history": history[:step]}
+                journal.keep(*lasting, **told)
             drawn = draw_batches(points, generators, config, device)
         batch = [part[step % STEPS_PER_DRAW] for part in drawn]  # (E, B, 2), (E, B, 2), (E, B)
         losses = losses_of_all(weights, buffers, *batch)  # (E,)
@@ -250,7 +250,7 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
         clip_gradients(list(weights.values()), config.clip_norm)
         optimiser.step()
         rate.step()
-        if step + 1 == min(COUNTED_UPDATES, config.num_train_steps):
+        if counter and step + 1 == min(COUNTED_UPDATES, config.num_train_steps):
             counting.close()
             operations = counter.get_total_flops() / (step + 1) / len(members)
         history[step] = losses.detach()
@@ -263,14 +263,31 @@ def train(config: Config, members: list[Member], data: dict[str, Tensor], device
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"the loss of {member.name} is not finite at step {step + 1}")
     constants = {name: value for name, value in buffers.items() if name in model.state_dict()}
-    return average | constants, history.cpu(), Seen(sorted(idle), operations)
+    with torch.no_grad():
+        last = eval_losses(lambda *batch: losses_of_all(weights, buffers, *batch), members, points, config)
+    return average | constants, history.cpu(), Seen(sorted(idle), operations, last)
+
+
+def eval_losses(losses_of_all: Callable, members: list[Member], points: list[Tensor], config: Config) -> list[float]:
+    """Each model's mean loss over its training points, every one with a noise and a timestep of its own."""
+    generators = [torch.Generator().manual_seed(member.random_seed("evaluation")) for member in members]
+    device, count = points[0].device, min(config.eval_points, *map(len, points))
+    total = torch.zeros(len(members), device=device)  # (E,)
+    for part in torch.arange(count, device=device).split(EVALUATED):
+        noise = torch.stack([torch.randn(len(part), 2, generator=one) for one in generators])
+        t = torch.stack([torch.randint(config.num_timesteps, (len(part),), generator=one) for one in generators])
+        batch = torch.stack([own[part] for own in points])  # (E, B, 2)
+        total += losses_of_all(batch, noise.to(device), t.to(device)) * len(part)
+    return (total / count).tolist()
 
 
 def choose_device(config: Config) -> str:
     """Take the accelerator where there is one, else the asked number of CPU threads."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def save_model(path: Path, config: Config, state: dict[str, Tensor]) -> None:
@@ -288,19 +305,6 @@ def load_model(path: Path) -> tuple[Denoiser, NoiseSchedule]:
     return model.eval(), NoiseSchedule(config, device)
 
 
-def load_points(dataset: str) -> Tensor:
-    """Read a data set's training points (n, 2), or draw them when run by hand."""
-    folder = os.environ.get("FUMEHOOD_DATA")  # noqa: TID251 - a template has no settings but these two
-    if folder is None:
-        from prepare import draw  # only beside the template, never in a sandbox
-
-        return torch.from_numpy(draw(dataset, 100_000, np.random.default_rng(42)))
-    with np.load(Path(folder) / f"{dataset}.npz", allow_pickle=False) as archive:
-        points = torch.from_numpy(archive["points"])
-    assert points.shape[1:] == (2,), f"points are (n, 2), not {tuple(points.shape)}"
-    return points
-
-
 def write_results(
     out_dir: Path, config: Config, members: list[Member], state: Stack, losses: Tensor, seen: Seen, seconds: float
 ) -> None:
@@ -314,6 +318,7 @@ def write_results(
         curves[member.name] = np.array([part.mean() for part in np.split(losses[:, i].numpy(), ends[:-1])])
         values = info.setdefault(member.dataset, {"means": {}, "stderrs": {}, "final_info_dict": {}})["final_info_dict"]
         values.setdefault("train_loss", []).append(losses[-smooth:, i].mean().item())
+        values.setdefault("eval_loss", []).append(seen.eval_losses[i])
         values["training_time"] = [seconds / len(members)]  # measured once, for the whole stack
     for entry in info.values():
         for metric, values in entry["final_info_dict"].items():
@@ -341,12 +346,13 @@ def parse_arguments() -> tuple[Config, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("run_0"))
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=DATASETS)
+    parser.add_argument("--checkpoint_every", type=float, default=60.0, help="seconds, at least")
     for item in fields(Config):
         choices = item.metadata.get("choices")
         parser.add_argument(f"--{item.name}", type=type(item.default), default=item.default, choices=choices)
     args = parser.parse_args()
     for name, value in vars(args).items():
-        if isinstance(value, int | float) and value <= 0 and name != "threads":
+        if isinstance(value, int | float) and value <= 0 and name not in ("threads", "checkpoint_every"):
             parser.error(f"--{name} must be above zero")
     return Config(**{item.name: getattr(args, item.name) for item in fields(Config)}), args
 
@@ -357,15 +363,17 @@ def main() -> None:
     if (args.out_dir / "final_info.json").exists():
         print(f"{args.out_dir} is finished")
         return
-    started = time.perf_counter()
     device = choose_device(config)
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     members = [Member(dataset, seed) for dataset in args.datasets for seed in seeds]
     print(f"training {len(members)} models on {device}: {config}", flush=True)
-    state, losses, seen = train(config, members, {dataset: load_points(dataset) for dataset in args.datasets}, device)
-    args.out_dir.mkdir(parents=True, exist_ok=True)
-    write_results(args.out_dir, config, members, state, losses, seen, time.perf_counter() - started)
-    print(f"finished in {time.perf_counter() - started:.1f} s")
+    about = {"config": asdict(config), "members": [member.name for member in members]}
+    journal = Journal(args.out_dir / "checkpoint.pt", about, args.checkpoint_every)
+    data = {dataset: load_points(dataset) for dataset in args.datasets}
+    state, losses, seen = train(config, members, data, device, journal)
+    journal.path.unlink(missing_ok=True)
+    write_results(args.out_dir, config, members, state, losses, seen, journal.seconds)
+    print(f"finished in {journal.seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ before. The weights that are kept are those with the least loss on the validatio
 Reads `$FUMEHOOD_DATA/<dataset>.npz` and the seeds in `$FUMEHOOD_SEEDS`; without them it makes its own data with the
 `prepare.py` beside it. Writes, into the folder `--out_dir` only: `model_<dataset>_<seed>.pt`,
 `sample_<dataset>_<seed>.txt`, `losses.npz`, `parameters.json` and, last, `final_info.json`. What was trained before an
-interruption is told by `<dataset>_<seed>.done` and not trained again. `serve.py` loads the models and is asked for
+interruption is told by `<dataset>_<seed>.done` and not trained again; a training that was broken off is taken up at its
+last `checkpoint_<dataset>_<seed>.pt` (`journal.py`). `serve.py` loads the models and is asked for
 one character after another.
 """
 
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from journal import Journal
 from model import GPT, Config, sample
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -125,7 +127,7 @@ class Trained(NamedTuple):
     idle: list[str]  # parameters that never had a gradient
 
 
-def train(config: Config, member: Member, data: dict[str, np.ndarray], device: str) -> Trained:
+def train(config: Config, member: Member, data: dict[str, np.ndarray], device: str, journal: Journal) -> Trained:
     """Train one model; it comes back with the weights that did best on the validation text."""
     torch.manual_seed(member.random_seed("weights and dropout"))
     model = GPT(config, len(data["alphabet"])).to(device)
@@ -136,8 +138,17 @@ def train(config: Config, member: Member, data: dict[str, np.ndarray], device: s
     losses = torch.empty(config.iterations, device=device)
     curve: list[tuple[int, float]] = []
     best, idle = {}, {name for name, _ in model.named_parameters()}
-    for step in range(config.iterations):
+    lasting = ({"weights": model.state_dict()}, {"optimiser": optimiser}, [generator])
+    before = journal.take_up(*lasting)
+    if before:
+        curve, best, idle = [(at, loss) for at, loss in before["curve"]], before["best"], set(before["idle"])
+        losses[: before["step"]] = before["losses"]
+    start = before.get("step", 0)
+    for step in range(start, config.iterations):
         if step % STEPS_PER_DRAW == 0:
+            if step > start:
+                told = {"curve": curve, "best": best, "idle": sorted(idle), "losses": losses[:step]}
+                journal.keep(*lasting, step=step, **told)
             shape = (STEPS_PER_DRAW, config.batch_size)
             places = torch.randint(text.places, shape, generator=generator).to(device)
         inputs, targets = text.blocks(places[step % STEPS_PER_DRAW])
@@ -257,10 +268,11 @@ def write_results(out_dir: Path, members: list[Member], told: dict[Member, dict]
     unfinished.replace(out_dir / "final_info.json")
 
 
-def parse_arguments() -> tuple[dict[str, Any], Path]:
-    """Read the command line: what it sets, and the folder; a wrong argument exits with status 2."""
+def parse_arguments() -> tuple[dict[str, Any], Path, float]:
+    """Read the command line: what it sets, the folder, and a checkpoint's seconds; a wrong one exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out_dir", type=Path, default=Path("run_0"))
+    parser.add_argument("--checkpoint_every", type=float, default=60.0, help="seconds, at least")
     for item in fields(Config):
         parser.add_argument(f"--{item.name}", type=type(item.default), help=f"{item.default} where nothing is said")
     args = parser.parse_args()
@@ -269,12 +281,12 @@ def parse_arguments() -> tuple[dict[str, Any], Path]:
     for name, value in given.items():
         if value < 0 or (value == 0 and name not in may_be_zero):
             parser.error(f"--{name} must be above zero")
-    return given, args.out_dir
+    return given, args.out_dir, args.checkpoint_every
 
 
 def main() -> None:
     """Train every data set and seed, unless a finished run lies in the folder."""
-    given, out_dir = parse_arguments()
+    given, out_dir, checkpoint_every = parse_arguments()
     if (out_dir / "final_info.json").exists():
         print(f"{out_dir} is finished")
         return
@@ -291,11 +303,13 @@ def main() -> None:
         if done.exists() and (before := json.loads(done.read_text()))["config"] == asdict(config):
             told[member] = before
             continue
-        began, data = time.perf_counter(), texts[member.dataset]
-        trained = train(config, member, data, device)
-        told[member] = measure(trained, config, member, data, device, time.perf_counter() - began)
+        data, about = texts[member.dataset], {"config": asdict(config), "model": member.name}
+        journal = Journal(out_dir / f"checkpoint_{member.name}.pt", about, checkpoint_every)
+        trained = train(config, member, data, device, journal)
+        told[member] = measure(trained, config, member, data, device, journal.seconds)
         save_model(out_dir / f"model_{member.name}.pt", trained.model, data["alphabet"])
         (out_dir / f"sample_{member.name}.txt").write_text(told[member]["sample"], encoding="utf-8")
+        journal.path.unlink(missing_ok=True)
         done.write_text(json.dumps(told[member]))
     write_results(out_dir, members, told)
 

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -66,9 +67,10 @@ def prepare(
     return program(python, "prepare.py", *asked, *sizes, *extra)
 
 
-def train(python: Path, data: Path, out_dir: Path, seeds: str = "1,2") -> dict[str, dict]:
+def train(python: Path, data: Path, out_dir: Path, seeds: str = "1,2", steps: int = 12) -> dict[str, dict]:
     environment = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": seeds}
-    done = program(python, "experiment.py", f"--out_dir={out_dir}", *SMALL, **environment)
+    sizes = (*SMALL, f"--num_train_steps={steps}")
+    done = program(python, "experiment.py", f"--out_dir={out_dir}", *sizes, **environment)
     assert done.returncode == 0, done.stderr
     served = program(python, "serve.py", f"--models={out_dir}", "--count=300")
     assert served.returncode == 0, served.stderr
@@ -390,6 +392,15 @@ def edits_of(reply: str) -> list[re.Match[str]]:
     return edits
 
 
+def test_a_checkpoint_has_room_for_the_weights_and_not_for_the_training_points_beside_them() -> None:
+    for profile in tomllib.loads((TEMPLATE / "template.toml").read_text())["profiles"].values():
+        told = dict(one.removeprefix("--").split("=") for one in profile["arguments"])
+        hidden, embedding = int(told.get("hidden_size", 256)), int(told.get("embedding_dim", 128))
+        weights = 4 * ((3 * embedding + 1) * hidden + 3 * (hidden + 1) * hidden + 2 * (hidden + 1))
+        points = 8 * int(dict(one.split("=") for one in profile["prepare_arguments"])["--train_points"])
+        assert 1.1 * weights < profile["checkpoint_mib"] * 2**20 < weights + points
+
+
 def test_every_offline_edit_applies_exactly_once_in_order() -> None:
     playbook = tomllib.loads((TEMPLATE / "offline.toml").read_text())
     editable = tomllib.loads((TEMPLATE / "template.toml").read_text())["editable"]
@@ -437,8 +448,8 @@ def test_the_same_seeds_twice_give_the_same_numbers_and_samples(
 def test_only_what_differs_between_seeds_has_a_standard_error(run: Path) -> None:
     for entry in json.loads((run / "final_info.json").read_text()).values():
         assert len(entry["final_info_dict"]["training_time"]) == 1
-        assert set(entry["means"]) == {"train_loss", "training_time"}
-        assert set(entry["stderrs"]) == {"train_loss"}
+        assert set(entry["means"]) == {"train_loss", "eval_loss", "training_time"}
+        assert set(entry["stderrs"]) == {"train_loss", "eval_loss"}
         assert entry["stderrs"]["train_loss"] > 0
 
 
@@ -478,11 +489,82 @@ def test_a_parameter_that_nothing_depends_on_is_named(warm_python: Path, data: P
     assert text.count(last) == text.count(used) == 1
     text = text.replace(last, f"{last}        self.gate = nn.Parameter(torch.ones(2))\n")
     (tmp_path / "experiment.py").write_text(text.replace(used, f"{used} + 0 * self.gate"))
+    for name in ("journal.py", "points.py"):
+        shutil.copy(TEMPLATE / name, tmp_path)
     command = [str(warm_python), "-B", str(tmp_path / "experiment.py"), f"--out_dir={tmp_path / 'run_1'}", *SMALL]
     environment = {"PATH": "/usr/bin:/bin", "FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run_1/parameters.json").read_text())["without_gradient"] == ["gate"]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_taken_up_and_ends_the_same(lab_python: Path, data: Path, tmp_path: Path) -> None:
+    own = {
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        "FUMEHOOD_DATA": str(data / "train"),
+        "FUMEHOOD_SEEDS": "1,2",
+    }
+    sizes = (*SMALL, "--num_train_steps=400", "--eval_points=500")
+
+    def command(folder: Path, *more: str) -> list[str]:
+        return [str(lab_python), "-B", str(TEMPLATE / "experiment.py"), f"--out_dir={folder}", *sizes, *more]
+
+    whole, broken = tmp_path / "run_0", tmp_path / "run_1"
+    subprocess.run(command(whole), env=own, check=True, capture_output=True, timeout=300)
+    with subprocess.Popen(
+        command(broken, "--checkpoint_every=0"), env=own, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:  # the checkpoint of step 200 is there when the next tenth is told
+            if line.startswith("step 240/"):
+                killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    assert (broken / "checkpoint.pt").exists()
+    assert not (broken / "final_info.json").exists()
+    other = subprocess.run(command(broken, "--learning_rate=0.1"), env=own, capture_output=True, text=True, timeout=300)
+    assert other.returncode == 1
+    assert "was written with other arguments" in other.stderr
+    done = subprocess.run(command(broken), env=own, check=True, capture_output=True, text=True, timeout=300)
+    assert re.search(r"taken up at step [23]00", done.stdout)
+    assert "step 80/400" not in done.stdout
+    infos = [json.loads((run / "final_info.json").read_text()) for run in (whole, broken)]
+    for dataset in DATASETS:
+        for metric in ("train_loss", "eval_loss"):
+            values = [info[dataset]["final_info_dict"][metric] for info in infos]
+            assert values[0] == values[1]
+    same = [json.loads((run / "parameters.json").read_text()) for run in (whole, broken)]
+    assert same[0] == same[1]
+    for name in ("model_dino_2.pt", "model_circle_1.pt"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+    assert not (broken / "checkpoint.pt").exists()
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_last_weights_is_about_that_of_the_last_batches(
+    warm_python: Path, data: Path, tmp_path: Path
+) -> None:
+    info = train(warm_python, data, tmp_path / "run_0", steps=300)
+    for entry in info.values():
+        assert entry["means"]["eval_loss"] == pytest.approx(entry["means"]["train_loss"], rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("has", "device"), [("cuda", "cuda"), ("backends.mps", "mps"), ("", "cpu")])
+@pytest.mark.parametrize("template", ["2d_diffusion", "grokking", "nanogpt"])
+def test_the_device_is_what_there_is(warm_python: Path, tmp_path: Path, template: str, has: str, device: str) -> None:
+    (tmp_path / "ask.py").write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(TEMPLATE.with_name(template))!r})\n"
+        "import experiment\n"
+        "torch.cuda.is_available = torch.backends.mps.is_available = lambda: False\n"
+        + (f"torch.{has}.is_available = lambda: True\n" if has else "")
+        + "print(experiment.choose_device(experiment.Config()))\n"
+    )
+    words, own = [str(warm_python), "-B", str(tmp_path / "ask.py")], {"PATH": "/usr/bin:/bin"}
+    asked = subprocess.run(words, env=own, capture_output=True, text=True, timeout=120)
+    assert (asked.stdout, asked.returncode) == (f"{device}\n", 0), asked.stderr
 
 
 @pytest.mark.slow

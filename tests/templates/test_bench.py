@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--num_train_steps=12", "--train_batch_size=16", "--hidden_size=16", "--embedding_dim=8")
@@ -29,6 +32,36 @@ def test_a_profile_is_measured_from_its_data_to_its_metrics(tmp_path: Path, lab_
     assert all(run["peak_mib"] > 50 for run in told["run"])
     assert {row["dataset"] for row in told["metrics"]} == {"circle", "dino", "line", "moons"}
     assert "a model's step costs" in done.stdout
+
+
+def test_the_command_line_measures_with_the_labs_packages(tmp_path: Path, lab_dir: Path) -> None:
+    done = fumehood(lab_dir, "--template=self", "--seeds=1", f"--results={tmp_path}", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    (kept,) = tmp_path.glob("templates-tiny-*.json")
+    assert json.loads(kept.read_text()) == told
+    (profile,) = told["profiles"]
+    assert (profile["template"], profile["models"]) == ("self", 3)
+    assert {row["metric"] for row in profile["metrics"]} >= {"log_loss", "auc"}
+    assert "self tiny: 3 models of 1 seeds" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--template=none",), "No template is called 'none'"),
+        (("--template=self", "--profile=huge"), "self has no profile 'huge'"),
+    ],
+)
+def test_what_is_not_there_is_bad_usage(lab_dir: Path, words: tuple[str, ...], sentence: str) -> None:
+    done = fumehood(lab_dir, *words)
+    assert (done.returncode, sentence in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+def fumehood(lab_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fumehood", "bench", "templates", *words]
+    own = {"PATH": "/usr/bin:/bin", "FUMEHOOD_LAB_DIR": str(lab_dir)}
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=300)
 
 
 def test_a_program_that_fails_is_said(tmp_path: Path, lab_python: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -28,7 +29,7 @@ TEMPLATES = Path(__file__).parents[2] / "templates"
 LITE, FULL = TEMPLATES / "nanogpt_lite", TEMPLATES / "nanogpt"
 DATASET = "shakespeare_char"
 SHARED = (
-    *("experiment.py", "model.py", "serve.py", "prepare.py", "evaluate.py", "plot.py"),
+    *("experiment.py", "journal.py", "model.py", "serve.py", "prepare.py", "evaluate.py", "plot.py"),
     *("offline.toml", "latex/template.tex", "stand_in/shakespeare_char.txt"),
 )
 """Files that both templates have, since each stands alone."""
@@ -92,7 +93,7 @@ class Bench:
         """Return a folder of the experiment's code with one place changed."""
         copy = self.folder / "code"
         copy.mkdir(exist_ok=True)
-        for file in ("experiment.py", "model.py", "serve.py"):
+        for file in ("experiment.py", "journal.py", "model.py", "serve.py"):
             shutil.copy(self.template / file, copy)
         text = (copy / name).read_text()
         assert text.count(old) == 1
@@ -417,6 +418,36 @@ def test_what_was_trained_before_an_interruption_is_not_trained_again(trained: B
     assert after["best_val_loss"] == before["best_val_loss"]
     finished = trained.program("experiment.py", f"--out_dir={run}", *SMALL, **told)
     assert "is finished" in finished.stdout
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_is_taken_up_and_ends_the_same(trained: Bench, lab_python: Path) -> None:
+    told = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "FUMEHOOD_SEEDS": "1"}
+    told["FUMEHOOD_DATA"] = str(trained.folder / "train")
+    longer = ("--iterations=320", "--evaluate_every=80")
+
+    def command(folder: Path, *more: str) -> list[str]:
+        return [str(lab_python), "-B", str(LITE / "experiment.py"), f"--out_dir={folder}", *SMALL, *longer, *more]
+
+    whole, broken = trained.folder / "run_whole", trained.folder / "run_killed"
+    subprocess.run(command(whole), env=told, check=True, capture_output=True, timeout=300)
+    with subprocess.Popen(
+        command(broken, "--checkpoint_every=0"), env=told, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:  # the checkpoint of iteration 200 is there when the third evaluation is told
+            if "step 240/" in line:
+                killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    assert not list(broken.glob("*.done"))
+    done = subprocess.run(command(broken), env=told, check=True, capture_output=True, text=True, timeout=300)
+    assert re.search(r"taken up at step [23]00", done.stdout)
+    assert "step 80/" not in done.stdout
+    name = f"model_{DATASET}_1.pt"
+    assert (broken / name).read_bytes() == (whole / name).read_bytes()
+    with np.load(whole / "losses.npz") as one, np.load(broken / "losses.npz") as other:
+        assert all(np.array_equal(one[part], other[part]) for part in one.files)
+    assert not list(broken.glob("checkpoint*"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What the offline model says of any template's figures, and the skeletons of their papers."""
+"""What the offline model says of any template's figures, the skeletons of their papers, and their metrics' words."""
 
 from __future__ import annotations
 
@@ -27,3 +27,11 @@ def test_the_latex_skeleton_has_each_placeholder_alone_on_its_line(template: Pat
     found = [line.removeprefix("%%FUMEHOOD:").removesuffix("%%") for line in lines if line.startswith("%%FUMEHOOD:")]
     wanted = "METADATA TITLE ABSTRACT INTRODUCTION RELATED_WORK BACKGROUND METHOD EXPERIMENTAL_SETUP RESULTS"
     assert found == [*wanted.split(), "LIMITATIONS", "CONCLUSION", "DISCLOSURE"]
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_what_is_measured_in_seconds_says_so(template: Path) -> None:
+    metrics = tomllib.loads((template / "template.toml").read_text())["metrics"]
+    timed = {name for name, one in metrics.items() if one["unit"] in {"s", "1/s"}}
+    assert timed == {name for name, one in metrics.items() if one.get("is_time")}
+    assert timed  # each tells how long it trains

@@ -171,6 +171,22 @@ class TestQuery:
 
 
 class TestWhatARunLeaves:
+    @pytest.mark.parametrize(("most", "state"), [(0.000001, DirectionState.FAILED), (0.001, None)])
+    def test_a_checkpoint_with_room_for_the_training_data_is_refused(
+        self, make_lab: Callable[..., Laboratory], most: float, state: DirectionState | None
+    ) -> None:
+        toml = QUERY.replace("[profiles.tiny]\n", f"[profiles.tiny]\ncheckpoint_mib = {most}\n")
+        asked = acting(query=lambda _: Did(files={"answers/samples.json": b"[7.0, 9.0]"}))
+        lab = make_lab(files={**TINY, "serve.py": "x = 1\n", "template.toml": toml}, sandbox=asked)
+        lab.submit()
+        lab.go_on(until=lambda: bool(lab.steps("propose")) or lab.direction().is_final)
+        if state is None:
+            assert lab.executions(kind=Kind.QUERY)
+        else:
+            assert lab.direction().state is state
+            assert "MiB for each data set and seed, and may have 1e-06" in lab.direction().error
+            assert not lab.executions(kind=Kind.QUERY)
+
     def test_names_that_are_the_platforms_are_not_kept(self, make_lab: Callable[..., Laboratory]) -> None:
         def sly(spec: Spec) -> Did:
             did = act(spec)

@@ -10,12 +10,13 @@ from typing import Any
 
 from fumehood.domain.experiment import Run
 from fumehood.domain.fidelity import Point, PointKind
-from fumehood.services.curves import CHECK
+from fumehood.services import curves, independence
 
 MOST_NAMES = 50
 LONGEST_NAME = 100
 UNTRAINED = "without_gradient"
 """In a run's `parameters.json`: names of parameters whose gradient was zero whenever it was looked at."""
+_OF_PLATFORM = (curves.CHECK, independence.FILE)
 _TIME = re.compile(r"time|second|duration|speed|throughput|memory", re.IGNORECASE)
 """Self-reported metrics that differ from one execution to the next with nothing changed."""
 
@@ -31,7 +32,9 @@ class Measured:
 
 def is_same_output(run: Run, other: Run) -> bool:
     """Whether two runs left the same files, byte for byte, at the same seeds."""
-    ours, theirs = ({path: sha for path, sha in one.outputs.items() if path != CHECK} for one in (run, other))
+    ours, theirs = (
+        {path: sha for path, sha in one.outputs.items() if path not in _OF_PLATFORM} for one in (run, other)
+    )
     return bool(ours) and run.seeds == other.seeds and ours == theirs
 
 

@@ -1,4 +1,4 @@
-"""The frozen programs that ask an experiment's model, inside a `query` execution."""
+"""The frozen programs that ask an experiment's model, or have it trained, inside executions."""
 
 from pathlib import Path
 
@@ -12,3 +12,5 @@ RESUME = tuple(_HERE / name for name in ("resume.py", "counted.py", "confinement
 """What has stretches of a run's training done once more, the first of them being the program."""
 COMPARE = _HERE / "compare.py"
 """What says whether these, and the checkpoints, answer as the run wrote it down."""
+TOGETHER = _HERE / "together.py"
+"""What runs an edited experiment, and sees whether its seeds are independent."""
