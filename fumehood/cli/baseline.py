@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fumehood.domain.confirmation import rule_for
 from fumehood.domain.direction import Direction
 from fumehood.domain.experiment import Arm, Run
 from fumehood.domain.template import Template
-from fumehood.errors import BadInputError
+from fumehood.errors import BadInputError, WorkFailedError
 from fumehood.ports import Artifacts
 from fumehood.services import (
     confirmation_rule,
@@ -32,6 +33,18 @@ from fumehood.store.clock import SystemClock
 from worker import worlds
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What measuring a baseline came to."""
+
+    direction: Direction
+    """As it ended, well or badly."""
+    run: Run | None
+    """None where the data could not be drawn."""
+    sandbox: str
+    """The adapter that it ran in."""
+
+
 def measure(
     settings: Settings,
     folder: str,
@@ -43,7 +56,6 @@ def measure(
     wheels: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Run a template's baseline in the sandbox and return its results, its noise and its smallest detectable effect."""
-    policy = screening.load(settings.policy)
     asked = submissions.Submission(
         template=folder, profile=profile, sandbox=sandbox, ideas=1, packages=tuple(packages), wheels=tuple(wheels)
     )
@@ -52,12 +64,24 @@ def measure(
     checks.draft(asked)
     if out is not None:
         checks.writable(out)
-    checks.gpus(settings, folder, profile, sandbox)
+    done = carry_out(settings, asked, progress)
+    store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
+    raise_for(done.direction, store, artifacts)
+    told = told_of(done, artifacts)
+    if out is not None and done.run is not None:
+        _write(done.run, artifacts, out)
+    return told | {"out": str(out / "run_0") if out else None}
+
+
+def carry_out(settings: Settings, asked: submissions.Submission, progress: Progress) -> Measured:
+    """Measure a template's baseline; that the template's own programs failed is no error here, but the machine's is."""
+    policy = screening.load(settings.policy)
+    checks.gpus(settings, asked.template, asked.profile, asked.sandbox)
     checks.room(settings)
     checks.lab(settings, asked, progress.say)
     try:
-        told = check_machine(settings, sandbox, progress.say)
-        checks.gpus(settings, folder, profile, str(told["adapter"]))
+        told = check_machine(settings, asked.sandbox, progress.say)
+        checks.gpus(settings, asked.template, asked.profile, str(told["adapter"]))
         worlds.prepare_state(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
         direction = submissions.submit(
@@ -70,13 +94,19 @@ def measure(
         follow(settings, store, direction, str(told["adapter"]), progress)
         with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
-            run = tx.runs.find(direction_id=direction.id, arm=Arm.SCREEN, index=0)[0]
-        raise_for(direction, store, artifacts)
+            # There is none where the data could not be drawn.
+            runs = tx.runs.find(direction_id=direction.id, arm=Arm.SCREEN, index=0)
     finally:
         progress.stop()
+    return Measured(direction=direction, run=runs[0] if runs else None, sandbox=str(told["adapter"]))
+
+
+def told_of(done: Measured, artifacts: Artifacts) -> dict[str, Any]:
+    """Return a measured baseline's results, its noise and its smallest detectable effect."""
+    direction, run = done.direction, done.run
+    if run is None or not run.record:
+        raise WorkFailedError(f"The baseline of {direction.template} has no record.")
     template = templates.load(direction.template_files, artifacts, direction.template)
-    if out is not None:
-        _write(run, artifacts, out)
     record = facts.predicate(artifacts.get(run.record))
     info = final_info.read(artifacts.get(run.final_info), "record")
     return {
@@ -86,7 +116,6 @@ def measure(
         "final_info": json.loads(artifacts.get(run.final_info)),
         "sources": {name: metric["source"] for name, metric in record["metrics"].items()},
         "noise": _noise(direction, template, info) if run.seeds else {},
-        "out": str(out / "run_0") if out else None,
     }
 
 

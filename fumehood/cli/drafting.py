@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from fumehood.artifacts.memory import MemoryArtifacts
+from fumehood.cli import repositories
 from fumehood.cli.output import Progress
 from fumehood.errors import BadInputError, FumehoodError, WorkFailedError
 from fumehood.latex import skeleton
@@ -29,6 +30,7 @@ CANNOT = {
     Sort.PRINTED: "Its metric is read off what it prints, and is its own word: no result can ever be `better`.",
     Sort.FUNCTIONS: "",
     Sort.TOPIC: "The first model is a linear one of ours, to begin with.",
+    Sort.WRITTEN: "A model wrote what is measured by: read prepare.py and evaluate.py before you freeze them.",
 }
 
 
@@ -69,23 +71,23 @@ def new(
         if not (out / templates.DRAFT).is_file():
             raise BadInputError(f"There is no draft at {out} to go on with.")
     else:
-        _check_place(out)
+        check_place(out)
         draft(answers, out, progress.say)
     about = json.loads((out / templates.DRAFT).read_text(encoding="utf-8"))
     files, measured = _measured(settings, out, profile, sandbox, progress)
     frozen = drafting.frozen_of(files)
     told = {"template": str(out), "sort": about["sort"], "cannot": CANNOT[Sort(about["sort"])], "frozen": frozen}
     told["baseline"] = measured
-    told["approved"] = approve or _asked_to_approve(describe(told), progress)
+    told["approved"] = approve or asked_to_approve(describe(told), progress)
     if told["approved"]:
-        _freeze(out, files)
+        freeze(out, files)
     return told
 
 
 def draft(answers: Answers, out: Path, say: Callable[[str], None]) -> None:
     """Write a draft's folder, whole or not at all; nothing of the program is run."""
-    files, program = _source(answers)
-    table = _table(answers) if answers.data else None
+    files, program = _source(answers, say)
+    table = _table(answers, say) if answers.data else None
     sort = drafting.sort_of(files[program] if program else None, has_table=table is not None)
     if table is not None and sort in {Sort.CONTRACT, Sort.PRINTED}:
         raise BadInputError(
@@ -108,7 +110,7 @@ def draft(answers: Answers, out: Path, say: Callable[[str], None]) -> None:
             raise BadInputError("Titles, tasks and arguments are one line of printable text.")
     made = drafting.files_of(wish, sort, skeleton.OWN.read_bytes())
     made[templates.DRAFT] = json.dumps({"sort": sort, "from": answers.source}).encode() + b"\n"
-    _place(made, out)
+    place(made, out)
     say(f"drafted {out}: {len(made)} files, sort `{sort}`")
 
 
@@ -128,9 +130,34 @@ def _metric(answers: Answers, sort: Sort) -> dict[str, Any]:
     return told
 
 
-def _source(answers: Answers) -> tuple[dict[str, bytes], str]:
+def _source(answers: Answers, say: Callable[[str], None]) -> tuple[dict[str, bytes], str]:
     """Return the person's files and which of them is the program; neither for a topic."""
-    source = Path(answers.source)
+    files = own_files(answers.source, say)
+    if len(files) < 2 and Path(answers.source).is_file():
+        return files, next(iter(files))
+    if not files:
+        return {}, ""
+    python = [path for path in files if path.endswith(".py")]
+    entry = _said(answers.entry, "--entry", "Which file of the folder is the program?", default=likely_entry(files))
+    if entry not in python:
+        raise BadInputError(f"The folder has no program {entry!r}; it has {', '.join(python) or 'none'}.")
+    return files, entry
+
+
+def likely_entry(files: Mapping[str, bytes]) -> str | None:
+    """Return which of a folder's files is the program, where that can be told from their names."""
+    python = [path for path in files if path.endswith(".py")]
+    return "experiment.py" if "experiment.py" in files else (python[0] if len(python) == 1 else None)
+
+
+def own_files(told: str, say: Callable[[str], None]) -> dict[str, bytes]:
+    """Return the files of a program, a folder or a repository; none where what was told is a topic."""
+    if repositories.is_one(told):
+        taken = repositories.read(told)
+        for line in taken.left_out:
+            say(line)
+        return dict(taken.files)
+    source = Path(told)
     try:
         is_folder, is_file = source.is_dir(), source.is_file()
     except OSError:  # a topic may be longer than a path
@@ -139,29 +166,27 @@ def _source(answers: Answers) -> tuple[dict[str, bytes], str]:
         if source.stat().st_size > templates.MAX_FILE_BYTES:
             raise BadInputError(f"{source} is too large for a program.")
         name = source.name if source.suffix == ".py" and source.name not in drafting.OURS else "program.py"
-        return {name: source.read_bytes()}, name
-    if not is_folder:
-        if "/" in answers.source or answers.source.endswith(".py"):
-            raise BadInputError(f"There is no file or folder {answers.source}.")
-        return {}, ""
-    files = drafting.read_folder(source)
-    python = [path for path in files if path.endswith(".py")]
-    default = "experiment.py" if "experiment.py" in files else (python[0] if len(python) == 1 else None)
-    entry = _said(answers.entry, "--entry", "Which file of the folder is the program?", default=default)
-    if entry not in python:
-        raise BadInputError(f"The folder has no program {entry!r}; it has {', '.join(python) or 'none'}.")
-    return files, entry
+        return {name: source.read_bytes()}
+    if is_folder:
+        return drafting.read_folder(source)
+    if "/" in told or told.endswith(".py"):
+        raise BadInputError(f"There is no file or folder {told}.")
+    return {}
 
 
-def _table(answers: Answers) -> Table:
+def _table(answers: Answers, say: Callable[[str], None]) -> Table:
     data = answers.data
     if data is None:
         raise BadInputError("--data is missing.")
-    found = sorted(data.glob("*.csv")) if data.is_dir() else [data]
+    found = sorted(data.rglob("*.csv")) if data.is_dir() else [data]
     if len(found) != 1 or not found[0].is_file():
-        raise BadInputError(f"--data {data} must be a CSV file, or a folder with exactly one.")
+        others = " With --model a model drafts from several files." if data.is_dir() else ""
+        raise BadInputError(f"--data {data} must be a CSV file, or a folder with exactly one.{others}")
     if found[0].stat().st_size > drafting.MOST_TABLE_BYTES:
         raise BadInputError(f"{found[0]} is larger than {drafting.MOST_TABLE_BYTES // 2**20} MiB.")
+    for path in sorted(data.rglob("*")) if data.is_dir() else ():
+        if path != found[0] and not path.is_dir():
+            say(f"{path.relative_to(data).as_posix()!r} is left out: without --model a draft is made from one CSV.")
     return drafting.read_table(found[0].read_bytes(), found[0].stem, answers.target or "")
 
 
@@ -176,7 +201,8 @@ def _said(given: str | None, flag: str, question: str, default: str | None = Non
     return default
 
 
-def _check_place(out: Path) -> None:
+def check_place(out: Path) -> None:
+    """Refuse a place where no draft can be put; what is there is never overwritten."""
     if not FOLDER.fullmatch(out.name):
         raise BadInputError(f"--out {out} does not end in a plain folder's name.")
     if out.is_symlink() or out.exists():
@@ -186,7 +212,7 @@ def _check_place(out: Path) -> None:
         raise BadInputError(f"There is no folder {out.parent} to put the draft in.")
 
 
-def _place(files: dict[str, bytes], out: Path) -> None:
+def place(files: dict[str, bytes], out: Path) -> None:
     """Write the files beside their place, and put them there at once; a folder that appeared meanwhile is kept."""
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -207,11 +233,11 @@ def _measured(
     """Return the hashes of the draft's files, and the baseline of exactly these, which ran in the sandbox."""
     from fumehood.cli.baseline import measure
 
-    files = _hashes(out)
+    files = hashes(out)
     with tempfile.TemporaryDirectory(prefix="fumehood-draft-") as scratch:
         copy = Path(scratch) / out.name
         shutil.copytree(out, copy, symlinks=True, ignore=shutil.ignore_patterns(templates.DRAFT, "run_*"))
-        _check(copy)
+        check(copy)
         try:
             measured = measure(settings, str(copy), profile, sandbox, None, progress)
         except WorkFailedError as error:
@@ -220,7 +246,8 @@ def _measured(
     return files, measured
 
 
-def _check(folder: Path) -> None:
+def check(folder: Path) -> None:
+    """Refuse a folder that does not keep the template contract, but for its approval."""
     artifacts = MemoryArtifacts()
     try:
         problems = templates.check(templates.snapshot(folder, artifacts), artifacts, folder.name)
@@ -230,7 +257,8 @@ def _check(folder: Path) -> None:
         raise FumehoodError(f"The draft does not keep the template contract: {problems[0]}")
 
 
-def _hashes(out: Path) -> dict[str, str]:
+def hashes(out: Path) -> dict[str, str]:
+    """Return the SHA-256 of each of a draft's files by path, but for what says that it is one."""
     artifacts = MemoryArtifacts()
     try:
         files = templates.snapshot(out, artifacts)
@@ -239,7 +267,8 @@ def _hashes(out: Path) -> dict[str, str]:
     return {path: sha for path, sha in files.items() if path != templates.DRAFT}
 
 
-def _asked_to_approve(lines: list[str], progress: Progress) -> bool:
+def asked_to_approve(lines: list[str], progress: Progress) -> bool:
+    """Show what would be frozen and ask for it on the terminal; no where nobody can be asked."""
     if not sys.stdin.isatty():
         return False
     for line in lines:
@@ -247,11 +276,11 @@ def _asked_to_approve(lines: list[str], progress: Progress) -> bool:
     return bool(typer.confirm("Freeze these files, so that this is what results are measured by?", err=True))
 
 
-def _freeze(out: Path, files: dict[str, str]) -> None:
-    """Approve what was measured; what was changed meanwhile is not that."""
-    if _hashes(out) != files:
+def freeze(out: Path, files: dict[str, str], **told: object) -> None:
+    """Approve what was measured; what was changed meanwhile is not that. `told` is kept with the hashes."""
+    if hashes(out) != files:
         raise FumehoodError(f"Files of {out} were changed while its baseline was measured: go on with --resume.")
     unfinished = out / f".{templates.APPROVAL}"
-    unfinished.write_bytes(drafting.approval(files))
+    unfinished.write_bytes(drafting.approval(files, **told))
     unfinished.replace(out / templates.APPROVAL)
     (out / templates.DRAFT).unlink()

@@ -143,15 +143,29 @@ def _measured(told: dict[str, Any]) -> list[str]:
 @app.command()
 def new(
     source: Annotated[
-        str, typer.Option("--from", help="A Python program, a folder with one, or a topic in words.", metavar="WHAT")
+        str,
+        typer.Option(
+            "--from",
+            help="A Python program, a folder or git repository with one (https://...), or a topic in words.",
+            metavar="WHAT",
+        ),
     ] = "",
     out: Annotated[
         Path,
         typer.Option(help="The new template's folder, which must not exist.", parser=options.folder, metavar="DIR"),
     ] = Path("my_template"),
     data: Annotated[
-        Path | None, typer.Option(help="A CSV file, or a folder with one, whose one column is to be predicted.")
+        Path | None,
+        typer.Option(
+            help="A CSV file, or a folder with one, whose one column is to be predicted; with --model also a folder of"
+            " several, of npz, npy and text."
+        ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model that drafts; `offline`, as without it, takes flags and questions instead."),
+    ] = None,
+    budget_usd: options.Budget = None,
     target: Annotated[str | None, typer.Option(help="That column; the last when left out.")] = None,
     title: Annotated[str | None, typer.Option(help="What the template is called.")] = None,
     task: Annotated[str | None, typer.Option(help="What is to be studied, in a sentence or two.")] = None,
@@ -172,7 +186,7 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Draft a template, run its baseline in the sandbox, and freeze it when you approve; exit 1 while it is a draft."""
-    from fumehood.cli import drafting
+    from fumehood.cli import checks, drafting, model_drafting
 
     if bool(source.strip()) == resume:
         raise BadInputError("Give --from for a new draft, or --resume for one that is there.")
@@ -188,15 +202,15 @@ def new(
         pattern=pattern,
         arguments=tuple(argument or ()),
     )
-    told = drafting.new(
-        *(Settings(), answers, out),
-        resume=resume,
-        approve=approve,
-        profile=profile,
-        sandbox=sandbox,
-        progress=output.Progress(as_json=as_json),
-        describe=_drafted,
-    )
+    settings, progress = Settings(), output.Progress(as_json=as_json)
+    how: Any = {"resume": resume, "approve": approve, "profile": profile, "sandbox": sandbox, "progress": progress}
+    if model_drafting.is_ones(out) if resume else model and not checks.is_offline(settings, model):
+        how |= {"model": model, "budget_usd": budget_usd}
+        told = model_drafting.new(settings, answers, out, **how, describe=_drafted)
+    elif budget_usd is not None:
+        raise BadInputError("--budget-usd is for a draft by a model: give --model.")
+    else:
+        told = drafting.new(settings, answers, out, **how, describe=_drafted)
     if as_json:
         output.print_json(told)
     else:
@@ -209,7 +223,12 @@ def new(
 
 def _drafted(told: dict[str, Any]) -> list[str]:
     """Return a draft's baseline, what it cannot do, and the files that an approval freezes."""
-    lines = _measured(told["baseline"]) + ([told["cannot"]] if told["cannot"] else [])
+    by_model = [f"sort `{told['sort']}`, drafted by {told['model']}"] if "model" in told else []
+    lines = by_model + _measured(told["baseline"]) + ([told["cannot"]] if told["cannot"] else [])
+    lines += [f"assumed: {one}" for one in told.get("assumed", ())]
+    for one in told.get("checks", ()):
+        fault = "CANNOT BE APPROVED, since this does not hold" if one["blocks"] else "DOES NOT HOLD"
+        lines.append(f"{'holds' if one['held'] else fault}: {one['sentence']}")
     return lines + [f"frozen: {path} (SHA-256 {sha[:16]}...)" for path, sha in told["frozen"].items()]
 
 

@@ -14,7 +14,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +28,10 @@ PARTS = Path(__file__).with_name("template-parts")
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 MOST_TABLE_BYTES = 32 * 1024 * 1024
 LEAST_ROWS, MOST_CLASSES = 80, 100
-FROZEN = ("prepare.py", "evaluate.py", "template.toml", "data/table.csv", "data/columns.json", "printed.json")
+SEEDS = {"tiny": (1, 2, 3), "cpu": (1, 2, 3, 4, 5, 6)}
+"""Of each profile of a draft that takes seeds."""
+FROZEN = ("prepare.py", "evaluate.py", "template.toml", "printed.json")
+SYSTEM = "You are a careful researcher who reports what was measured."
 OURS = frozenset({"experiment.py", "plot.py", "prepare.py", "evaluate.py", "serve.py", "template.toml"})
 
 
@@ -39,6 +42,7 @@ class Sort(StrEnum):
     FUNCTIONS = "functions"
     TOPIC = "topic"
     PRINTED = "printed"
+    WRITTEN = "written"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,29 +148,32 @@ def files_of(wish: Wish, sort: Sort, skeleton: bytes) -> dict[str, bytes]:
             del files[wish.program]
     if sort is Sort.CONTRACT and wish.program != "experiment.py":
         files["experiment.py"] = files.pop(wish.program)
-    words = {"system": "You are a careful researcher who reports what was measured.", "task_description": wish.task}
-    made = {
-        "plot.py": _part("any_plot.py"),
-        "prompt.json": _json(words),
-        "seed_ideas.json": _json([]),
-        "latex/template.tex": skeleton,
-        "template.toml": _settings(wish, sort).encode(),
-    }
-    files = made | files
+    files = around(wish.task, (), skeleton) | {"template.toml": _settings(wish, sort).encode()} | files
     if missing := [path for path in REQUIRED_FILES if path not in files]:
         raise BadInputError(f"The draft would lack {missing[0]}.")
     return files
 
 
+def around(task: str, ideas: Sequence[Mapping[str, object]], skeleton: bytes) -> dict[str, bytes]:
+    """Return the files that every draft has beside its programs: how it is drawn, told and written about."""
+    return {
+        "plot.py": _part("any_plot.py"),
+        "prompt.json": _json({"system": SYSTEM, "task_description": task}),
+        "seed_ideas.json": _json(list(ideas)),
+        "latex/template.tex": skeleton,
+    }
+
+
 def frozen_of(files: Mapping[str, str]) -> dict[str, str]:
     """Return the hashes of those files that say what is measured, and that a person approves."""
     frozen = {*FROZEN, *(("experiment.py",) if "printed.json" in files else ())}
-    return {path: sha for path, sha in sorted(files.items()) if path in frozen}
+    data = "data/" if "prepare.py" in files else "\0"
+    return {path: sha for path, sha in sorted(files.items()) if path in frozen or path.startswith(data)}
 
 
-def approval(files: Mapping[str, str]) -> bytes:
-    """Return what is kept of an approval: the hashes of all that was frozen, as path to SHA-256."""
-    return _json({"frozen": frozen_of(files)})
+def approval(files: Mapping[str, str], **told: object) -> bytes:
+    """Return what is kept of an approval: the hashes of all that was frozen, path to SHA-256, and what `told` adds."""
+    return _json({"frozen": frozen_of(files), **told})
 
 
 def _printed(wish: Wish) -> dict[str, bytes]:
@@ -209,13 +216,13 @@ def _settings(wish: Wish, sort: Sort) -> str:
     editable = ["model.py", "plot.py"] if on_table else ["experiment.py", "plot.py"]
     if sort is Sort.PRINTED:
         editable = [wish.program, "plot.py"]
-    head = {
+    head: dict[str, object] = {
         "title": wish.title,
         "summary": wish.task,
         "outputs": ["*.pkl", "*.json"] if on_table else ["**"],
         "editable": editable,
     }
-    metrics = {}
+    metrics: dict[str, dict[str, object]] = {}
     if wish.table and on_table:
         head["datasets"] = [wish.table.name]
         name = "error_rate" if wish.table.classes else "rmse"
@@ -229,23 +236,24 @@ def _settings(wish: Wish, sort: Sort) -> str:
             metrics[wish.metric]["direction"] = wish.better
     reads_seeds = sort is Sort.CONTRACT and b"FUMEHOOD_SEEDS" in wish.files[wish.program]
     takes_seed = on_table or reads_seeds or any("{seed}" in one for one in wish.arguments)
-    lines = [f"{key} = {_toml(value)}" for key, value in head.items()]
-    for name, facts in metrics.items():
-        lines += ["", f"[metrics.{name}]", *(f"{key} = {_toml(value)}" for key, value in facts.items())]
+    tables: dict[str, dict[str, object]] = {f"metrics.{name}": facts for name, facts in metrics.items()}
     if on_table:
-        lines += ["", "[query]", 'kind = "predict"']
-    sizes = {"tiny": [1, 2, 3], "cpu": [1, 2, 3, 4, 5, 6]}
-    for name, seeds in sizes.items():
-        lines += ["", f"[profiles.{name}]", f"seeds = {_toml(seeds if takes_seed else [])}"]
-        lines += [f"confirm = {_toml(on_table and name == 'cpu')}"]
-        if sort is Sort.CONTRACT and wish.arguments:
-            lines += [f"arguments = {_toml(list(wish.arguments))}"]
-    return "\n".join(lines) + "\n"
+        tables["query"] = {"kind": "predict"}
+    for name, seeds in SEEDS.items():
+        told = {"seeds": list(seeds) if takes_seed else [], "confirm": on_table and name == "cpu"}
+        more = {"arguments": list(wish.arguments)} if sort is Sort.CONTRACT and wish.arguments else {}
+        tables[f"profiles.{name}"] = told | more
+    return toml(head, tables)
 
 
-def _toml(value: object) -> str:
-    """Return a text, a truth, a number or a list of these as TOML, whose strings are those of JSON."""
-    return json.dumps(value, ensure_ascii=False)
+def toml(head: Mapping[str, object], tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Return texts, truths, numbers and lists of these as TOML, whose strings are those of JSON."""
+    parts = [head, *tables.values()]
+    names = ["", *(f"\n[{name}]\n" for name in tables)]
+    lines = [
+        "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in part.items()) for part in parts
+    ]
+    return "".join(name + text for name, text in zip(names, lines, strict=True))
 
 
 def _json(value: object) -> bytes:

@@ -19,6 +19,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "citations": ("citation",),
     "review": ("review",),
     "policy": ("judge",),
+    "drafting": ("draft",),
 }
 """Each stage's roles, in the order of the pipeline."""
 OTHER = "other"

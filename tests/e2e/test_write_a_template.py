@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import COMMAND, House
+from tests.fakes.drafter import Drafter, functions
+from tests.fakes.provider import KEY, Provider, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.local]
 ROOT = Path(__file__).parents[2]
@@ -31,7 +33,12 @@ def test_every_block_is_a_file_or_commands() -> None:
 
 @pytest.mark.kill
 def test_its_commands_lead_from_a_program_to_a_template(make_house: Any, tmp_path: Path) -> None:
-    house: House = make_house("how-to")
+    with serving(Provider(Drafter(functions("harvest.csv", "yield"))).app) as url:
+        house: House = make_house("how-to", FUMEHOOD_ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY=KEY)
+        follow(house, tmp_path)
+
+
+def follow(house: House, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "fumehood"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m fumehood "$@"\n')
@@ -57,13 +64,16 @@ def test_its_commands_lead_from_a_program_to_a_template(make_house: Any, tmp_pat
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
             said.append(done.stdout)
-    for name in ("harvest", "descent", "topic"):
+    for name in ("harvest", "descent", "drafted", "topic"):
         assert (work / name / "approval.json").is_file()
         assert not (work / name / "draft.json").exists()
     assert (work / "harvest" / "model.py").read_bytes() == (work / "harvest.py").read_bytes()
     assert (work / "descent" / "descent.py").read_bytes() == (work / "descent.py").read_bytes()
     whole = "".join(said)
-    assert whole.count("harvest rmse: ") == 4
+    assert whole.count("harvest rmse: ") == 5
+    assert "sort `functions`, drafted by claude-sonnet-4-6" in whole
+    assert whole.count("\nholds: ") == 11
+    assert "drafted keeps the template contract" in whole
     assert "printed loss: " in whole
     assert "no result can ever be `better`" in whole
     assert "not approved" in whole

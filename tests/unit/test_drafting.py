@@ -45,14 +45,14 @@ def drafted(work: Path, source: str, out: str = "made", **given: Any) -> Path:
     data = work / given.pop("data") if "data" in given else None
     where = str(work / source) if "." in source else source
     answers = Answers(source=where, data=data, task="Study it.", **given)
-    command._check_place(work / out)
+    command.check_place(work / out)
     command.draft(answers, work / out, lambda _: None)
     return work / out
 
 
 def approved(folder: Path) -> Path:
     """Approve a draft without a baseline."""
-    command._freeze(folder, command._hashes(folder))
+    command.freeze(folder, command.hashes(folder))
     return folder
 
 
@@ -113,10 +113,10 @@ def test_a_frozen_file_that_was_changed_is_refused_and_an_editable_one_is_not(wo
 
 def test_what_was_changed_after_it_was_measured_is_not_approved(work: Path) -> None:
     folder = drafted(work, "functions.py", data="table.csv", target="y")
-    measured = command._hashes(folder)
+    measured = command.hashes(folder)
     (folder / "model.py").write_text(FUNCTIONS + "# another\n")
     with pytest.raises(Exception, match="were changed while its baseline was measured"):
-        command._freeze(folder, measured)
+        command.freeze(folder, measured)
     assert (folder / "draft.json").exists()
     assert not (folder / "approval.json").exists()
 
@@ -135,11 +135,11 @@ def test_nothing_is_overwritten_and_what_breaks_off_leaves_nothing(work: Path) -
     assert (work / "file").read_text() == "mine"
     before = sorted(work.iterdir())
     with pytest.raises(OSError, match="a"):
-        command._place({"a": b"", "a/b": b""}, work / "made")
+        command.place({"a": b"", "a/b": b""}, work / "made")
     (work / "late").mkdir()
     (work / "late" / "theirs").write_text("")
     with pytest.raises(OSError, match="late"):
-        command._place({"a": b""}, work / "late")
+        command.place({"a": b""}, work / "late")
     assert sorted(work.iterdir()) == sorted([*before, work / "late"])
     assert [path.name for path in (work / "late").iterdir()] == ["theirs"]
 

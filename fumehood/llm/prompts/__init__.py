@@ -20,6 +20,7 @@ marked with a star may also be a tuple of texts that grows at its end from call 
 | `refine` | `subject`, `draft`, `problems`, `notes`, `facts` |
 | `citation` | `draft`, `cited`, `most` |
 | `review` | `paper`, `examples`, `facts` |
+| `draft` | `direction`, `code`, `facts`, `examples`, `draft`, `failure` |
 | `judge` | `instructions`, `kind`, `text` |
 
 `facts` is JSON made by the platform. What comes from experiments, searches, papers and people stands in fences that no

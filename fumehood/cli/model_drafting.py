@@ -1,0 +1,268 @@
+"""`fumehood template new --model`: a model drafts, the sandbox measures and tries the draft, and a person approves.
+
+What the model wrote is read as text here and run in the sandbox only, `prepare.py` and `evaluate.py` too. What is wrong
+goes back to it, up to four attempts; whatever came of them lies in the draft's folder, from where `--resume` goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fumehood.cli import checks, draft_trials, drafting
+from fumehood.cli.children import Children, gateway
+from fumehood.cli.draft_trials import Draft
+from fumehood.cli.drafting import Answers
+from fumehood.cli.output import Progress
+from fumehood.domain.direction import Direction
+from fumehood.domain.policy import PolicyVerdict
+from fumehood.domain.tenant import LOCAL_ACTOR
+from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError, PolicyError, WorkFailedError
+from fumehood.latex import skeleton
+from fumehood.services import draft_answers, draft_data, screening, submissions, templates
+from fumehood.services import drafting as parts
+from fumehood.services.calls import claims_for, question
+from fumehood.services.draft_answers import ATTEMPTS, DraftAnswer, Given
+from fumehood.services.drafting import Sort
+from fumehood.services.world import WriteWorld
+from fumehood.settings import Settings
+from worker import worlds
+
+SYSTEM = "You draft how ideas are measured, so that nobody can be fooled by what comes out, least of all yourself."
+MOST_TOKENS = 16_000
+NOT_WITH_A_MODEL = ("pattern", "arguments")
+MOST_FAILURE = 5000
+
+
+def is_ones(out: Path) -> bool:
+    """Say whether a folder is the draft of a model."""
+    try:
+        return bool(json.loads((out / templates.DRAFT).read_text(encoding="utf-8")).get("model"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def new(
+    settings: Settings,
+    answers: Answers,
+    out: Path,
+    *,
+    model: str | None,
+    budget_usd: float | None,
+    resume: bool,
+    approve: bool,
+    profile: str,
+    sandbox: str,
+    progress: Progress,
+    describe: Callable[[dict[str, Any]], list[str]],
+) -> dict[str, Any]:
+    """Have a model draft a template, measure and try it, and freeze it when a person approves; say what came of it.
+
+    With `resume` what lies in the folder is measured as it is, mended by hand or not, and the model goes on from there
+    unless `model` is the offline one. With `approve` a draft is frozen unasked where all checks hold, and with `resume`
+    also where some do not, of which a person has been told before.
+    """
+    if profile not in parts.SEEDS:
+        raise BadInputError(f"A draft has no profile {profile!r}; it has {', '.join(parts.SEEDS)}.")
+    about = _begun(answers, out, model) if not resume else _found(out, model)
+    submissions.check_budget(budget_usd, None, None)
+    asks = not checks.is_offline(settings, model or about["model"])
+    if asks:
+        checks.provided(settings, about["model"])
+    given = _given(Answers(**_answers(about["asked"])), progress.say) if asks else Given(words="", files={}, wishes={})
+    with draft_trials.under_way(settings, out, given, about["model"], budget_usd) as direction:
+        if not resume:
+            drafting.place({templates.DRAFT: json.dumps(about).encode()}, out)
+        draft = Draft(
+            settings=settings,
+            out=out,
+            given=given,
+            direction=direction,
+            profile=profile,
+            sandbox=sandbox,
+            progress=progress,
+            about=about,
+        )
+        try:
+            _carry_out(draft, asks=asks)
+        finally:
+            about["usd"] = round(about.get("usd", 0.0) + draft_trials.spent(settings, direction), 6)
+            draft.keep()
+            progress.stop()
+            progress.say(f"{about['model']} cost {about['usd']:.4f} USD for this draft")
+    told = _told(draft)
+    at_once = approve and (resume or all(one.held for one in draft.checks))
+    told["approved"] = not draft.is_blocked and (at_once or drafting.asked_to_approve(describe(told), progress))
+    if told["approved"]:
+        by = "Fumehood" if about["sort"] == Sort.FUNCTIONS else about["model"]
+        failed = [one.sentence for one in draft.checks if not one.held]
+        drafting.freeze(out, draft.files, drafted_by=about["model"], frozen_pair_by=by, did_not_hold=failed)
+    return told
+
+
+def _begun(answers: Answers, out: Path, model: str | None) -> dict[str, Any]:
+    drafting.check_place(out)
+    for name in NOT_WITH_A_MODEL:
+        if getattr(answers, name):
+            option = "--argument" if name == "arguments" else f"--{name}"
+            raise BadInputError(f"{option} is for a draft without --model: a model's draft has an evaluator.")
+    if answers.better and answers.better not in {"lower", "higher"}:
+        raise BadInputError(f"--better is lower or higher, not {answers.better!r}.")
+    for words in filter(None, (answers.title, answers.task, answers.target, answers.metric)):
+        if len(words) > drafting.MOST_WORDS or not words.isprintable():
+            raise BadInputError("Titles, tasks, targets and metrics are one line of printable text.")
+    asked = {name: value for name, value in dataclasses.asdict(answers).items() if value}
+    if answers.data:
+        asked["data"] = str(answers.data.absolute())
+    with contextlib.suppress(OSError):  # a topic may be longer than a path
+        asked["source"] = str(Path(answers.source).resolve(strict=True))
+    return {"sort": "", "from": answers.source, "model": model, "asked": asked, "assumed": [], "wrong": "", "usd": 0.0}
+
+
+def _found(out: Path, model: str | None) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((out / templates.DRAFT).read_text(encoding="utf-8"))
+    return about if model in {None, "offline"} else about | {"model": model}
+
+
+def _answers(asked: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(asked) | ({"data": Path(asked["data"])} if "data" in asked else {})
+
+
+def _given(answers: Answers, say: Callable[[str], None]) -> Given:
+    """Read the person's program and data, and say what of them is not taken."""
+    files = drafting.own_files(answers.source, say)
+    data = draft_data.read(answers.data) if answers.data else None
+    for line in data.left_out if data else ():
+        say(line)
+    if answers.entry and answers.entry not in files:
+        raise BadInputError(f"There is no file {answers.entry!r} to begin from; there is {', '.join(files) or 'none'}.")
+    wishes = {"target": answers.target, "metric": answers.metric, "better": answers.better}
+    topic = "" if files else answers.source
+    return Given(
+        words=". ".join(one.rstrip(".") for one in (topic, answers.task or "") if one),
+        title=answers.title or "",
+        files=files,
+        program=answers.entry or drafting.likely_entry(files) or "",
+        data=data,
+        wishes={name: value for name, value in wishes.items() if value},
+    )
+
+
+def _carry_out(draft: Draft, *, asks: bool) -> None:
+    """Draft, measure and try, until nothing is wrong or the attempts are used up; raises where nothing was measured."""
+    wrong = draft.about["wrong"]
+    if draft.about["sort"]:
+        # Somebody may have mended it; of what merely does not hold they were told, and the model too, before.
+        wrong = draft_trials.tried(draft)
+        draft.keep(wrong=wrong)
+        if draft.measured and not draft.is_blocked:
+            return
+    elif not asks:
+        raise BadInputError(f"The model has drafted nothing in {draft.out} yet: go on with --model NAME.")
+    for attempt in range(1, ATTEMPTS + 1) if asks else ():
+        if attempt == 1:
+            draft.progress.say(_shown(draft))
+        draft.progress.say(f"attempt {attempt}: asking {draft.about['model']} for a draft")
+        wrong = _written(draft, attempt, wrong) or draft_trials.tried(draft)
+        draft.keep(wrong=wrong)
+        if not wrong:
+            break
+        draft.progress.say(f"attempt {attempt}: {wrong.strip().splitlines()[-1][:300]}")
+    if not draft.measured:
+        raise WorkFailedError(
+            f"No draft came to a baseline: {wrong.strip()[-1500:].rstrip('.')}. What there is stays: mend it, and"
+            f" `fumehood template new --resume --out {draft.out}`."
+        )
+
+
+def _shown(draft: Draft) -> str:
+    """Return what leaves this machine, in a sentence."""
+    told = [f"the text of {len(draft.given.files)} files"] if draft.given.files else []
+    if draft.given.data:
+        told.append(f"columns, shapes and a few values of {len(draft.given.data.files)} files of data")
+    return f"{draft.about['model']} is shown {' and '.join([*told, 'what you said'])}"
+
+
+def _written(draft: Draft, attempt: int, wrong: str) -> str:
+    """Ask the model and put what it drafted into the folder; returns what is wrong with it as a text, if anything."""
+    try:
+        answer = _ask(draft, attempt, wrong)
+    except ModelUnavailableError as error:
+        if error.retryable or error.mendable:
+            raise ModelUnavailableError(
+                f"{str(error).rstrip('.')}. Nothing is lost: give --resume to go on."
+            ) from error
+        return str(error)
+    except OverBudgetError as error:
+        raise OverBudgetError(f"{str(error).rstrip('.')}. Raise --budget-usd and give --resume to go on.") from error
+    if answer.cannot.strip():
+        raise WorkFailedError(
+            f"{draft.about['model']} says that no honest template can be drafted: {answer.cannot[:500]}"
+        )
+    draft.answered = {one.path: one.content.encode(errors="replace") for one in answer.files}
+    try:
+        sort, files = draft_answers.files_of(answer, draft.given, skeleton.OWN.read_bytes())
+    except BadInputError as error:
+        return str(error)
+    lab = worlds.lab_packages(draft.settings) or worlds.IMAGE_PACKAGES
+    found = list(draft_answers.problems(files, lab))
+    if not found:
+        _put(draft.out, files, draft.about.get("wrote", ()))
+        assumed = [" ".join(one.split())[:500] for one in answer.assumed]
+        draft.keep(sort=sort, assumed=assumed, wrote=sorted(files), wrong="")
+        draft.progress.say(f"attempt {attempt}: {len(files)} files, sort `{sort}`")
+    return "\n".join(found)
+
+
+def _ask(draft: Draft, attempt: int, wrong: str) -> DraftAnswer:
+    there = {path: (draft.out / path).read_bytes() for path in draft_answers.WRITES if (draft.out / path).is_file()}
+    there |= draft.answered
+    with Children(draft.settings, (gateway(),)) as children:
+        world = worlds.write_world(draft.settings, children.gateway_url)
+        _screen(world, draft.direction)
+        fields = draft_answers.fields_of(draft.given, there, wrong[-MOST_FAILURE:])
+        prompt = world.prompts.render("draft", **fields)
+        claims = claims_for(world, draft.direction, "draft", attempt=attempt, prompt=prompt)
+        call = question(world, claims, prompt, system=SYSTEM, max_tokens=MOST_TOKENS, temperature=0.3)
+        return world.model.answer(call, DraftAnswer)
+
+
+def _screen(world: WriteWorld, direction: Direction) -> None:
+    """Have the policy's judge look at what is asked for, where there is one."""
+    if world.policy.judge is None:
+        return
+    told = screening.of_direction(direction)
+    found = screening.screen(world, direction, told)
+    with world.store.begin() as tx:
+        screening.note(tx, world.clock, world.policy, direction, told, found, LOCAL_ACTOR)
+    if found.verdict is not PolicyVerdict.ALLOWED:
+        raise PolicyError(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
+
+
+def _put(out: Path, files: Mapping[str, bytes], before: Iterable[str]) -> None:
+    """Write a draft's files over those that the model wrote before; what somebody else put there stays."""
+    for path in filter(draft_data.PATH.fullmatch, set(before) - set(files)):
+        (out / path).unlink(missing_ok=True)
+    for path, content in files.items():
+        place = out / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+
+
+def _told(draft: Draft) -> dict[str, Any]:
+    about = draft.about
+    return {
+        "template": str(draft.out),
+        "sort": about["sort"],
+        "cannot": drafting.CANNOT[Sort(about["sort"])],
+        "model": about["model"],
+        "assumed": about["assumed"],
+        "cost_usd": about["usd"],
+        "frozen": parts.frozen_of(draft.files),
+        "checks": [dataclasses.asdict(one) for one in draft.checks],
+        "baseline": draft.measured,
+    }
