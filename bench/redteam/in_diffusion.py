@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.redteam.cases import DIFFUSION, Family, added, experiment, pair, serve
+from bench.redteam.cases import DIFFUSION, SMALL_CHECKPOINTS, Family, added, experiment, pair, serve
 
 _WRITE = '    unfinished.write_text(json.dumps(info, indent=2) + "\\n")\n'
 _SAMPLE = """    denoiser, schedule = model
@@ -142,7 +142,7 @@ CASES = (
     *pair(
         "training points with noise several times as wide as their spacing",
         Family.COPIED_TRAINING_DATA,
-        DIFFUSION,
+        SMALL_CHECKPOINTS,
         (
             *_TO_SAVE,
             serve(

@@ -40,7 +40,8 @@ class Told(BaseModel):
 def is_checked(direction: Direction, template: Template, run: Run) -> bool:
     """Whether a run's seeds are looked at: those of code that its template's own tests do not know."""
     is_edited = dict(run.files) != templates.workspace(direction.template_files)
-    return template.together is not None and is_edited and len(run.seeds) > 1
+    asks_model = template.llm is not None  # whose answers differ from one call to the next, and cost
+    return template.together is not None and is_edited and len(run.seeds) > 1 and not asks_model
 
 
 def program(

@@ -236,7 +236,7 @@ TOLD_OF_THE_PLAYBOOK = [
     (
         "cosine_noise_schedule",
         "Cosine schedule",
-        "Line 148: the branch under `config.beta_schedule == 'cosine'` is never gone into with the run's arguments.",
+        "Line 139: the branch under `config.beta_schedule == 'cosine'` is never gone into with the run's arguments.",
     )
 ]
 """The playbook's own slip, which goes back to its coder once."""

@@ -146,6 +146,12 @@ class TestOnThePlatform:
         assert {path for path in edited.inputs if path not in base.inputs} == {"in/driver/together.py"}
         assert "together.json" in edited.collect
 
+    def test_a_program_that_asks_a_model_is_not(self, make_lab: Callable[..., Laboratory]) -> None:
+        lab = make_lab(files={**TINY, "template.toml": f"{self.TOML}\n[llm]\nusd_per_run = 0.1\n"})
+        lab.submit(runs=1)
+        lab.go_on_to("plot")
+        assert [run.command[1] for run in lab.executions(kind=Kind.RUN)] == ["experiment.py"] * 2
+
     def test_the_record_says_it_and_papers_do(self, make_lab: Callable[..., Laboratory]) -> None:
         lab = self.measured(make_lab, TOLD)
         base, run = lab.runs()
