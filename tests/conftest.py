@@ -49,10 +49,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 DEAREST = (
     *("together", "test_real_model.py", "test_rerun.py", "test_provider_away.py", "test_images.py", "test_serve.py"),
-    *("test_write_a_template.py", "test_chaos.py", "test_ideas.py", "test_restarts.py", "test_kill.py"),
+    *(
+        "test_model_drafts.py",
+        "test_write_a_template.py",
+        "test_chaos.py",
+        "test_ideas.py",
+        "test_restarts.py",
+        "test_kill.py",
+    ),
 )
 """What takes a minute and more, the longest first."""
-APART = frozenset({"test_serve.py", "test_write_a_template.py"})
+APART = frozenset({"test_serve.py", "test_model_drafts.py", "test_write_a_template.py"})
 """Files whose tests share nothing and take long, so that each may go to another process."""
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ import pytest
 from fumehood.domain.execution import Kind
 from fumehood.services import templates
 from fumehood.settings import Settings
-from tests.e2e.conftest import House
+from tests.e2e.conftest import COMMAND, House
 from tests.fakes import drafter
 from tests.fakes.drafter import Drafter, functions, written
 from tests.fakes.provider import KEY, Provider, serving
@@ -217,3 +220,39 @@ def test_an_answer_that_never_is_a_draft_leaves_a_folder_to_go_on_with(make_hous
     assert (approval["drafted_by"], approval["frozen_pair_by"]) == ("claude-sonnet-4-5", "Fumehood")
     assert (out / "model.py").read_text() == drafter.MODEL
     assert told["cost_usd"] > 8 * 0.05  # of both commands
+
+
+def test_ctrl_c_while_the_draft_is_measured_leaves_one_to_go_on_with(make_house: Any, tmp_path: Path) -> None:
+    slow = written(experiment__py=drafter.EXPERIMENT.replace("import numpy\n", "import numpy\n\ntime.sleep(120)\n"))
+    data, out, log = points(tmp_path / "data"), tmp_path / "plane", tmp_path / "log"
+    with asking(make_house, slow) as (house, model):
+        words = ("template", "new", "--from", TOPIC, "--data", str(data), "--out", str(out), *MODEL)
+        with log.open("w") as file:
+            started = subprocess.Popen(
+                [*COMMAND, *words],
+                env=house.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 300
+        while "attempt 1 started" not in log.read_text() and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.killpg(started.pid, signal.SIGINT)
+        assert started.wait(120) == 130, log.read_text()
+        assert "claude-sonnet-4-5 cost 0.0690 USD for this draft" in log.read_text()
+        assert house.left() == []
+        assert not (out / "approval.json").exists()
+        (out / "experiment.py").write_text(drafter.EXPERIMENT)  # mended by hand
+        done, told = new(house, "--resume", "--out", str(out), "--approve", "--sandbox", "local")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert len(model.prompts) == 1
+        assert told["cost_usd"] == pytest.approx(0.069)
+        store = worlds.store_of(Settings(state_dir=house.state))
+        try:
+            with store.begin(write=False) as tx:
+                states = [one.state for one in tx.directions.find() if one.model != "offline"]
+        finally:
+            store.close()
+    assert states == ["cancelled", "done"]
