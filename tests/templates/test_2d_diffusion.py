@@ -67,9 +67,9 @@ def prepare(
     return program(python, "prepare.py", *asked, *sizes, *extra)
 
 
-def train(python: Path, data: Path, out_dir: Path, seeds: str = "1,2", steps: int = 12) -> dict[str, dict]:
+def train(python: Path, data: Path, out_dir: Path, *more: str, seeds: str = "1,2", steps: int = 12) -> dict[str, dict]:
     environment = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": seeds}
-    sizes = (*SMALL, f"--num_train_steps={steps}")
+    sizes = (*SMALL, f"--num_train_steps={steps}", *more)
     done = program(python, "experiment.py", f"--out_dir={out_dir}", *sizes, **environment)
     assert done.returncode == 0, done.stderr
     served = program(python, "serve.py", f"--models={out_dir}", "--count=300")
@@ -425,6 +425,29 @@ def test_every_offline_edit_applies_exactly_once_in_order() -> None:
 
 
 # The experiment itself.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["screen", "confirm"])
+def test_the_published_generators_are_no_better_than_a_short_training(
+    warm_python: Path, data: Path, tmp_path: Path, arm: str
+) -> None:
+    held = tmp_path / "held"
+    for part in ("train", "answers"):
+        assert prepare(warm_python, data / "key", held / part, arm=arm, part=part).returncode == 0
+    trained, drawn, rng = tmp_path / "run_0", tmp_path / "drawn", np.random.default_rng(0)
+    larger = ("--train_batch_size=128", "--hidden_size=64", "--embedding_dim=32", "--num_timesteps=40")
+    train(warm_python, held, trained, *larger, "--learning_rate=3e-3", "--ema_update_every=1", steps=200)
+    drawn.mkdir()
+    for dataset in DATASETS:
+        for seed in (1, 2):
+            np.save(drawn / f"samples_{dataset}_{seed}.npy", module("prepare").draw(dataset, 300, rng))
+    means = []
+    for samples in (trained, drawn):
+        assert evaluate(warm_python, held, samples, tmp_path / f"of_{samples.name}").returncode == 0
+        told = json.loads((tmp_path / f"of_{samples.name}" / "metrics.json").read_text())
+        means.append(sum(entry["means"]["kl_divergence"] for entry in told.values()) / len(told))
+    assert means[1] > means[0], means
 
 
 @pytest.mark.slow
