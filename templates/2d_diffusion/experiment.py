@@ -2,7 +2,7 @@
 
     python experiment.py --out_dir=run_0
 
-Small machine: add `--num_train_steps=400 --train_batch_size=128 --hidden_size=128 --embedding_dim=64
+Small machine: add `--num_train_steps=400 --train_batch_size=128 --hidden_size=96 --embedding_dim=64
 --learning_rate=3e-3 --ema_update_every=1 --eval_points=2000 --threads=1` (about ten seconds on one core).
 
 One model is trained for each data set and seed. They are trained together: `train` stacks the weights of all models
