@@ -24,6 +24,7 @@ from fumehood.store.clock import SystemClock
 from worker import worlds
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
+FULL_BYTES = 8 * 1024 * 1024
 PLAYBOOK = "offline.toml"
 
 
@@ -180,12 +181,21 @@ def is_offline(settings: Settings, model: str) -> bool:
 
 def room(settings: Settings) -> None:
     """Refuse a disk that is nearly full."""
-    there = settings.state_dir
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = _free_bytes(settings)
     if free < MIN_FREE_BYTES:
         raise MachineUnfitError(
             f"The disk of {settings.state_dir} has {free // 2**20} MiB free and {MIN_FREE_BYTES // 2**20} are needed.",
             remedy="Make room, or set FUMEHOOD_STATE_DIR to a folder on a larger disk.",
         )
+
+
+def is_full(settings: Settings) -> bool:
+    """Say whether the disk has so little room left that work has to wait for more."""
+    return _free_bytes(settings) < FULL_BYTES
+
+
+def _free_bytes(settings: Settings) -> int:
+    there = settings.state_dir
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free

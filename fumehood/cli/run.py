@@ -174,12 +174,23 @@ def _free(store: Store, direction: Direction) -> None:
             tx.steps.renew(step, until=0.0)
 
 
+def say_of_room(settings: Settings, progress: Progress, *, waits: bool) -> bool:
+    """Show when the disk becomes full, and when it no longer is; return whether work waits for room now."""
+    full = checks.is_full(settings)
+    if full and not waits:
+        progress.say(f"the disk of {settings.state_dir} is full: the work waits until there is room")
+    if waits and not full:
+        progress.say("there is room again: the work goes on")
+    return full
+
+
 def _follow(
     settings: Settings, store: Store, direction: Direction, sandbox: str, progress: Progress, replay: Path | None
 ) -> None:
     with store.begin(write=False) as tx:
         past = tx.events.since(direction.id, 0, 1_000_000)
     seen = past[-1].seq if past else 0
+    waits = False
     try:
         with Children(settings, (gateway(replay), *workers(sandbox, direction.id))) as children:
             while True:
@@ -191,6 +202,7 @@ def _follow(
                 if steps.nothing_left(store, direction):
                     return
                 children.check()
+                waits = say_of_room(settings, progress, waits=waits)
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be what went away

@@ -14,6 +14,8 @@ READ_ONLY = {"25006", "SQLITE_READONLY"}
 """A write in a transaction that only reads, or on a server that lets nobody write just now."""
 OURS = {"SQLITE_ERROR"}
 """A statement that is wrong, which SQLite's driver does not tell from a database that is away."""
+FULL = {"53100", "SQLITE_FULL"}
+"""No room for what is to be written."""
 
 
 def said_by(error: DBAPIError) -> str:
@@ -39,6 +41,10 @@ def typed(*, write: bool) -> Iterator[None]:
         code = _code(error)
         if code in READ_ONLY and not write:
             raise ConflictError("This transaction was opened for reading only.") from error
+        if code in FULL:
+            raise StoreUnavailableError(
+                "The disk of the database is full.", remedy="Make room: what waits goes on by itself."
+            ) from error
         if error.connection_invalidated or code in READ_ONLY or _is_away(error, code):
             raise _unavailable(said_by(error)) from error
         raise

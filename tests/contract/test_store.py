@@ -57,7 +57,7 @@ from fumehood.domain.step import Event, Side, Step, StepState
 from fumehood.domain.tenant import PLATFORM, Key, Scope, Switch, Tenant
 from fumehood.domain.token import Revocation
 from fumehood.domain.worker import Part, Worker
-from fumehood.errors import BadInputError, ConflictError, NotFoundError
+from fumehood.errors import BadInputError, ConflictError, NotFoundError, StoreUnavailableError
 from fumehood.ports import Store, Transaction
 from fumehood.queue.local import LocalQueue, wait_for_change
 from fumehood.store.clock import SystemClock
@@ -1584,6 +1584,18 @@ class TestSql:
             query = "SELECT kind, state, verdict, count(*) FROM executions GROUP BY kind, state, verdict"
             plan = [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()]
         assert plan == ["SCAN executions USING COVERING INDEX ix_executions_kind_state_verdict"]
+
+    def test_a_full_disk_is_called_one(self, sql: SqlStore) -> None:
+        long = dataclasses.replace(make_direction(), text="x" * 1_000_000)
+        with sql.begin() as transaction:
+            connection = transaction.events._connection  # type: ignore[attr-defined]
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 10}")
+        with (
+            pytest.raises(StoreUnavailableError, match="The disk of the database is full"),
+            sql.begin() as transaction,
+        ):
+            transaction.directions.save(long)
 
     @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:"])
     def test_an_unusable_address_is_refused_in_one_sentence(self, url: str) -> None:

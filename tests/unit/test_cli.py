@@ -19,13 +19,14 @@ import threading
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 import fumehood
-from fumehood.cli import children, machine, output, template
+from fumehood.cli import checks, children, machine, output, template
 from fumehood.cli import run as running
 from fumehood.cli.main import main
 from fumehood.domain import caps
@@ -766,3 +767,18 @@ def test_an_interruption_is_status_130(tmp_path: Path, asked: tuple[str, ...], n
 def test_settings_are_read_when_a_command_runs(say: Callable[..., Said], tmp_path: Path) -> None:
     assert say("keys", "list", "--json", state=tmp_path / "other").document == {"keys": []}
     assert Settings().state_dir == tmp_path / "other"
+
+
+def test_a_disk_that_fills_while_work_is_under_way_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path)
+    progress, waits, told = output.Progress(as_json=False), False, io.StringIO()
+    progress._console = Console(file=told, width=200)
+    for free_mib in (600, 7, 0, 1, 9, 600):
+        monkeypatch.setattr(checks.shutil, "disk_usage", lambda _, free=free_mib: SimpleNamespace(free=free << 20))
+        waits = running.say_of_room(settings, progress, waits=waits)
+    assert [line.split("] ", 1)[1] for line in told.getvalue().splitlines()] == [
+        f"the disk of {tmp_path} is full: the work waits until there is room",
+        "there is room again: the work goes on",
+    ]
