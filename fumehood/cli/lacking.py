@@ -1,0 +1,42 @@
+"""What a template that keeps the contract does without, and what that costs its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fumehood.domain.execution import Kind
+from fumehood.domain.template import FROZEN_FILES, Template
+from fumehood.latex import skeleton
+from fumehood.ports import Artifacts
+from fumehood.services import data_above, templates
+
+
+def costs(files: Mapping[str, str], artifacts: Artifacts, template: Template) -> tuple[str, ...]:
+    """Return a sentence for each thing that is missing, the dearest first; empty for a template that has it all."""
+    return tuple(_costs(files, artifacts, template))
+
+
+def _costs(files: Mapping[str, str], artifacts: Artifacts, template: Template) -> Iterator[str]:
+    sources = {path: artifacts.get(sha) for path, sha in files.items() if path.endswith(".py") and "/" not in path}
+    if data_above.levels(sources.values()) and not any(path.startswith(f"{data_above.PLACE}/") for path in files):
+        named = ", ".join(path for path in sorted(sources) if data_above.levels([sources[path]]))
+        yield f"{named} reads ../data above the folder, which is not there: a run finds none at /data either."
+    if not set(FROZEN_FILES) <= set(files):
+        yield (
+            "No prepare.py and evaluate.py: every number is the program's own word, and no result is ever `better`,"
+            " `worse` or `no_difference`."
+        )
+    metric = template.metrics.get(template.primary or "")
+    if metric is None or metric.direction is None:
+        yield "No primary metric with a direction in template.toml: nothing says where better lies, or is compared."
+    if not any(profile.seeds for profile in template.profiles.values()):
+        yield "No seeds in a profile: they are uncontrolled, and there is no spread and no noise floor."
+    elif not any(profile.confirm for profile in template.profiles.values()):
+        yield "No profile with confirm = true: a result is `promising` at the most."
+    if "template.toml" not in files:
+        limits = templates.profile_of(template, "cpu").limits_of
+        yield f"No template.toml: one size, and the usual limits ({limits(Kind.RUN).wall_s:,.0f} s a run)."
+    if "offline.toml" not in files:
+        yield "No offline.toml: the offline model has no ideas for it, so that a real one is needed."
+    if not skeleton.is_ours(artifacts.get(files["latex/template.tex"]).decode(errors="replace")):
+        yield "No gaps of ours (%%FUMEHOOD:ABSTRACT%% ...) in latex/template.tex: papers are set in our own frame."
