@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from fumehood.domain.execution import Kind
 from fumehood.domain.template import FROZEN_FILES, Template
@@ -11,16 +12,23 @@ from fumehood.ports import Artifacts
 from fumehood.services import data_above, templates
 
 
-def costs(files: Mapping[str, str], artifacts: Artifacts, template: Template) -> tuple[str, ...]:
+def costs(folder: Path, files: Mapping[str, str], artifacts: Artifacts, template: Template) -> tuple[str, ...]:
     """Return a sentence for each thing that is missing, the dearest first; empty for a template that has it all."""
-    return tuple(_costs(files, artifacts, template))
+    return (*_of_data(folder, files, artifacts), *_costs(files, artifacts, template))
+
+
+def _of_data(folder: Path, files: Mapping[str, str], artifacts: Artifacts) -> Iterator[str]:
+    """Say what the folder itself does not have of the data that its programs read."""
+    sources = {path: artifacts.get(sha) for path, sha in files.items() if path.endswith(".py") and "/" not in path}
+    named = ", ".join(path for path in sorted(sources) if data_above.levels([sources[path]]))
+    data = [path for path in files if path.startswith(templates.DATA)]
+    if named and not data:
+        yield f"{named} reads ../data above the folder, which is not there: a run finds none at /data either."
+    elif named and not (folder / data_above.PLACE).is_dir():
+        yield f"{len(data)} files of ../data above the folder come along, and end up in a run's finished folder."
 
 
 def _costs(files: Mapping[str, str], artifacts: Artifacts, template: Template) -> Iterator[str]:
-    sources = {path: artifacts.get(sha) for path, sha in files.items() if path.endswith(".py") and "/" not in path}
-    if data_above.levels(sources.values()) and not any(path.startswith(f"{data_above.PLACE}/") for path in files):
-        named = ", ".join(path for path in sorted(sources) if data_above.levels([sources[path]]))
-        yield f"{named} reads ../data above the folder, which is not there: a run finds none at /data either."
     if not set(FROZEN_FILES) <= set(files):
         yield (
             "No prepare.py and evaluate.py: every number is the program's own word, and no result is ever `better`,"

@@ -64,7 +64,7 @@ def check(
         if not problems:
             template = templates.load(files, artifacts, found.name)
             files = extra_packages.settle(files, artifacts, template, packages or (), wheel or ())
-            costs = lacking.costs(files, artifacts, template)
+            costs = lacking.costs(found, files, artifacts, template)
             missing, problems = _not_in_lab(files, artifacts, output.Progress(as_json=as_json))
     told = {
         "template": found.name,

@@ -154,7 +154,7 @@ class TestDataAbove:
 class TestWhatItDoesWithout:
     def costs(self, artifacts: MemoryArtifacts, files: Mapping[str, str]) -> str:
         snapshot = kept(files, artifacts)
-        return "\n".join(lacking.costs(snapshot, artifacts, templates.load(snapshot, artifacts, "t")))
+        return "\n".join(lacking.costs(Path("t"), snapshot, artifacts, templates.load(snapshot, artifacts, "t")))
 
     def test_a_template_of_the_original_system_is_told_what_that_costs(self, artifacts: MemoryArtifacts) -> None:
         told = self.costs(artifacts, {**PLAIN, "experiment.py": READS})
@@ -170,9 +170,13 @@ class TestWhatItDoesWithout:
         assert len(told.splitlines()) == len(begins)
         assert all(line.startswith(begin) for line, begin in zip(told.splitlines(), begins, strict=True))
 
-    def test_data_that_came_along_are_not_missed(self, above: Path, artifacts: MemoryArtifacts) -> None:
+    def test_data_that_came_along_are_told(self, above: Path, artifacts: MemoryArtifacts) -> None:
         files = templates.snapshot(above, artifacts)
-        assert not any("../data" in one for one in lacking.costs(files, artifacts, Template(title="t")))
+        first, *_ = lacking.costs(above, files, artifacts, Template(title="t"))
+        assert first.startswith("1 files of ../data above the folder come along")
+        write_template(above, {"data/own.txt": "ours"})
+        files = templates.snapshot(above, artifacts)
+        assert not any("../data" in one for one in lacking.costs(above, files, artifacts, Template(title="t")))
 
     def test_what_it_has_is_not_missed(self, artifacts: MemoryArtifacts) -> None:
         assert "promising" in self.costs(artifacts, TINY)
