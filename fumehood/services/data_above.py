@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PLACE = "data"
-_READ = re.compile(rb"(?<![\w./])((?:\.\./)+)data(?![\w.])")
+_READ = re.compile(rb"""(?:(?<![\w./])|(?<=["'}]/))(?:\./)?((?:\.\./)+)data(?![\w.-])""")
+"""Also behind a program's own folder, as in `f"{HERE}/../../data"`, which is where it runs."""
 
 
 def levels(sources: Iterable[bytes]) -> tuple[int, ...]:

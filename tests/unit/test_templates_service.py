@@ -15,7 +15,7 @@ from fumehood.domain.execution import Kind
 from fumehood.domain.template import REQUIRED_FILES, Template
 from fumehood.errors import BadInputError
 from fumehood.latex import skeleton
-from fumehood.services import templates
+from fumehood.services import data_above, templates
 from tests.fakes.laboratory import CONFIRMING, PLAIN, TINY, write_template
 
 
@@ -128,6 +128,18 @@ class TestDataAbove:
         assert set(files) == {*PLAIN, "data/plays/train.bin"}
         assert artifacts.get(files["data/plays/train.bin"]) == b"to be"
         assert templates.workspace(files)["data/plays/train.bin"] == files["data/plays/train.bin"]
+
+    @pytest.mark.parametrize(
+        ("source", "found"),
+        [
+            (b'open("../../data/x")', (2,)),
+            (b"f'{HERE}/../data' + './../../../data'", (1, 3)),
+            (b'HERE + "/../../data"', (2,)),
+            (b"'../dataset' '../data.csv' '../data-old' '/usr/../data' 'a../data' '../../my/data'", ()),
+        ],
+    )
+    def test_how_far_up_is_read_off_the_program(self, source: bytes, found: tuple[int, ...]) -> None:
+        assert data_above.levels([source]) == found
 
     @pytest.mark.parametrize(
         "changes",
