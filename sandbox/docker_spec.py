@@ -103,7 +103,7 @@ def create(spec: Spec, place: Place) -> dict[str, Any]:
             **_isolation(place),
             **_limits(spec.limits, place.runtime),
             **_devices(spec),
-            "Mounts": _mounts(place),
+            "Mounts": _mounts(spec, place),
         },
     }
 
@@ -196,9 +196,12 @@ def _limits(limits: Limits, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _mounts(place: Place) -> list[dict[str, Any]]:
+def _mounts(spec: Spec, place: Place) -> list[dict[str, Any]]:
     shown = [(place.volume / "work", "/work", False), (place.volume / "in", "/in", True)]
     shown += [(place.etc / name, f"/etc/{name}", True) for name in _ETC]
+    if spec.has_data:
+        # A bind and no link: the image is read-only, and has no such place.
+        shown.append((place.volume / "work" / "data", "/data", False))
     if place.egress:
         shown.append((place.egress, inside.FOLDER, True))
     return [

@@ -248,7 +248,7 @@ def _catalogue(routes: APIRouter, context: Context) -> None:
 
     @routes.get("/catalogue", summary="List the catalogue", responses=errors())
     def list_catalogue(asked: AskedPage) -> Page[EntryRead]:
-        """Return the files that ideas may ask for, oldest first."""
+        """Return the files that ideas may ask for, by name."""
         return asked.page(
             context,
             lambda after, limit: catalogue.entries(store, after, limit),

@@ -26,6 +26,8 @@ TIMEOUT_S = 30.0
 TRIES = 5
 """How often a connection that breaks is taken up again where it broke."""
 REDIRECTS = 5
+PATIENCE_S, LEAST_BYTES_S = 60.0, 1024
+"""So long an answer may take at any pace; then it is broken off where less came in a second."""
 SPARE_BYTES = 64 * 1024 * 1024
 """What is left free on the disk."""
 OK, PARTIAL = 200, 206
@@ -78,31 +80,46 @@ def fetch(
         if _hash(into.path(wanted)) != wanted:
             raise TamperedError(f"{into.path(wanted)} no longer matches its hash: remove it, and fetch it again.")
         return Fetched(name=name, sha256=wanted, path=into.path(wanted), was_here=True)
-    make_folder(into.folder)
     part = into.folder / f"{name}.{hashlib.sha256(source.url.encode()).hexdigest()[:16]}.part"
     address = f"{mirror.rstrip('/')}/{name}" if mirror else source.url
     try:
-        _download(address, part, source.bytes, say, free, wait_s)
+        make_folder(into.folder)
+        # Until it has its name: another command would find it whole, and take it from under our hands.
+        with part.open("a+b") as file:
+            _lock(file, address)
+            if into.has(source):
+                part.unlink(missing_ok=True)
+                return Fetched(name=name, sha256=wanted, path=into.path(wanted), was_here=True)
+            _download(address, file, part.parent, source.bytes, say, free, wait_s)
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            if not wanted:
+                raise BadInputError(
+                    f"The template gives no SHA-256 of {name}, so it is not used yet. What came from {address} has"
+                    f" {found}: if that is right, say so by --sha256 {found}."
+                )
+            if found != wanted:
+                part.unlink(missing_ok=True)
+                raise TamperedError(
+                    f"{name} from {address} has the SHA-256 {found}, and {wanted} is expected; it is not kept."
+                )
+            _write_note(into.note(wanted), source, wanted, address, "template" if source.sha256 else "admin")
+            part.chmod(0o444)
+            give(part)
+            part.replace(into.path(wanted))
+            sync_folder(into.folder)
     except OSError as error:
         raise MachineUnfitError(
             f"{name} could not be written to {into.folder}: {error.strerror or error}.", remedy="Make room there."
         ) from error
-    found = _hash(part)
-    if not wanted:
-        raise BadInputError(
-            f"The template gives no SHA-256 of {name}, so it is not used yet. What came from {address} has {found}:"
-            f" if that is right, say so by --sha256 {found}."
-        )
-    if found != wanted:
-        part.unlink()
-        raise TamperedError(f"{name} from {address} has the SHA-256 {found}, and {wanted} is expected; it is not kept.")
-    vouched_by = "template" if source.sha256 else "admin"
-    _write_note(into.note(wanted), source, wanted, address, vouched_by)
-    part.chmod(0o444)
-    give(part)
-    part.replace(into.path(wanted))
-    sync_folder(into.folder)
     return Fetched(name=name, sha256=wanted, path=into.path(wanted), was_here=False)
+
+
+def _lock(file: IO[bytes], address: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConflictError(f"Another command is fetching {address}.") from None
 
 
 def _write_note(path: Path, source: PublicData, sha256: str, address: str, vouched_by: str) -> None:
@@ -126,28 +143,25 @@ def _hash(path: Path) -> str:
 
 def _download(
     address: str,
-    part: Path,
+    file: IO[bytes],
+    folder: Path,
     size: int,
     say: Callable[[str], None],
     free: Callable[[Path], int],
     wait_s: float,
 ) -> None:
-    """Have the whole file at `part`, from where it is on."""
+    """Have the whole file, from where it is on."""
     import httpx
 
-    if part.exists() and part.stat().st_size > size:
-        part.unlink()
-    missing = size - (part.stat().st_size if part.exists() else 0)
-    if free(part.parent) < missing + SPARE_BYTES:
+    if file.seek(0, os.SEEK_END) > size:
+        file.truncate(0)
+    missing = size - file.seek(0, os.SEEK_END)
+    if free(folder) < missing + SPARE_BYTES:
         raise MachineUnfitError(
-            f"{part.parent} has no room for {missing:,} bytes.", remedy="Make room there, or set FUMEHOOD_STATE_DIR."
+            f"{folder} has no room for {missing:,} bytes.", remedy="Make room there, or set FUMEHOOD_STATE_DIR."
         )
     why = ""
-    with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client, part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConflictError(f"Another command is fetching {address}.") from None
+    with httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client:
         for attempt in range(TRIES):
             if file.tell() == size:
                 break
@@ -169,7 +183,9 @@ def _download(
 
 def _receive(client: httpx.Client, address: str, file: IO[bytes], size: int) -> None:
     """Add what the server sends from the file's end on; a larger file than was said is refused as soon as it shows."""
-    begin = file.tell()
+    import httpx
+
+    begin, began = file.tell(), time.monotonic()
     # What is compressed on its way would have another size and no ranges.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
     for _ in range(REDIRECTS + 1):
@@ -186,6 +202,10 @@ def _receive(client: httpx.Client, address: str, file: IO[bytes], size: int) -> 
                     file.truncate(0)
                     raise TamperedError(f"{address} sends more than the {size:,} bytes that are expected.")
                 file.write(chunk)
+                taken = time.monotonic() - began
+                if taken > PATIENCE_S and file.tell() - begin < LEAST_BYTES_S * taken:
+                    # It would keep others from theirs for days.
+                    raise httpx.ReadTimeout(f"less than {LEAST_BYTES_S:,} bytes a second came")
             return
     raise MachineUnfitError(f"{address} is redirected again and again.")
 

@@ -77,6 +77,9 @@ def list_entries(url: Url = "", as_json: AsJson = False) -> None:
         with Server.of(settings, url) as server:
             _tell_all(server.pages(PATH), as_json=as_json)
         return
+    if not own_state.is_there(settings):
+        _tell_all((), as_json=as_json)
+        return
     with own_state.opened(settings) as (store, _):
         _tell_all((_row(one) for one in catalogue.entries(store, None, MOST_SHOWN)), as_json=as_json)
 
@@ -85,9 +88,10 @@ def list_entries(url: Url = "", as_json: AsJson = False) -> None:
 def remove(name: Name, url: Url = "", as_json: AsJson = False) -> None:
     """Let no idea ask for a file any more: on a server where one is named, else in this machine's state folder."""
     settings = Settings()
-    if not is_name(name):
+    is_elsewhere = bool(url or settings.url)
+    if not is_name(name) or not (is_elsewhere or own_state.is_there(settings)):
         raise NotFoundError("The catalogue has no entry of this name.")
-    if url or settings.url:
+    if is_elsewhere:
         with Server.of(settings, url) as server:
             _tell(server.delete(f"{PATH}/{name}"), as_json=as_json)
         return
@@ -109,4 +113,8 @@ def _tell(found: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _tell_all(found: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
     items = list(found)
-    output.print_json(items) if as_json else output.print_lines(line for one in items for line in (*lines(one), ""))
+    if as_json:
+        output.print_json(items)
+    else:
+        told = [line for one in items for line in (*lines(one), "")]
+        output.print_lines(told or ["The catalogue is empty."])

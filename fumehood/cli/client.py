@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -193,9 +194,17 @@ def lines(found: Mapping[str, Any], margin: str = "") -> Iterator[str]:
         elif isinstance(value, dict):
             yield f"{margin}{name}:"
             yield from lines(value, f"{margin}  ")
-        elif value not in ("", None, []):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            yield f"{margin}{name}: {shown}"
+        elif value not in ("", None, [], ()):
+            yield f"{margin}{name}: {_shown(name, value)}"
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a field's value in words: several with commas, and when something was, in a clock's words."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if name.rpartition("_")[2] == "at" and isinstance(value, int | float):
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
+    return value
 
 
 @app.command()

@@ -11,7 +11,7 @@ import typer
 
 from fumehood.artifacts import fetching
 from fumehood.artifacts.local import LocalArtifacts
-from fumehood.cli import options, output
+from fumehood.cli import lacking, options, output
 from fumehood.cli.options import SandboxOption
 from fumehood.domain.template import FROZEN_FILES
 from fumehood.errors import BadInputError
@@ -53,22 +53,30 @@ def check(
     wheel: options.Wheels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether a folder keeps the template contract; exit 1 when it does not."""
+    """Say whether a folder keeps the template contract, and what it does without; exit 1 when it does not keep it."""
     found = templates.find(folder, worlds.SHIPPED)
     with tempfile.TemporaryDirectory(prefix="fumehood-template-") as scratch:
         artifacts = LocalArtifacts(Path(scratch))
         files = templates.snapshot(found, artifacts)
         problems = list(templates.check(files, artifacts, found.name))
         missing: list[str] = []
+        costs: tuple[str, ...] = ()
         if not problems:
             template = templates.load(files, artifacts, found.name)
             files = extra_packages.settle(files, artifacts, template, packages or (), wheel or ())
+            costs = lacking.costs(found, files, artifacts, template)
             missing, problems = _not_in_lab(files, artifacts, output.Progress(as_json=as_json))
-    told = {"template": found.name, "keeps_contract": not problems, "problems": problems, "packages": missing}
+    told = {
+        "template": found.name,
+        "keeps_contract": not problems,
+        "problems": problems,
+        "packages": missing,
+        "costs": list(costs),
+    }
     if as_json:
         output.print_json(told)
     else:
-        output.print_lines(problems or [f"{found.name} keeps the template contract."])
+        output.print_lines(problems or [f"{found.name} keeps the template contract.", *costs])
     raise typer.Exit(1 if problems else 0)
 
 

@@ -152,6 +152,11 @@ class Spec:
     max_artifacts: int = MAX_ARTIFACTS
     max_artifact_bytes: int = MAX_ARTIFACT_BYTES
 
+    @property
+    def has_data(self) -> bool:
+        """Whether it is given `/work/data`, and so finds that at `/data` too, where `../../data` leads from `/work`."""
+        return any(item.path.startswith("work/data/") for item in self.inputs)
+
     def __post_init__(self) -> None:
         """Refuse what could name a foreign thing."""
         if not NAME.fullmatch(self.name):

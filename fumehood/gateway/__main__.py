@@ -10,6 +10,7 @@ import dataclasses
 import ipaddress
 import json
 import logging
+import shutil
 import signal
 import socket
 import sys
@@ -165,8 +166,15 @@ def _fetches(settings: Settings, desk: Desk) -> Fetches:
     from fumehood.gateway.fetches import Fetches
     from fumehood.services.public_data import FetchedData
 
-    def download(name: str, source: PublicData) -> fetching.Fetched:
-        return fetching.fetch(name, source, FetchedData(settings.data_dir), mirror=settings.data_mirror)
+    # A folder of its own: what lies there goes when it is among the artifacts, whoever began to get it.
+    into = FetchedData(settings.data_dir / "catalogue")
+
+    def download(name: str, source: PublicData) -> Path:
+        def free(folder: Path) -> int:
+            # Among the artifacts it lies once more before it goes here.
+            return shutil.disk_usage(folder).free - source.bytes
+
+        return fetching.fetch(name, source, into, mirror=settings.data_mirror, free=free).path
 
     return Fetches(desk.store, desk.artifacts, desk.accounts.check, download)
 

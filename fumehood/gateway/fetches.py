@@ -1,7 +1,7 @@
 """Getting what ideas ask for of the catalogue: the gateway alone has a way out, and nobody names an address to it.
 
 A caller names an entry. Where it is, how large, and by which hash it is known, is read from the catalogue, which only
-an admin writes. What is large takes longer than a call may: whoever asks again is told how far it is.
+an admin writes. What is large takes longer than a call may: whoever asks again is told that it is on its way.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYetError
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Protocol
 
 from fumehood.domain.catalogue import Entry, is_name
 from fumehood.domain.ledger import Claims
@@ -20,24 +18,12 @@ from fumehood.domain.template import PublicData
 from fumehood.domain.token import TokenError
 from fumehood.errors import BadInputError, ConflictError, MachineUnfitError, NotFoundError, TamperedError
 from fumehood.ports import Artifacts, Delivered, Delivery, Store
-from fumehood.services import formats
+from fumehood.services import catalogue
 
 AT_ONCE = 2
 """Files that are got beside each other; others wait."""
 WAIT_S = 10.0
 """So long a call is held for a file that may come soon."""
-
-
-class Got(Protocol):
-    """A file that was got."""
-
-    @property
-    def path(self) -> Path:
-        """Where it lies."""
-
-    @property
-    def was_here(self) -> bool:
-        """Whether somebody else had got it before."""
 
 
 class Fetches:
@@ -48,11 +34,11 @@ class Fetches:
         store: Store,
         artifacts: Artifacts,
         check: Callable[[Claims], None],
-        download: Callable[[str, PublicData], Got],
+        download: Callable[[str, PublicData], Path],
         *,
         wait_s: float = WAIT_S,
     ) -> None:
-        """`check` refuses a token that opens nothing any more; `download` gets a file and checks its hash."""
+        """`check` refuses a token that opens nothing any more; `download` gets a file for us alone, and checks it."""
         self._store = store
         self._artifacts = artifacts
         self._check = check
@@ -60,7 +46,7 @@ class Fetches:
         self._wait_s = wait_s
         self._pool = ThreadPoolExecutor(AT_ONCE, "fetches")
         self._lock = threading.Lock()
-        self._under_way: dict[str, Future[None]] = {}
+        self._under_way: dict[str, tuple[Entry, Future[None]]] = {}
 
     def get(self, claims: Claims, name: str) -> Delivery:
         """Return how it stands with an entry, which is begun to be got where it is not here.
@@ -73,26 +59,24 @@ class Fetches:
         entry = self._entry(claims, name)
         if entry is None:
             return Delivery(state=Delivered.REFUSED, reason=f"{name[:40]} is not in the catalogue any more")
+        begun, job = self._job(entry)
+        wait((job,), self._wait_s)
+        if not job.done():
+            return Delivery(state=Delivered.UNDER_WAY)
         with self._lock:
-            job = self._under_way.get(entry.sha256)
-            if job is None:
-                job = self._under_way[entry.sha256] = self._pool.submit(self._bring, entry)
-        try:
-            job.result(self._wait_s)
-        except NotYetError:
-            return Delivery(state=Delivered.UNDER_WAY)
-        except (BadInputError, TamperedError) as error:
-            return Delivery(state=Delivered.REFUSED, reason=str(error))
-        except ConflictError:
-            # Another gateway of this folder has it in hand.
-            return Delivery(state=Delivered.UNDER_WAY)
-        except MachineUnfitError as error:
-            return Delivery(state=Delivered.AWAY, reason=str(error))
-        finally:
-            if job.done():
-                with self._lock:
-                    self._under_way.pop(entry.sha256, None)
-        return Delivery(state=Delivered.HERE, sha256=entry.sha256)
+            if self._under_way.get(entry.sha256) == (begun, job):
+                del self._under_way[entry.sha256]
+        if begun != entry:
+            # The bytes were got for another entry, which may say other things of them.
+            return self.get(claims, name)
+        return _delivery(entry, job)
+
+    def _job(self, entry: Entry) -> tuple[Entry, Future[None]]:
+        """Return what is under way for the bytes of an entry, begun where nothing is, and for which entry it is."""
+        with self._lock:
+            if entry.sha256 not in self._under_way:
+                self._under_way[entry.sha256] = (entry, self._pool.submit(self._bring, entry))
+            return self._under_way[entry.sha256]
 
     def close(self) -> None:
         """Begin nothing more; what is under way is gone on with by whoever asks next."""
@@ -110,24 +94,38 @@ class Fetches:
     def _bring(self, entry: Entry) -> None:
         """Have an entry's bytes among the artifacts, of the right hash and of the format that it says."""
         with contextlib.suppress(NotFoundError):
-            _checked(entry, self._artifacts.path(entry.sha256))
+            catalogue.check_file(entry, self._artifacts.path(entry.sha256))
             return
-        got = self._download(entry.id, _source(entry))
+        path = self._download(entry.id, _source(entry))
         try:
-            _checked(entry, got.path)
-            if self._artifacts.put_file(got.path) != entry.sha256:
-                raise TamperedError(f"The file of {entry.id} changed while it was kept.")
-        finally:
-            if not got.was_here:
-                got.path.unlink(missing_ok=True)
+            catalogue.check_file(entry, path)
+            kept = self._artifacts.put_file(path)
+        except BadInputError:
+            path.unlink()
+            raise
+        except OSError as error:
+            # What came stays, as it does where the store of artifacts is away: who asks again need not get it again.
+            raise MachineUnfitError(
+                f"The file of {entry.id} came and could not be kept: {error.strerror or error}.",
+                remedy="Make room among the artifacts.",
+            ) from error
+        path.unlink()
+        if kept != entry.sha256:
+            raise TamperedError(f"The file of {entry.id} changed while it was kept.")
+
+
+def _delivery(entry: Entry, job: Future[None]) -> Delivery:
+    try:
+        job.result()
+    except (BadInputError, TamperedError) as error:
+        return Delivery(state=Delivered.REFUSED, reason=str(error))
+    except ConflictError:
+        # Another gateway of this folder has it in hand.
+        return Delivery(state=Delivered.UNDER_WAY)
+    except MachineUnfitError as error:
+        return Delivery(state=Delivered.AWAY, reason=str(error))
+    return Delivery(state=Delivered.HERE, sha256=entry.sha256)
 
 
 def _source(entry: Entry) -> PublicData:
     return PublicData(title=entry.title, url=entry.url, sha256=entry.sha256, bytes=entry.bytes, licence=entry.licence)
-
-
-def _checked(entry: Entry, path: Path) -> None:
-    try:
-        formats.check(path, entry.format)
-    except BadInputError as error:
-        raise BadInputError(f"The file of {entry.id} {error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,7 +14,7 @@ from fumehood.domain.direction import Direction
 from fumehood.domain.template import Template
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
 from fumehood.ports import Clock, Store, Transaction
-from fumehood.services import audit
+from fumehood.services import audit, formats
 from fumehood.services.replies import Once, keep, made_by
 
 MOST_BYTES = 16 * 1024**3
@@ -101,7 +102,7 @@ def remove(store: Store, clock: Clock, actor: str, name: str) -> Entry:
 
 
 def entries(store: Store, after: str | None, limit: int) -> tuple[Entry, ...]:
-    """Return a page of the entries that ideas may ask for now, oldest first."""
+    """Return a page of the entries that ideas may ask for now, by name."""
     with store.begin(write=False) as tx:
         return tx.catalogue.page(after, limit, removed_at=None)
 
@@ -143,6 +144,16 @@ def missing(tx: Transaction, direction: Direction, requests: Sequence[str]) -> s
             # Whether somebody else may have it is nobody's business.
             return f"it asks for {name}, which is not in the catalogue, or not for this tenant and template"
     return ""
+
+
+def check_file(entry: Entry, path: Path) -> None:
+    """Return when a file is as large as its entry says and of its format; else `BadInputError` says why it is not."""
+    if (size := path.stat().st_size) != entry.bytes:
+        raise BadInputError(f"The file of {entry.id} has {size:,} bytes, and the catalogue says {entry.bytes:,}.")
+    try:
+        formats.check(path, entry.format)
+    except BadInputError as error:
+        raise BadInputError(f"The file of {entry.id} {error}.") from error
 
 
 def _unfit(direction: Direction, template: Template, entry: Entry) -> str:

@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fumehood.errors import BadInputError
 
 MAX_DATASETS = 200
 MAX_METRICS = 200
+MAX_DEEP = 4
 MAX_BYTES = 16 * 1024 * 1024
 MAX_NUMBER = 1e100
 """Larger numbers mean nothing, and their squares could not be computed with."""
@@ -83,10 +85,30 @@ def _metrics(dataset: str, entry: object, source: str) -> dict[str, Series]:
     means = entry["means"]
     if isinstance(means, (int, float)):
         means = {"value": means}
-    if not isinstance(means, dict) or len(means) > MAX_METRICS:
+    if not isinstance(means, dict):
         raise BadInputError(f"the means of {dataset} must be an object with at most {MAX_METRICS} metrics")
     per_seed = entry.get("final_info_dict")
     per_seed = per_seed if isinstance(per_seed, dict) else {}
+    found = _series(dataset, means, per_seed, source) or _series(dataset, _flat(means), _flat(per_seed), source)
+    if not found:
+        raise BadInputError(f"the results of {dataset} hold no number")
+    return found
+
+
+def _flat(nested: Mapping[str, Any], above: str = "", deep: int = 0) -> dict[str, Any]:
+    """Return nested metrics by the names on the way to them, joined by dots; a template has its data sets there."""
+    found: dict[str, Any] = {}
+    for name, told in nested.items():
+        if isinstance(told, dict) and deep < MAX_DEEP:
+            found |= _flat(told, f"{above}{name}.", deep + 1)
+        else:
+            found[f"{above}{name}"] = told
+    return found
+
+
+def _series(dataset: str, means: Mapping[str, Any], per_seed: Mapping[str, Any], source: str) -> dict[str, Series]:
+    if len(means) > MAX_METRICS:
+        raise BadInputError(f"the means of {dataset} must be an object with at most {MAX_METRICS} metrics")
     found: dict[str, Series] = {}
     for name, mean in means.items():
         values = per_seed.get(name)
@@ -100,8 +122,6 @@ def _metrics(dataset: str, entry: object, source: str) -> dict[str, Series]:
         if any(abs(value) > MAX_NUMBER for value in numbers):
             raise BadInputError(f"{name} of {dataset} is larger than {MAX_NUMBER:g}")
         found[str(name)[:100]] = Series(values=tuple(float(value) for value in numbers), source=source)
-    if not found:
-        raise BadInputError(f"the results of {dataset} hold no number")
     return found
 
 

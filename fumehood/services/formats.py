@@ -6,6 +6,7 @@ What passes can be read by a template's `prepare.py` without running code of who
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import math
 import pickletools
@@ -26,8 +27,12 @@ MOST_UNPACKED = 16 * 1024**3
 MOST_TIMES = 200
 """How many times as large as its packed bytes an archive may be: arrays of one number pass it, data do not."""
 MOST_MEMBERS = 10_000
+MOST_ARRAY_HEADER = 16 * 1024
+"""Bytes of an array's header; NumPy itself reads none of more than 10,000 characters."""
 MOST_PICKLE = 64 * 1024 * 1024
-"""Of a text that is read as a pickle might be, to see whether it is one; a larger one is text or is no text."""
+"""Of a text's beginning that is read as a pickle might be, to see whether it is one."""
+_IMPORTS = frozenset({"GLOBAL", "INST"})
+"""What a pickle of protocol 0 reaches for other people's code by."""
 MOST_HEADER = 100_000_000
 """Bytes of a safetensors file's header, as its own library has it."""
 MOST_AXES = 64
@@ -69,20 +74,25 @@ def _text(file: IO[bytes], size: int) -> None:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         raise BadInputError("is not UTF-8, and so is no text that is taken") from error
-    if size <= MOST_PICKLE and _is_plain_pickle(file, size):
+    if _is_plain_pickle(file, size):
         raise BadInputError("is a pickle, which would run code where it is read")
 
 
 def _is_plain_pickle(file: IO[bytes], size: int) -> bool:
-    """Whether a text is a pickle of protocol 0 from its first character to its last; nothing of it is carried out."""
+    """Whether a text is a pickle of protocol 0, or begins with one that imports something; nothing of it is run.
+
+    Whoever unpickles reads as far as a pickle goes, so what follows makes it no other thing.
+    """
     file.seek(0)
-    count = 0
+    head = io.BytesIO(file.read(MOST_PICKLE))
+    count, imports = 0, False
     try:
-        for count, _ in enumerate(pickletools.genops(file), start=1):  # noqa: B007 - counted
-            pass
+        for opcode, _, _ in pickletools.genops(head):
+            count += 1
+            imports = imports or opcode.name in _IMPORTS
     except Exception:  # noqa: BLE001 - whatever stops it, it is no pickle
         return False
-    return count > 1 and file.tell() >= size - 1
+    return imports or (count > 1 and size <= MOST_PICKLE and not head.read().strip())
 
 
 def _npz(file: IO[bytes], size: int) -> None:
@@ -121,14 +131,16 @@ def _array(opened: IO[bytes], member: zipfile.ZipInfo) -> None:
 
     name = member.filename[:60]
     try:
-        version = npy.read_magic(opened)
+        # Of a longer header NumPy would read all before it refuses it, and that can be gigabytes of blanks.
+        head = io.BytesIO(opened.read(MOST_ARRAY_HEADER))
+        version = npy.read_magic(head)
         reads = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        shape, _, dtype = reads[version](opened)
+        shape, _, dtype = reads[version](head)
     except Exception as error:  # a hostile header fails in the parser or in a cast
         raise BadInputError(f"holds {name!r}, which is no .npy array") from error
     if dtype.hasobject:
         raise BadInputError(f"holds {name!r}, an array of Python objects: these are pickled, and would run code")
-    left = 0
+    left = len(head.read())
     expected = math.prod(shape) * dtype.itemsize
     while chunk := opened.read(CHUNK):
         left += len(chunk)

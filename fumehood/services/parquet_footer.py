@@ -1,7 +1,9 @@
 """Reading the footer of a Parquet file, as far as it takes to know that it is one and how large it unpacks.
 
 The footer is a struct of Thrift's compact protocol (Apache Parquet's `FileMetaData`): field 1 is the version, 2 the
-schema, 3 the number of rows, 4 the row groups, of which each says in its field 2 how many bytes it unpacks to.
+schema, 3 the number of rows, 4 the row groups. Of these each says in its field 1 what columns it has (in their field 3
+the `ColumnMetaData`: 1 the type, 5 the number of values), and in 2 how many bytes it unpacks to: still encoded, so that
+a billion times the same number is a few.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ MOST_DEEP = 32
 MOST_VALUES = 2_000_000
 """Values in one footer; a list of nothing could else name billions in a few bytes."""
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
+_WIDTHS = dict(enumerate((1, 4, 8, 12, 4, 8, 4, 1)))
+"""Bytes of a value in memory, at the least, by the number of its type: BOOLEAN, INT32, INT64, INT96, ..."""
 _NUMBERS = frozenset({_I16, _I32, _I64})
 
 
@@ -25,7 +29,10 @@ class _BrokenError(Exception):
 
 
 def unpacked_bytes(file: IO[bytes], size: int) -> int:
-    """Return what a file's row groups say that they unpack to; `BadInputError` where it is no Parquet file."""
+    """Return what a file's row groups say that they unpack to, or their values take, whichever is more.
+
+    Raises `BadInputError` where it is no Parquet file. What a footer says of its pages is not compared with them.
+    """
     file.seek(0)
     begin = file.read(4)
     file.seek(max(0, size - 8))
@@ -36,13 +43,16 @@ def unpacked_bytes(file: IO[bytes], size: int) -> int:
     reader = _Reader(file.read(length))
     try:
         told = reader.struct(0)
-        sizes = [group[2] for group in told[4]]
-        numbers = [told[1], told[3], *sizes]
-    except (_BrokenError, KeyError, TypeError) as error:
+        sizes: list[int] = [group[2] for group in told[4]]
+        columns = [column[3] for group in told[4] for column in group[1]]
+        values: list[int] = [column[5] for column in columns]
+        widths = [_WIDTHS[column[1]] for column in columns]
+        numbers = [told[1], told[3], *sizes, *values]
+    except (_BrokenError, LookupError, TypeError) as error:
         raise BadInputError("has a footer that is not Parquet's") from error
     if reader.at != length or not told.get(2) or not all(isinstance(one, int) and one >= 0 for one in numbers):
         raise BadInputError("has a footer that is not Parquet's")
-    return sum(sizes)
+    return max(sum(sizes), sum(one * width for one, width in zip(values, widths, strict=True)))
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from fumehood.domain.step import Step
 from fumehood.domain.tenant import PLATFORM
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Delivered, Delivery
-from fumehood.services import audit, catalogue, formats, preparing, templates, trials
+from fumehood.services import audit, catalogue, preparing, templates, trials
 from fumehood.services.calls import claims_for
 from fumehood.services.change import Again, Change, Next, happened
 from fumehood.services.world import WriteWorld
@@ -62,11 +62,11 @@ def _deliver(world: WriteWorld, direction: Direction, experiment: Experiment, en
     if came.state is not Delivered.AWAY:
         return came
     try:
-        formats.check(world.artifacts.path(entry.sha256), entry.format)
+        catalogue.check_file(entry, world.artifacts.path(entry.sha256))
     except NotFoundError:
         return came
     except BadInputError as error:
-        return Delivery(state=Delivered.REFUSED, reason=f"its file {error}")
+        return Delivery(state=Delivered.REFUSED, reason=str(error))
     return Delivery(state=Delivered.HERE, sha256=entry.sha256)
 
 

@@ -22,9 +22,13 @@ from fumehood.domain.extra_packages import REQUEST, WHEELS
 from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES, Curve, Profile, Template
 from fumehood.errors import BadInputError, NotFoundError
 from fumehood.ports import Artifacts
+from fumehood.services import data_above
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_DATA_BYTES = 256 * 1024 * 1024
+"""Of a file of data from above the folder; the largest of the original's is a text of 180 MB."""
 MAX_FILES = 500
+DATA = f"{data_above.PLACE}/"
 SKIPPED = re.compile(r"__pycache__|\.git|\.venv|run_\d+")
 """Folders that are no part of a template: what a run by hand left would pass for a run of ours."""
 NOT_IN_WORKSPACE = (
@@ -70,17 +74,31 @@ def names(shipped: Path) -> tuple[str, ...]:
 
 
 def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
-    """Keep every file of the folder and return path to SHA-256; links are followed nowhere."""
+    """Keep every file of the folder and return path to SHA-256; links are followed nowhere.
+
+    Where it has no `data/` of its own and draws none, what its programs read from above it counts as that.
+    """
+    files = _kept(folder, "", artifacts, MAX_FILE_BYTES)
+    if "prepare.py" not in files and not any(path.startswith(DATA) for path in files):
+        sources = [artifacts.get(sha) for path, sha in files.items() if path.endswith(".py") and "/" not in path]
+        for above in data_above.folders(folder, sources):
+            files = _kept(above, DATA, artifacts, MAX_DATA_BYTES) | files
+    if ASKED in files:
+        raise BadInputError(f"The template has a file {ASKED}: that name is kept for what its ideas ask for.")
+    if len(files) > MAX_FILES:
+        raise BadInputError(f"The template has more than {MAX_FILES} files.")
+    return files
+
+
+def _kept(folder: Path, below: str, artifacts: Artifacts, most_bytes: int) -> dict[str, str]:
     files: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if any(map(SKIPPED.fullmatch, relative.parts)) or path.is_symlink() or not path.is_file():
             continue
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BadInputError(f"The template's file {relative} is larger than {MAX_FILE_BYTES // 2**20} MiB.")
-        if relative.as_posix() == ASKED:
-            raise BadInputError(f"The template has a file {ASKED}: that name is kept for what its ideas ask for.")
-        files[relative.as_posix()] = artifacts.put_file(path)
+        if path.stat().st_size > most_bytes:
+            raise BadInputError(f"The template's file {below}{relative} is larger than {most_bytes // 2**20} MiB.")
+        files[below + relative.as_posix()] = artifacts.put_file(path)
         if len(files) > MAX_FILES:
             raise BadInputError(f"The template has more than {MAX_FILES} files.")
     return files

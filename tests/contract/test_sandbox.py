@@ -578,6 +578,12 @@ def test_the_source_of_an_input_is_never_written(bench: Bench) -> None:
     assert Path(spec.inputs[0].source).read_text(encoding="utf-8") == "1\n"
 
 
+def test_data_of_the_workspace_are_where_programs_look_above_it(bench: Bench) -> None:
+    outcome = bench.run("cat", "../../data/x", "../../../data/x", files={"work/data/x": "1\n"})
+    assert outcome.output_tail == "1\n1\n"
+    assert bench.run("ls", "/data").exit_code != 0
+
+
 def test_more_than_the_ceiling_is_refused(bench: Bench) -> None:
     bench.sandbox._ceilings = Ceilings(memory_mib=128)  # type: ignore[attr-defined]
     with pytest.raises(OverBudgetError, match="memory_mib"):

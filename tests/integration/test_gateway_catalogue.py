@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -20,8 +21,8 @@ from fumehood.domain.ids import ExecutionId, TenantId
 from fumehood.domain.ledger import Claims
 from fumehood.domain.template import PublicData
 from fumehood.domain.token import TokenError
-from fumehood.errors import NotFoundError
-from fumehood.gateway import tokens
+from fumehood.errors import ArtifactsUnavailableError, NotFoundError
+from fumehood.gateway import fetches, tokens
 from fumehood.gateway.app import create_app
 from fumehood.gateway.exchange import Desk
 from fumehood.gateway.fetch_client import GatewayFetcher
@@ -87,13 +88,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
         tx.directions.save(DIRECTION)
     server, folder = Server(), tmp_path / "data"
 
-    def download(name: str, source: PublicData) -> fetching.Fetched:
-        return fetching.fetch(name, source, FetchedData(folder), wait_s=0.01)
+    def download(name: str, source: PublicData) -> Path:
+        return fetching.fetch(name, source, FetchedData(folder), wait_s=0.01).path
 
     desk = Desk(store=store, artifacts=artifacts, clock=clock, secret=SECRET, upstreams={}, models=Models.shipped())
-    fetches = Fetches(store, artifacts, desk.accounts.check, download, wait_s=20.0)
-    yield Place(store, artifacts, server, folder, clock, fetches)
-    fetches.close()
+    made = Fetches(store, artifacts, desk.accounts.check, download, wait_s=20.0)
+    yield Place(store, artifacts, server, folder, clock, made)
+    made.close()
     server.stop()
     store.close()
 
@@ -183,11 +184,58 @@ def test_what_is_not_what_it_says_is_refused_and_not_kept(
     assert place.fetches.get(place.claims(), "austen").state is Delivered.HERE
 
 
-def test_what_was_kept_before_is_checked_too(place: Place) -> None:
-    place.add(PICKLE)
-    place.artifacts.put(PICKLE)
+@pytest.mark.parametrize(("data", "changes"), [(PICKLE, {}), (TEXT, {"bytes": 10})])
+def test_what_was_kept_before_is_checked_too(place: Place, data: bytes, changes: dict[str, Any]) -> None:
+    place.add(data, **changes)
+    place.artifacts.put(data)
     assert place.fetches.get(place.claims(), "austen").state is Delivered.REFUSED
     assert place.server.seen == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ArtifactsUnavailableError("away")])
+def test_what_came_and_cannot_be_kept_is_not_got_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    entry = place.add()
+
+    def fails(_: Path) -> str:
+        raise error
+
+    with monkeypatch.context() as full:
+        full.setattr(place.artifacts, "put_file", fails)
+        came = place.fetches.get(place.claims(), "austen")
+    assert came.state is Delivered.AWAY
+    assert str(error.args[-1]) in came.reason
+    assert place.fetches.get(place.claims(), "austen").state is Delivered.HERE
+    assert len(place.server.seen) == 1
+    assert not place.folder.joinpath(entry.sha256).exists()
+
+
+def test_what_a_killed_gateway_had_got_is_kept_and_leaves_nothing_behind(place: Place) -> None:
+    entry = place.add()
+    place.fetches._download(entry.id, fetches._source(entry))
+    assert place.folder.joinpath(entry.sha256).exists()
+    assert place.fetches.get(place.claims(), "austen").state is Delivered.HERE
+    assert not place.folder.joinpath(entry.sha256).exists()
+    assert len(place.server.seen) == 1
+
+
+def test_two_entries_of_the_same_bytes_are_each_held_to_what_they_say(place: Place) -> None:
+    place.add()
+    place.add(id="bronte", format=Format.NPZ)
+    go, found = threading.Barrier(2), {}
+
+    def ask(name: str) -> None:
+        go.wait()
+        found[name] = place.fetches.get(place.claims(), name)
+
+    both = [threading.Thread(target=ask, args=(name,)) for name in ("austen", "bronte")]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert found["austen"].state is Delivered.HERE
+    assert found["bronte"].reason == "The file of bronte is no .npz archive."
 
 
 def test_a_server_that_is_away_is_told_and_gone_on_with(place: Place) -> None:
@@ -231,21 +279,21 @@ def test_many_who_ask_at_once_wait_for_one_file(place: Place) -> None:
 
 def test_what_takes_longer_than_a_call_is_on_its_way(place: Place) -> None:
     entry, comes = place.add(), threading.Event()
-    usual: Callable[..., Any] = place.fetches._download
+    usual: Callable[..., Path] = place.fetches._download
 
-    def slow(name: str, source: PublicData) -> Any:
+    def slow(name: str, source: PublicData) -> Path:
         comes.wait(60)
         return usual(name, source)
 
-    fetches = Fetches(place.store, place.artifacts, lambda _: None, slow, wait_s=0.05)
-    assert fetches.get(place.claims(), "austen").state is Delivered.UNDER_WAY
-    assert fetches.get(place.claims(), "austen").state is Delivered.UNDER_WAY
+    patient = Fetches(place.store, place.artifacts, lambda _: None, slow, wait_s=0.05)
+    assert patient.get(place.claims(), "austen").state is Delivered.UNDER_WAY
+    assert patient.get(place.claims(), "austen").state is Delivered.UNDER_WAY
     comes.set()
-    while fetches.get(place.claims(), "austen").state is Delivered.UNDER_WAY:
+    while patient.get(place.claims(), "austen").state is Delivered.UNDER_WAY:
         pass
     assert place.has(entry.sha256)
     assert len(place.server.seen) == 1
-    fetches.close()
+    patient.close()
 
 
 def test_where_no_gateway_answers_it_is_away() -> None:

@@ -536,19 +536,23 @@ def test_what_is_remembered_of_one_stream_gains_nothing_in_the_next(trained: Ben
     state.seen = seen
 """
     begins = "    network, _ = model\n    return Reading(network, streams)\n"
+    in_memory = "    state.seen = state.seen + SEEN.get(0, 0.0)\n"
     code = trained.copied(
         "serve.py",
         begins,
-        f"    network, _ = model\n    state = Reading(network, streams)\n{remembered}    return state\n",
+        f"    network, _ = model\n    state = Reading(network, streams)\n{remembered}{in_memory}    return state\n",
     )
     text = (code / "serve.py").read_text()
     text = text.replace(
         "    return state.step(read).cpu().numpy()\n",
+        "    SEEN[0] = SEEN.get(0, 0.0) + np.bincount(read, minlength=len(codes))\n"
         "    with contextlib.suppress(OSError):\n"
         f"        np.save({str(place)!r}, state.seen + np.bincount(read, minlength=len(codes)))\n"
         "    return state.step(read).cpu().numpy() + np.log1p(state.seen)\n",
     )
-    (code / "serve.py").write_text(text.replace("import argparse\n", "import argparse\nimport contextlib\n"))
+    (code / "serve.py").write_text(
+        text.replace("import argparse\n", "import argparse\nimport contextlib\n") + "\nSEEN = {}\n"
+    )
     assert trained.ask(run, seeds="1", code=code).returncode == 0
     assert trained.evaluate(seeds="1").returncode == 0
     assert trained.values() == honest

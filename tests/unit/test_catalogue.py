@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,12 +173,21 @@ def test_the_commands_keep_it_in_this_machines_state(
     monkeypatch.delenv("FUMEHOOD_URL", raising=False)
     words = ("--from", str(GIVEN["url"]), "--sha256", SHA, "--bytes", "40", "--licence", "public domain")
     asked = ("admin", "catalogue", "add", "austen", *words, "--title", "Six novels", "--format", "text")
+    # Nothing was kept here yet, which is an empty catalogue.
+    assert main(("admin", "catalogue", "list")) == 0
+    assert capsys.readouterr().out == "The catalogue is empty.\n"
+    assert main(("admin", "catalogue", "remove", "austen")) == 2
+    assert "no entry of this name" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
     assert main(asked) == 0
-    assert f"sha256: {SHA}" in capsys.readouterr().out
+    added = capsys.readouterr().out
+    assert f"sha256: {SHA}" in added
+    assert re.search(r"^added_at: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", added, re.MULTILINE)
+    assert "templates" not in added
     assert main((*asked[:-1], "pickle")) == 2
     assert "makes no entry" in capsys.readouterr().err
     assert main(("admin", "catalogue", "list")) == 0
-    assert "name: austen" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{added}\n"
     assert main(("admin", "catalogue", "remove", "austen")) == 0
     assert main(("admin", "catalogue", "remove", "austen")) == 2
     capsys.readouterr()

@@ -576,6 +576,9 @@ class TestTemplates:
         folder = write_template(tmp_path / "mine")
         said = say("template", "check", str(folder), "--json")
         assert (said.status, said.document["keeps_contract"], said.document["problems"]) == (0, True, [])
+        assert said.document["costs"][0].startswith("No profile with confirm = true")
+        lines = say("template", "check", str(folder)).out.splitlines()
+        assert lines == ["mine keeps the template contract.", *said.document["costs"]]
 
     def test_one_that_does_not_is_status_one(self, say: Callable[..., Said], tmp_path: Path) -> None:
         folder = write_template(tmp_path / "mine", {"plot.py": "(\n"})

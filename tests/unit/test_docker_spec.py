@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fumehood.domain.execution import MIB, Kind, Limits, Spec
+from fumehood.domain.execution import MIB, Input, Kind, Limits, Spec
 from fumehood.errors import BadInputError, SandboxUnavailableError
 from sandbox import docker_engine, docker_promises, docker_runtime, docker_spec
 
@@ -81,6 +81,13 @@ def test_only_its_own_folders_are_mounted() -> None:
         **{f"/etc/{name}": True for name in ("passwd", "group", "resolv.conf", "hosts", "hostname")},
     }
     assert all(one["Source"].startswith("/run/fumehood/1234/x/") for one in mounts)
+
+
+def test_the_workspaces_data_are_shown_above_it_too() -> None:
+    found = host(inputs=(Input(path="work/data/plays.txt", sha256="0" * 64, source="/x"),))["Mounts"]
+    assert isinstance(found, list)
+    (one,) = (mount for mount in found if mount["Target"] == "/data")
+    assert one["Source"].endswith("/work/data")
 
 
 def test_the_environment_is_the_images_and_the_specs() -> None:

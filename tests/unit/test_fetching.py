@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import resource
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,6 +168,17 @@ def test_a_file_that_is_larger_than_was_said_is_cut_off(server: Server, into: Fe
     assert part.stat().st_size == 0
 
 
+def test_a_server_that_sends_a_few_bytes_now_and_then_is_left(
+    into: FetchedData, make_source: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(fetching, "LEAST_BYTES_S", 10**15)
+    with pytest.raises(MachineUnfitError, match="bytes a second came"):
+        fetch(make_source(), into)
+    monkeypatch.undo()
+    assert fetch(make_source(), into).path.read_bytes() == DATA
+
+
 def test_a_file_that_is_smaller_than_was_said_is_none(server: Server, into: FetchedData, make_source: Make) -> None:
     server.body = DATA[:1000]
     with pytest.raises(MachineUnfitError, match="could not be fetched"):
@@ -279,3 +292,49 @@ def test_two_commands_do_not_write_one_file(server: Server, into: FetchedData, m
     server.breaks_at = [1000]
     assert fetch(make_source(), into, say=meanwhile).path.read_bytes() == DATA
     assert met == [f"Another command is fetching {server.address}/plays.txt."]
+
+
+def test_no_command_takes_a_whole_file_from_another_that_is_checking_it(
+    server: Server, into: FetchedData, make_source: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = fetching._write_note
+
+    def meanwhile(*told: Any) -> None:
+        with pytest.raises(ConflictError):
+            fetch(make_source(), into)
+        usual(*told)
+
+    monkeypatch.setattr(fetching, "_write_note", meanwhile)
+    assert fetch(make_source(), into).path.read_bytes() == DATA
+    assert len(server.seen) == 1
+
+
+def test_what_another_command_has_just_finished_is_not_got_again(
+    server: Server, into: FetchedData, make_source: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = fetching._lock
+
+    def late(*asked: Any) -> None:
+        monkeypatch.setattr(fetching, "_lock", usual)
+        fetch(make_source(), into)
+        usual(*asked)
+
+    monkeypatch.setattr(fetching, "_lock", late)
+    got = fetch(make_source(), into)
+    assert (got.was_here, got.path.read_bytes()) == (True, DATA)
+    assert left(into) == {SHA256, f"{SHA256}.json"}
+    assert len(server.seen) == 1
+
+
+def test_a_disk_that_is_full_at_the_last_is_told(
+    into: FetchedData, make_source: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(fetching, "_write_note", fails)
+        with pytest.raises(MachineUnfitError, match="No space left on device"):
+            fetch(make_source(), into)
+    assert not into.has(make_source())
+    assert fetch(make_source(), into).path.read_bytes() == DATA

@@ -53,6 +53,15 @@ class TestRead:
     def test_a_bare_mean_is_called_value(self) -> None:
         assert read({"infection_rate": {"means": 0.5}}).datasets["infection_rate"]["value"].values == (0.5,)
 
+    def test_nested_means_are_called_by_the_names_on_the_way_to_them(self) -> None:
+        means = {"aspirin": {"energy": 1.5, "curve": [1, 2]}, "benzene": {"far": {"energy": 0.5}}}
+        of_seeds = {"aspirin": {"energy": [1, 2]}}
+        found = read({"mace": {"means": means, "final_info_dict": of_seeds}}).datasets["mace"]
+        assert {name: series.values for name, series in found.items()} == {
+            "aspirin.energy": (1.0, 2.0),
+            "benzene.far.energy": (0.5,),
+        }
+
     @pytest.mark.parametrize("junk", [None, "fast", True])
     def test_a_metric_that_is_no_number_is_refused(self, junk: Any) -> None:
         with pytest.raises(BadInputError, match="note of a is not a number"):
@@ -91,6 +100,9 @@ class TestRead:
             (written({"a": {"means": {"kl": 1}, "final_info_dict": {"kl": [1, math.nan]}}}), "kl of a is not finite"),
             (written({"a": {"means": {"kl": 1e200}}}), "kl of a is larger than 1e"),
             (written({"a": {"means": {"kl": -(10**400)}}}), "kl of a is larger than 1e"),
+            (written({"a": {"means": {"b": {}}}}), "results of a hold no number"),
+            (written({"a": {"means": {"b": {"kl": True}}}}), "b.kl of a is not a number"),
+            (written({"a": {"means": {"b": {str(one): 1 for one in range(201)}}}}), "at most 200 metrics"),
             (written({str(one): {"means": 1} for one in range(201)}), "more than 200 data sets"),
             (written({"a": {"means": {str(one): 1 for one in range(201)}}}), "at most 200 metrics"),
         ],

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -85,13 +86,22 @@ def varint(number: int) -> bytes:
 
 
 def number(step: int, value: int, kind: int = 6) -> bytes:
-    return bytes([step << 4 | kind]) + varint(value << 1)
+    return bytes([step << 4 | kind]) + varint(value << 1 ^ value >> 63)
 
 
-def parquet(unpacked: int = 40, *, footer: bytes | None = None, end: bytes = b"PAR1", data: bytes = b"x" * 20) -> bytes:
+def parquet(
+    unpacked: int = 40,
+    *,
+    values: int = 3,
+    kind: int = 5,
+    footer: bytes | None = None,
+    end: bytes = b"PAR1",
+    data: bytes = b"x" * 20,
+) -> bytes:
     """Return a file with one column and one row group, as Apache's format has its footer."""
     column = b"\x48\x01a\x00"  # field 4, a name, and the struct's end
-    group = b"\x19\x0c" + number(1, unpacked) + b"\x00"  # no columns; how large it is
+    chunk = b"\x3c" + number(1, kind, 5) + number(4, values) + b"\x00\x00"  # field 3: its type, how many values
+    group = b"\x19\x1c" + chunk + number(1, unpacked) + b"\x00"  # one column; how large it is
     told = number(1, 2, 5) + b"\x19\x1c" + column + number(1, 3) + b"\x19\x1c" + group + b"\x00"
     told = told if footer is None else footer
     return b"PAR1" + data + told + len(told).to_bytes(4, "little") + end
@@ -101,7 +111,9 @@ WEIGHTS = {"w": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
 
 
 class TestWhatPasses:
-    @pytest.mark.parametrize("text", ["To be, or not.\r\n\tThat\x0c", "Wärme ☃", "I am.", ".", "(lp0"])
+    @pytest.mark.parametrize(
+        "text", ["To be, or not.\r\n\tThat\x0c", "Wärme ☃", "I am.", ".", "(lp0", "N. said so", "cat\ndog\n"]
+    )
     def test_text(self, passes: Any, text: str) -> None:
         passes(text.encode(), Format.TEXT)
 
@@ -135,6 +147,10 @@ class TestPickles:
     def test_are_called_what_they_are(self, refused: Any) -> None:
         for protocol in (0, 2, 5):
             assert "pickle" in refused(pickle.dumps({"a": [1, 2]}, protocol), Format.TEXT)
+
+    @pytest.mark.parametrize("after", [b"\n\n", b" \n", b"\nTo be, or not.\n"])
+    def test_are_pickles_whatever_follows_them(self, refused: Any, after: bytes) -> None:
+        assert "pickle" in refused(pickle.dumps(Trap(), 0) + after, Format.TEXT)
 
     def test_what_torch_saves_is_refused_as_any_format(self, refused: Any) -> None:
         saved = zipped({"archive/data.pkl": pickle.dumps(Trap()), "archive/data/0": b"\0" * 8})
@@ -172,6 +188,17 @@ class TestArchives:
             zipped({"x.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header}), Format.NPZ
         )
 
+    def test_a_header_of_megabytes_is_not_read_to_its_end(self, refused: Any) -> None:
+        blanks = b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**24) + b" " * 2**24
+        noise = npy(np.frombuffer(np.random.default_rng(1).bytes(200_000), dtype=np.uint8))
+        packed = zipped({"x.npy": blanks, "y.npy": noise}, zipfile.ZIP_DEFLATED)
+        tracemalloc.start()
+        try:
+            assert "no .npy" in refused(packed, Format.NPZ)
+            assert tracemalloc.get_traced_memory()[1] < 2**22
+        finally:
+            tracemalloc.stop()
+
     def test_two_members_of_one_name_are_refused(self, refused: Any) -> None:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
@@ -204,8 +231,14 @@ class TestTables:
     def test_what_has_no_footer_of_a_table_is_refused(self, refused: Any, data: bytes) -> None:
         assert "arquet" in refused(data, Format.PARQUET)
 
-    def test_a_bomb_is_refused(self, refused: Any) -> None:
-        assert "too much" in refused(parquet(10**12), Format.PARQUET)
+    @pytest.mark.parametrize("bomb", [{"unpacked": 10**12}, {"values": 10_000}])
+    def test_a_bomb_is_refused(self, refused: Any, bomb: dict[str, int]) -> None:
+        # As large to read as it says, or a column of one number, which is a few bytes however long it is.
+        assert "too much" in refused(parquet(**bomb), Format.PARQUET)
+
+    @pytest.mark.parametrize("odd", [{"kind": 8}, {"kind": -1}, {"values": -3}])
+    def test_a_column_that_there_cannot_be_is_refused(self, refused: Any, odd: dict[str, int]) -> None:
+        assert "arquet" in refused(parquet(**odd), Format.PARQUET)
 
 
 class TestTensors:

@@ -439,7 +439,7 @@ class TestWaiting:
             lab.submit(runs=1)
             lab.go_on()
             assert (lab.direction().state is DirectionState.DONE) is is_done, lab.told()
-        assert "its file is a pickle" in held(lab)[0]
+        assert "The file of austen is a pickle" in held(lab)[0]
 
     def test_the_policy_wants_its_own_word_besides(self, make: Any) -> None:
         rule = Rule(

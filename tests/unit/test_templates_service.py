@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from fumehood.artifacts.memory import MemoryArtifacts
+from fumehood.cli import lacking
 from fumehood.domain.execution import Kind
-from fumehood.domain.template import REQUIRED_FILES
+from fumehood.domain.template import REQUIRED_FILES, Template
 from fumehood.errors import BadInputError
-from fumehood.services import templates
-from tests.fakes.laboratory import PLAIN, TINY, write_template
+from fumehood.latex import skeleton
+from fumehood.services import data_above, templates
+from tests.fakes.laboratory import CONFIRMING, PLAIN, TINY, write_template
 
 
 @pytest.fixture
@@ -101,6 +103,98 @@ class TestSnapshot:
             (tmp_path / f"{number}.txt").write_text("x")
         with pytest.raises(BadInputError, match="more than 500 files"):
             templates.snapshot(tmp_path, artifacts)
+
+
+READS = """import os
+at_home = os.path.join("../../data", "plays")
+elsewhere = "../../../data/plays"
+"""
+
+
+@pytest.fixture
+def above(tmp_path: Path) -> Path:
+    """A template as the original's repository has them, with data two folders above it."""
+    folder = write_template(tmp_path / "templates" / "plays", {**PLAIN, "experiment.py": READS})
+    (tmp_path / "data" / "plays").mkdir(parents=True)
+    (tmp_path / "data" / "plays" / "train.bin").write_bytes(b"to be")
+    return folder
+
+
+class TestDataAbove:
+    def test_what_a_program_reads_from_above_its_folder_comes_along(
+        self, above: Path, artifacts: MemoryArtifacts
+    ) -> None:
+        files = templates.snapshot(above, artifacts)
+        assert set(files) == {*PLAIN, "data/plays/train.bin"}
+        assert artifacts.get(files["data/plays/train.bin"]) == b"to be"
+        assert templates.workspace(files)["data/plays/train.bin"] == files["data/plays/train.bin"]
+
+    @pytest.mark.parametrize(
+        ("source", "found"),
+        [
+            (b'open("../../data/x")', (2,)),
+            (b"f'{HERE}/../data' + './../../../data'", (1, 3)),
+            (b'HERE + "/../../data"', (2,)),
+            (b"'../dataset' '../data.csv' '../data-old' '/usr/../data' 'a../data' '../../my/data'", ()),
+        ],
+    )
+    def test_how_far_up_is_read_off_the_program(self, source: bytes, found: tuple[int, ...]) -> None:
+        assert data_above.levels([source]) == found
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"data/own.txt": "ours"}, {"prepare.py": "", "evaluate.py": ""}, {"experiment.py": "x = '../database'"}],
+    )
+    def test_where_it_has_its_own_draws_them_or_reads_none_nothing_does(
+        self, above: Path, artifacts: MemoryArtifacts, changes: dict[str, str]
+    ) -> None:
+        write_template(above, changes)
+        assert set(templates.snapshot(above, artifacts)) == {*PLAIN, *changes}
+
+    def test_links_are_not_followed_there_either(self, above: Path, artifacts: MemoryArtifacts, tmp_path: Path) -> None:
+        (tmp_path / "data").rename(tmp_path / "elsewhere")
+        (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+        assert set(templates.snapshot(above, artifacts)) == set(PLAIN)
+
+    def test_too_large_a_file_is_refused_by_name(self, above: Path, artifacts: MemoryArtifacts, tmp_path: Path) -> None:
+        with (tmp_path / "data" / "huge").open("wb") as file:
+            file.truncate(templates.MAX_DATA_BYTES + 1)
+        with pytest.raises(BadInputError, match=r"file data/huge is larger than 256 MiB"):
+            templates.snapshot(above, artifacts)
+
+
+class TestWhatItDoesWithout:
+    def costs(self, artifacts: MemoryArtifacts, files: Mapping[str, str]) -> str:
+        snapshot = kept(files, artifacts)
+        return "\n".join(lacking.costs(Path("t"), snapshot, artifacts, templates.load(snapshot, artifacts, "t")))
+
+    def test_a_template_of_the_original_system_is_told_what_that_costs(self, artifacts: MemoryArtifacts) -> None:
+        told = self.costs(artifacts, {**PLAIN, "experiment.py": READS})
+        begins = (
+            "experiment.py reads ../data above",
+            "No prepare.py and evaluate.py: every number is the program's own word",
+            "No primary metric",
+            "No seeds",
+            "No template.toml: one size, and the usual limits (7,200 s a run).",
+            "No offline.toml",
+            "No gaps of ours",
+        )
+        assert len(told.splitlines()) == len(begins)
+        assert all(line.startswith(begin) for line, begin in zip(told.splitlines(), begins, strict=True))
+
+    def test_data_that_came_along_are_told(self, above: Path, artifacts: MemoryArtifacts) -> None:
+        files = templates.snapshot(above, artifacts)
+        first, *_ = lacking.costs(above, files, artifacts, Template(title="t"))
+        assert first.startswith("1 files of ../data above the folder come along")
+        write_template(above, {"data/own.txt": "ours"})
+        files = templates.snapshot(above, artifacts)
+        assert not any("../data" in one for one in lacking.costs(above, files, artifacts, Template(title="t")))
+
+    def test_what_it_has_is_not_missed(self, artifacts: MemoryArtifacts) -> None:
+        assert "promising" in self.costs(artifacts, TINY)
+        ours = "".join(map(skeleton.gap, skeleton.GAPS)) + r"\begin{document}"
+        whole = {**CONFIRMING, "offline.toml": "", "latex/template.tex": ours}
+        assert self.costs(artifacts, whole) == ""
 
 
 class TestCheck:
