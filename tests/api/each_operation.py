@@ -42,6 +42,6 @@ def served() -> Iterator[None]:
 
 
 @schema.parametrize()
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_as_described(case: Case) -> None:
     case.call_and_validate(headers={"Authorization": f"Bearer {KEY}"}, excluded_checks=BY_MEANING)

@@ -424,7 +424,7 @@ def test_what_was_trained_before_an_interruption_is_not_trained_again(trained: B
 def test_a_training_that_was_killed_is_taken_up_and_ends_the_same(trained: Bench, lab_python: Path) -> None:
     told = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "FUMEHOOD_SEEDS": "1"}
     told["FUMEHOOD_DATA"] = str(trained.folder / "train")
-    longer = ("--iterations=320", "--evaluate_every=80")
+    longer = ("--iterations=320", "--evaluate_every=80", "--block_size=16", "--n_layer=1")
 
     def command(folder: Path, *more: str) -> list[str]:
         return [str(lab_python), "-B", str(LITE / "experiment.py"), f"--out_dir={folder}", *SMALL, *longer, *more]

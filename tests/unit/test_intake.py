@@ -93,14 +93,14 @@ def test_the_walk_ends_after_so_many_entries(tmp_path: Path) -> None:
     assert [item.reason for item in rejected] == ["more than 10 entries; the rest was not looked at"]
 
 
-def test_a_hundred_thousand_files_are_looked_at_and_not_taken(tmp_path: Path) -> None:
+def test_twenty_thousand_files_are_looked_at_and_not_taken(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    for number in range(100_000):
+    for number in range(20_000):
         os.close(os.open(tmp_path / "work" / f"{number:06}", os.O_CREAT | os.O_WRONLY))
     artifacts, rejected = collect(tmp_path / "work", tmp_path / "out", ["*"], Caps(artifacts=10))
     assert [item.path for item in artifacts] == [f"{number:06}" for number in range(10)]
     assert len(rejected) == 1001
-    assert rejected[-1].reason == "98990 further things were not let out"
+    assert rejected[-1].reason == "18990 further things were not let out"
 
 
 def test_the_walk_ends_when_its_time_is_up(tmp_path: Path) -> None:

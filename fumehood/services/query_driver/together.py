@@ -34,6 +34,8 @@ PROGRAM, TOLD, CHECK, APART = "experiment.py", Path("together.json"), Path("toge
 ALLOWED = 1e-5
 """How far the numbers of one file may be apart, as a share of their size: the root of the mean square of either."""
 SEEDS = "FUMEHOOD_SEEDS"
+SLOW = ("torch", "torch._dynamo")
+"""What takes seconds to import; an optimiser of torch imports its compiler, too."""
 
 
 class CheckError(Exception):
@@ -59,7 +61,9 @@ def main() -> int:
 def checked(arguments: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """Return whether seeds must be run apart, with how far the second of two came out otherwise, and why."""
     if any(b"torch" in path.read_bytes() for path in Path().glob("*.py")):
-        importlib.import_module("torch")  # once for both, which are forked
+        with suppress(ImportError):  # which the short runs would tell of
+            for name in SLOW:
+                importlib.import_module(name)  # once for both, which are forked
     told: dict[str, Any] = {"apart": True, "seed": seeds[-1], "allowed": ALLOWED, "largest": None, "file": ""}
     try:
         both, alone = (_short(arguments, some) for some in (seeds, seeds[-1:]))
