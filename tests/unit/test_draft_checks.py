@@ -219,10 +219,6 @@ def test_each_fault_is_found_by_its_check_and_by_no_other(tmp_path: Path, fault:
         (P.replace("y[held_out]\n", "y[held_out].astype(str)\n"), "must be numbers"),
         (P.replace("= y[held_out]\n", "= y[held_out][:, None]\n"), "answers have the shape of the truth"),
         (P.replace("= y[held_out]\n", "= y[0]\n"), "y_1 is a single value"),
-        (
-            P.replace("    if arrays:\n", "    (out / 'more.npz').write_bytes(b'PK')\n    if arrays:\n"),
-            "more.npz, which is no",
-        ),
     ],
 )
 def test_data_of_another_form_than_a_drafts_are_refused(tmp_path: Path, changed: str, why: str) -> None:
