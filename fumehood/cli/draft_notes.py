@@ -44,6 +44,8 @@ class Notes(BaseModel):
     """Path to SHA-256 of each file as a model wrote it last."""
     wrote_by: str = ""
     """That model."""
+    told: list[str] = []
+    """Names of the checks that did not hold when a person was last shown the draft."""
     directions: list[str] = []
     """What its calls are booked on, one for each command."""
     budget_usd: float | None = None

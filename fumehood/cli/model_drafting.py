@@ -55,8 +55,8 @@ def new(
     """Have a model draft a template, measure and try it, and freeze it when a person approves; say what came of it.
 
     With `resume` what lies in the folder is measured as it is, mended by hand or not, and the model goes on from there
-    unless `model` is the offline one. With `approve` a draft is frozen unasked where all checks hold, and with `resume`
-    also where some do not, of which a person has been told before.
+    unless `model` is the offline one. With `approve` a draft is frozen unasked where all checks hold, but for those of
+    which an earlier command has told a person that they do not.
     """
     if profile not in parts.SEEDS:
         raise BadInputError(f"A draft has no profile {profile!r}; it has {', '.join(parts.SEEDS)}.")
@@ -90,11 +90,14 @@ def new(
             progress.stop()
             progress.say(f"{notes.model} cost {draft_trials.spent(settings, notes):.4f} USD for this draft")
     told = _told(draft)
-    at_once = approve and (resume or all(one.held for one in draft.checks))
+    failed = {one.name: one.sentence for one in draft.checks if not one.held}
+    at_once = approve and set(failed) <= set(notes.told)
     told["approved"] = not draft.is_blocked and (at_once or drafting.asked_to_approve(describe(told), progress))
     if told["approved"]:
-        failed = [one.sentence for one in draft.checks if not one.held]
-        drafting.freeze(out, draft.files, drafted_by=told["model"], frozen_pair_by=_pair_by(draft), did_not_hold=failed)
+        by = {"drafted_by": told["model"], "frozen_pair_by": _pair_by(draft)}
+        drafting.freeze(out, draft.files, **by, did_not_hold=list(failed.values()))
+    else:
+        draft.keep(told=sorted(failed))
     return told
 
 

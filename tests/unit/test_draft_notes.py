@@ -23,6 +23,7 @@ from fumehood.domain.tenant import LOCAL_TENANT
 from fumehood.errors import BadInputError
 from fumehood.services import drafting
 from fumehood.services.draft_answers import Given
+from fumehood.services.draft_checks import Check
 from fumehood.services.drafting import Sort
 from fumehood.settings import Settings
 from worker import worlds
@@ -157,6 +158,32 @@ def test_who_wrote_the_frozen_pair_follows_from_its_bytes(settings: Settings, ou
         for wrote in (ours, theirs):
             assert by(mended, wrote) == ("somebody, by hand", command.NOT_OURS)
     assert command.cannot(Sort.PRINTED, {}) == command.CANNOT[Sort.PRINTED]
+
+
+def test_what_does_not_hold_is_frozen_only_when_it_was_told_before(
+    stored: Settings, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ["arms_apart"]
+
+    def measured(draft: draft_trials.Draft, *, asks: bool) -> None:
+        assert not asks
+        draft.files = command.hashes(draft.out)
+        draft.checks = [Check(name=name, held=False, sentence=f"{name} held") for name in found]
+
+    monkeypatch.setattr(model_drafting, "_carry_out", measured)
+
+    def resume() -> bool:
+        how: Any = {"resume": True, "approve": True, "profile": "tiny", "sandbox": "local", "describe": lambda _: []}
+        answers, progress = Answers(source=""), Progress(as_json=True)
+        told = model_drafting.new(stored, answers, out, model="offline", budget_usd=None, progress=progress, **how)
+        return bool(told["approved"])
+
+    lay(out, MINE)  # a stranger's, whose faults nobody was told of
+    assert not resume()
+    found.append("no_key")
+    assert not resume()
+    assert resume()
+    assert json.loads((out / "approval.json").read_text())["did_not_hold"] == ["arms_apart held", "no_key held"]
 
 
 # What it may cost.
