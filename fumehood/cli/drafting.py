@@ -35,6 +35,10 @@ CANNOT = {
 NOT_OURS = "What is measured by is not Fumehood's own: read prepare.py and evaluate.py before you freeze them."
 
 
+class ContractError(FumehoodError):
+    """A draft does not keep the template contract."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What was given on the command line; what is missing is asked for, where somebody can answer."""
@@ -178,7 +182,9 @@ def own_files(told: str, say: Callable[[str], None]) -> dict[str, bytes]:
     if is_file:
         if source.stat().st_size > templates.MAX_FILE_BYTES:
             raise BadInputError(f"{source} is too large for a program.")
-        name = source.name if source.suffix == ".py" and source.name not in drafting.OURS else "program.py"
+        # Beside a file with a module's name, experiment.py would import that.
+        is_taken = source.name in drafting.OURS or source.stem in sys.stdlib_module_names
+        name = "program.py" if is_taken or source.suffix != ".py" else source.name
         return {name: source.read_bytes()}
     if is_folder:
         files = drafting.read_folder(source)
@@ -291,11 +297,11 @@ def _measured(
     with tempfile.TemporaryDirectory(prefix="fumehood-draft-") as scratch:
         copy = Path(scratch) / out.name
         shutil.copytree(out, copy, symlinks=True, ignore=shutil.ignore_patterns(templates.DRAFT, "run_*"))
-        check(copy)
         try:
+            check(copy)
             measured = measure(settings, str(copy), profile, sandbox, None, progress)
-        except WorkFailedError as error:
-            raise WorkFailedError(f"{str(error).rstrip('.')}. The draft stays: mend it, and `{again}`.") from error
+        except (ContractError, WorkFailedError) as error:
+            raise type(error)(f"{str(error).rstrip('.')}. The draft stays: mend it, and `{again}`.") from error
         except KeyboardInterrupt:
             with contextlib.suppress(OSError):  # the terminal may be what went away
                 progress.say(f"the draft stays: `{again}` measures it anew")
@@ -311,7 +317,7 @@ def check(folder: Path) -> None:
     finally:
         artifacts.close()
     if problems:
-        raise FumehoodError(f"The draft does not keep the template contract: {problems[0]}")
+        raise ContractError(f"The draft does not keep the template contract: {' '.join(problems)}")
 
 
 def hashes(out: Path) -> dict[str, str]:

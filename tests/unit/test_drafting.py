@@ -17,9 +17,11 @@ import pytest
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.cli import drafting as command
 from fumehood.cli.drafting import Answers
-from fumehood.errors import BadInputError
+from fumehood.cli.output import Progress
+from fumehood.errors import BadInputError, FumehoodError
 from fumehood.services import drafting, templates
 from fumehood.services.drafting import Sort
+from fumehood.settings import Settings
 
 FUNCTIONS = "def fit(x, y, seed):\n    return y.mean()\n\n\ndef predict(model, x):\n    return [model] * len(x)\n"
 CONTRACT = "import argparse\nargparse.ArgumentParser().add_argument('--out_dir')\nopen('run_0/final_info.json', 'w')\n"
@@ -269,6 +271,30 @@ def test_a_wrong_answer_on_the_terminal_is_asked_for_again(
     assert (settings["title"], settings["summary"], list(settings["metrics"])) == ("Mine", "Mine", ["val_loss"])
     assert json.loads((work / "made" / "printed.json").read_text())["pattern"] == "loss: ([0-9.]+)"
     assert capsys.readouterr().err.count("Error: ") == 5
+
+
+@pytest.mark.parametrize("name", ["json.py", "random.py", "experiment.py", "train"])
+def test_a_program_whose_name_means_another_thing_is_called_program(work: Path, name: str) -> None:
+    (work / "own").mkdir()
+    (work / "own" / name).write_text("import json\nprint('loss: 1.5')\n")
+    made = drafted(work, f"own/./{name}", pattern="loss: ([0-9.]+)", **NUMBER)
+    done = in_folder(made, "run_1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((made / "printed.json").read_text())["program"] == "program.py"
+
+
+def test_a_draft_that_breaks_the_contract_says_how_to_go_on(work: Path) -> None:
+    folder = work / "repo"
+    folder.mkdir()
+    (folder / "main.py").write_text(PRINTS)
+    (folder / "old.py").write_text('print "2"\n')
+    (folder / "prompt.json").write_text("[1")
+    made = drafted(work, f"{folder}/.", entry="main.py", pattern="loss: ([0-9.]+)", **NUMBER)
+    with pytest.raises(FumehoodError) as refused:
+        command._measured(Settings(), made, "tiny", "local", Progress(as_json=False))
+    assert "old.py is not valid Python in line 1" in str(refused.value)
+    assert "prompt.json must be JSON" in str(refused.value)
+    assert str(refused.value).endswith(f"The draft stays: mend it, and `fumehood template new --resume --out {made}`.")
 
 
 def test_a_link_among_the_data_is_not_taken(work: Path) -> None:
