@@ -100,7 +100,7 @@ def draft(answers: Answers, out: Path, say: Callable[[str], None]) -> None:
             "The program has no top-level functions fit(x, y, seed) and predict(model, x), so it cannot be judged on"
             " --data: add them, or leave --data out."
         )
-    _check_used(answers, sort, is_folder=Path(answers.source).is_dir() or repositories.is_one(answers.source))
+    _check_used(answers, sort, is_folder=bool(files) and not Path(answers.source).is_file())
     title = _said(answers.title, "--title", "What is the template called?", _check_words, out.name.replace("_", " "))
     default = answers.source if not files else title
     wish = Wish(
@@ -145,10 +145,10 @@ def _metric(answers: Answers, sort: Sort) -> dict[str, Any]:
 def _source(answers: Answers, say: Callable[[str], None]) -> tuple[dict[str, bytes], str]:
     """Return the person's files and which of them is the program; neither for a topic."""
     files = own_files(answers.source, say)
-    if len(files) < 2 and Path(answers.source).is_file():
-        return files, next(iter(files))
     if not files:
         return {}, ""
+    if Path(answers.source).is_file():
+        return files, next(iter(files))
     python = [path for path in files if path.endswith(".py")]
     if not python:
         raise BadInputError(f"{answers.source} has no Python program.")
@@ -173,6 +173,8 @@ def own_files(told: str, say: Callable[[str], None]) -> dict[str, bytes]:
         taken = repositories.read(told)
         for line in taken.left_out:
             say(line)
+        if not taken.files:
+            raise BadInputError(f"The repository {told} has no file that can be taken.")
         return dict(taken.files)
     source = Path(told)
     try:

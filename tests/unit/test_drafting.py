@@ -16,8 +16,10 @@ import pytest
 
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.cli import drafting as command
+from fumehood.cli import repositories
 from fumehood.cli.drafting import Answers
 from fumehood.cli.output import Progress
+from fumehood.cli.repositories import Taken
 from fumehood.errors import BadInputError, FumehoodError
 from fumehood.services import drafting, templates
 from fumehood.services.drafting import Sort
@@ -71,7 +73,7 @@ KINDS = [
     ("functions.py", {"data": "table.csv", "target": "y"}, Sort.FUNCTIONS),
     ("contract.py", NUMBER, Sort.CONTRACT),
     ("prints.py", {**NUMBER, "pattern": "loss: ([0-9.]+)"}, Sort.PRINTED),
-    ("What decides y", {"data": "table.csv", "target": "y"}, Sort.TOPIC),
+    ("What decides y, " * 60 + "and why?", {"data": "table.csv", "target": "y"}, Sort.TOPIC),
 ]
 
 
@@ -245,7 +247,10 @@ def test_a_folders_own_file_never_passes_for_what_measures(work: Path, name: str
         drafted(work, f"{folder}/.", entry="train.py", pattern="loss: ([0-9.]+)", **NUMBER)
 
 
-def test_a_folder_without_a_file_or_a_program_is_no_topic(work: Path) -> None:
+def test_a_folder_without_a_file_or_a_program_is_no_topic(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repositories, "read", lambda _: Taken(files={}, left_out=()))
+    with pytest.raises(BadInputError, match="repository https://git/it has no file"):
+        command.own_files("https://git/it", lambda _: None)
     folder = work / "bare"
     folder.mkdir()
     (folder / "link.py").symlink_to(work / "prints.py")
