@@ -21,7 +21,7 @@ import os
 import re
 import statistics
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +231,7 @@ def main() -> None:
         return
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    about, progress = {"config": asdict(config), "seeds": seeds}, args.out_dir / "progress.json"
+    about, progress = {"config": vars(config), "seeds": seeds}, args.out_dir / "progress.json"
     seconds = taken_up(progress, about)
     for dataset in DATASETS:
         for seed in seeds:
