@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fumehood.cli import checks
+from fumehood.cli import checks, left_behind
 from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow, raise_for
@@ -21,6 +21,7 @@ from fumehood.ports import Artifacts
 from fumehood.services import (
     confirmation_rule,
     confirming,
+    directions,
     facts,
     final_info,
     foresight,
@@ -83,6 +84,7 @@ def carry_out(settings: Settings, asked: submissions.Submission, progress: Progr
         told = check_machine(settings, asked.sandbox, progress.say)
         checks.gpus(settings, asked.template, asked.profile, str(told["adapter"]))
         worlds.prepare_state(settings)
+        left_behind.end(settings)
         store, artifacts = worlds.store_of(settings), worlds.artifacts_of(settings)
         direction = submissions.submit(
             *(store, artifacts, SystemClock(), asked, worlds.SHIPPED),
@@ -91,7 +93,12 @@ def carry_out(settings: Settings, asked: submissions.Submission, progress: Progr
             known_templates=worlds.known_templates(settings),
         )
         progress.start(f"measuring the baseline of {direction.template}")
-        follow(settings, store, direction, str(told["adapter"]), progress)
+        try:
+            follow(settings, store, direction, str(told["adapter"]), progress)
+        except KeyboardInterrupt:
+            # No command can go on with a baseline's direction: the next one measures it anew.
+            directions.cancel(store, SystemClock(), direction.id)
+            raise
         with store.begin(write=False) as tx:
             direction = tx.directions.get(direction.id)
             # There is none where the data could not be drawn.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import tempfile
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fumehood.artifacts.signing import derive_key, installation_secret
-from fumehood.cli import baseline, checks, drafting
+from fumehood.cli import baseline, checks, draft_notes, drafting, left_behind
 from fumehood.cli.children import Children, gateway, halt, workers
+from fumehood.cli.draft_notes import Notes
 from fumehood.cli.output import Progress
 from fumehood.cli.run import raise_for
 from fumehood.domain.direction import Direction, DirectionState
@@ -25,7 +25,7 @@ from fumehood.domain.ids import DirectionId
 from fumehood.domain.policy import PolicyVerdict
 from fumehood.domain.tenant import LOCAL_ACTOR, LOCAL_TENANT
 from fumehood.errors import BadInputError, FumehoodError
-from fumehood.ports import Transaction
+from fumehood.ports import Store, Transaction
 from fumehood.services import audit, draft_arrays, draft_checks, screening, steps, submissions, templates, tenants
 from fumehood.services.change import Change
 from fumehood.services.draft_answers import Given
@@ -49,8 +49,7 @@ class Draft:
     profile: str
     sandbox: str
     progress: Progress
-    about: dict[str, Any]
-    """What `draft.json` says."""
+    notes: Notes
     files: dict[str, str] = field(default_factory=dict)
     """Path to SHA-256 of what was measured."""
     measured: dict[str, Any] = field(default_factory=dict)
@@ -65,67 +64,73 @@ class Draft:
 
     def keep(self, **changes: object) -> None:
         """Write down where it stands."""
-        self.about |= changes
-        place = self.out / f".{templates.DRAFT}"
-        place.write_text(json.dumps(self.about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        place.replace(self.out / templates.DRAFT)
+        self.notes = self.notes.model_copy(update=changes)
+        draft_notes.replace(self.out / templates.DRAFT, self.notes.sealed(self.settings).text())
 
 
 @contextmanager
-def under_way(settings: Settings, out: Path, given: Given, model: str, budget_usd: float | None) -> Iterator[Direction]:
+def under_way(settings: Settings, out: Path, given: Given, notes: Notes, sandbox: str) -> Iterator[Direction]:
     """Keep a direction that stands for the draft while it is made: what its calls and executions are booked on.
 
-    It has no steps of its own, so that no worker takes it up, and ends with this command, however that ends.
+    It has no steps of its own, so that no worker takes it up, and ends with this command, however that ends; where the
+    command is killed, the next one ends it. It may cost what the draft's earlier ones left of the budget.
     """
-    worlds.prepare_state(settings)
+    left_behind.end(settings)
     store, clock = worlds.store_of(settings), SystemClock()
+    left = None if notes.budget_usd is None else max(0.0, notes.budget_usd - spent(settings, notes))
     direction = Direction(
         id=DirectionId(clock.new_id("dir")),
         tenant=LOCAL_TENANT,
         template=out.name,
         text=given.words or f"Draft a template around {given.program or 'a program'}.",
-        model=model,
-        review_model=model,
+        model=notes.model,
+        review_model=notes.model,
         profile="tiny",
         ideas=0,
         runs=0,
-        budget_usd=budget_usd,
+        sandbox=sandbox,
+        budget_usd=left,
         created_at=clock.now(),
     )
-    policy = screening.load(settings.policy)
+    with worlds.only_one(worlds.command_lock(settings, direction.id)):
+        _begin(settings, store, direction)
+        end = DirectionState.CANCELLED
+        try:
+            yield direction.to(DirectionState.IDEATING)
+            end = DirectionState.DONE
+        except FumehoodError:
+            end = DirectionState.FAILED
+            raise
+        finally:
+            with store.begin() as tx:
+                now = tx.directions.get(direction.id)
+                if not now.is_final:
+                    tx.directions.save(now.to(end, ended_at=clock.now()))
+            store.close()
+
+
+def _begin(settings: Settings, store: Store, direction: Direction) -> None:
+    """Store a draft's direction, unless the policy's rules have something against what it is about."""
+    clock, policy = SystemClock(), screening.load(settings.policy)
     told = screening.of_direction(direction)
     found = screening.by_rules(policy, direction, told)
-    with worlds.only_one(worlds.command_lock(settings, direction.id)), store.begin() as tx:
+    with store.begin() as tx:
         screening.note(tx, clock, policy, direction, told, found, LOCAL_ACTOR)
         if found.verdict is PolicyVerdict.ALLOWED:
             tenants.room(tx, LOCAL_TENANT).take()
             tx.directions.save(direction.to(DirectionState.IDEATING))
-            audit.note(
-                tx, clock, LOCAL_ACTOR, "template.drafted", tenant=LOCAL_TENANT, subject=direction.id, model=model
-            )
+            of = {"tenant": LOCAL_TENANT, "subject": direction.id, "model": direction.model}
+            audit.note(tx, clock, LOCAL_ACTOR, "template.drafted", **of)
     if found.verdict is not PolicyVerdict.ALLOWED:
         raise screening.refusal(found)
-    end = DirectionState.CANCELLED
-    try:
-        yield direction.to(DirectionState.IDEATING)
-        end = DirectionState.DONE
-    except FumehoodError:
-        end = DirectionState.FAILED
-        raise
-    finally:
-        with store.begin() as tx:
-            now = tx.directions.get(direction.id)
-            if not now.is_final:
-                tx.directions.save(now.to(end, ended_at=clock.now()))
-        store.close()
 
 
-def spent(settings: Settings, direction: Direction) -> float:
-    """Return what the calls for a draft have cost, in US dollars."""
+def spent(settings: Settings, notes: Notes) -> float:
+    """Return what the calls for a draft have cost, of all its commands, in US dollars."""
     store = worlds.store_of(settings)
     try:
         with store.begin(write=False) as tx:
-            return tx.ledger.spent_usd(direction.id)
+            return round(sum(tx.ledger.spent_usd(DirectionId(one)) for one in notes.directions), 6)
     finally:
         store.close()
 
@@ -182,7 +187,7 @@ def _checked(draft: Draft, done: baseline.Measured) -> str:
     finally:
         draft.progress.stop()
         store.close()
-    if draft.about["sort"] != Sort.WRITTEN:
+    if draft.notes.sort != Sort.WRITTEN:
         return ""
     return "\n".join(f"This does not hold: {one.sentence}." for one in draft.checks if not one.held)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from fumehood.artifacts.memory import MemoryArtifacts
-from fumehood.cli import repositories
+from fumehood.cli import draft_notes, repositories
+from fumehood.cli.draft_notes import Notes
 from fumehood.cli.output import Progress
 from fumehood.errors import BadInputError, FumehoodError, WorkFailedError
 from fumehood.latex import skeleton
@@ -30,8 +31,12 @@ CANNOT = {
     Sort.PRINTED: "Its metric is read off what it prints, and is its own word: no result can ever be `better`.",
     Sort.FUNCTIONS: "",
     Sort.TOPIC: "The first model is a linear one of ours, to begin with.",
-    Sort.WRITTEN: "A model wrote what is measured by: read prepare.py and evaluate.py before you freeze them.",
 }
+NOT_OURS = "What is measured by is not Fumehood's own: read prepare.py and evaluate.py before you freeze them."
+
+
+class ContractError(FumehoodError):
+    """A draft does not keep the template contract."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +72,18 @@ def new(
     A draft appears whole or not at all; one that was not approved stays, and `resume` goes on with it. `describe` puts
     in words what a person should see before they approve.
     """
-    if resume:
-        if not (out / templates.DRAFT).is_file():
-            raise BadInputError(f"There is no draft at {out} to go on with.")
-    else:
+    if not resume:
         check_place(out)
         draft(answers, out, progress.say)
-    about = json.loads((out / templates.DRAFT).read_text(encoding="utf-8"))
+    sort = draft_notes.read(out).sort
     files, measured = _measured(settings, out, profile, sandbox, progress)
-    frozen = drafting.frozen_of(files)
-    told = {"template": str(out), "sort": about["sort"], "cannot": CANNOT[Sort(about["sort"])], "frozen": frozen}
-    told["baseline"] = measured
+    told: dict[str, Any] = {
+        "template": str(out),
+        "sort": str(sort),
+        "cannot": cannot(sort, files),
+        "frozen": drafting.frozen_of(files),
+        "baseline": measured,
+    }
     told["approved"] = approve or asked_to_approve(describe(told), progress)
     if told["approved"]:
         freeze(out, files)
@@ -94,54 +100,65 @@ def draft(answers: Answers, out: Path, say: Callable[[str], None]) -> None:
             "The program has no top-level functions fit(x, y, seed) and predict(model, x), so it cannot be judged on"
             " --data: add them, or leave --data out."
         )
-    title = _said(answers.title, "--title", "What is the template called?", default=out.name.replace("_", " "))
+    _check_used(answers, sort, is_folder=bool(files) and not Path(answers.source).is_file())
+    title = _said(answers.title, "--title", "What is the template called?", _check_words, out.name.replace("_", " "))
     default = answers.source if not files else title
     wish = Wish(
         title=title,
-        task=_said(answers.task, "--task", "What is to be studied, in a sentence or two?", default=default),
+        task=_said(answers.task, "--task", "What is to be studied, in a sentence or two?", _check_words, default),
         files=files,
         program=program,
         table=table,
         arguments=answers.arguments,
         **_metric(answers, sort),
     )
-    for words in (wish.title, wish.task, *wish.arguments):
-        if len(words) > MOST_WORDS or not words.isprintable():
-            raise BadInputError("Titles, tasks and arguments are one line of printable text.")
+    for words in wish.arguments:
+        _check_words(words)
     made = drafting.files_of(wish, sort, skeleton.OWN.read_bytes())
-    made[templates.DRAFT] = json.dumps({"sort": sort, "from": answers.source}).encode() + b"\n"
+    made[templates.DRAFT] = Notes(sort=sort, source=answers.source).text()
     place(made, out)
     say(f"drafted {out}: {len(made)} files, sort `{sort}`")
+
+
+def _check_used(answers: Answers, sort: Sort, *, is_folder: bool) -> None:
+    """Refuse what a person gave that a draft of this sort would leave out silently."""
+    on_table = {"metric": "metric", "better": "better", "pattern": "pattern", "arguments": "argument"}
+    unused = {"target": "target"} if sort in {Sort.CONTRACT, Sort.PRINTED} else on_table
+    unused |= {"pattern": "pattern"} if sort is Sort.CONTRACT else {}
+    unused |= {} if is_folder else {"entry": "entry"}
+    if given := [option for name, option in unused.items() if getattr(answers, name)]:
+        raise BadInputError(f"--{given[0]} says nothing about a draft of the sort `{sort}`: leave it out.")
 
 
 def _metric(answers: Answers, sort: Sort) -> dict[str, Any]:
     if sort in {Sort.FUNCTIONS, Sort.TOPIC}:
         return {}
-    metric = _said(answers.metric, "--metric", "What is the number called, such as val_loss?")
-    if not drafting.NAME.fullmatch(metric):
-        raise BadInputError(f"The metric's name {metric!r} must be lower-case letters, digits and underscores.")
-    better = _said(answers.better, "--better", "Which is better, lower or higher?")
-    if better not in {"lower", "higher"}:
-        raise BadInputError(f"--better is lower or higher, not {better!r}.")
+    metric = _said(answers.metric, "--metric", "What is the number called, such as val_loss?", _check_metric)
+    better = _said(answers.better, "--better", "Which is better, lower or higher?", _check_better)
     told = {"metric": metric, "better": better}
     if sort is Sort.PRINTED:
         about = "By which pattern is it found in what the program prints, such as `loss: ([0-9.]+)`?"
-        told["pattern"] = _said(answers.pattern, "--pattern", about)
+        told["pattern"] = _said(answers.pattern, "--pattern", about, drafting.check_pattern)
     return told
 
 
 def _source(answers: Answers, say: Callable[[str], None]) -> tuple[dict[str, bytes], str]:
     """Return the person's files and which of them is the program; neither for a topic."""
     files = own_files(answers.source, say)
-    if len(files) < 2 and Path(answers.source).is_file():
-        return files, next(iter(files))
     if not files:
         return {}, ""
+    if Path(answers.source).is_file():
+        return files, next(iter(files))
     python = [path for path in files if path.endswith(".py")]
-    entry = _said(answers.entry, "--entry", "Which file of the folder is the program?", default=likely_entry(files))
-    if entry not in python:
-        raise BadInputError(f"The folder has no program {entry!r}; it has {', '.join(python) or 'none'}.")
-    return files, entry
+    if not python:
+        raise BadInputError(f"{answers.source} has no Python program.")
+
+    def check(entry: str) -> None:
+        if entry not in python:
+            raise BadInputError(f"The folder has no program {entry!r}; it has {', '.join(python)}.")
+
+    question = "Which file of the folder is the program?"
+    return files, _said(answers.entry, "--entry", question, check, likely_entry(files))
 
 
 def likely_entry(files: Mapping[str, bytes]) -> str | None:
@@ -156,6 +173,8 @@ def own_files(told: str, say: Callable[[str], None]) -> dict[str, bytes]:
         taken = repositories.read(told)
         for line in taken.left_out:
             say(line)
+        if not taken.files:
+            raise BadInputError(f"The repository {told} has no file that can be taken.")
         return dict(taken.files)
     source = Path(told)
     try:
@@ -165,10 +184,15 @@ def own_files(told: str, say: Callable[[str], None]) -> dict[str, bytes]:
     if is_file:
         if source.stat().st_size > templates.MAX_FILE_BYTES:
             raise BadInputError(f"{source} is too large for a program.")
-        name = source.name if source.suffix == ".py" and source.name not in drafting.OURS else "program.py"
+        # Beside a file with a module's name, experiment.py would import that.
+        is_taken = source.name in drafting.OURS or source.stem in sys.stdlib_module_names
+        name = "program.py" if is_taken or source.suffix != ".py" else source.name
         return {name: source.read_bytes()}
     if is_folder:
-        return drafting.read_folder(source)
+        files = drafting.read_folder(source)
+        if not files:
+            raise BadInputError(f"The folder {source} has no file that can be taken: links and hidden ones stay out.")
+        return files
     if "/" in told or told.endswith(".py"):
         raise BadInputError(f"There is no file or folder {told}.")
     return {}
@@ -178,7 +202,7 @@ def _table(answers: Answers, say: Callable[[str], None]) -> Table:
     data = answers.data
     if data is None:
         raise BadInputError("--data is missing.")
-    found = sorted(data.rglob("*.csv")) if data.is_dir() else [data]
+    found = [path for path in sorted(data.rglob("*.csv")) if not path.is_symlink()] if data.is_dir() else [data]
     if len(found) != 1 or not found[0].is_file():
         others = " With --model a model drafts from several files." if data.is_dir() else ""
         raise BadInputError(f"--data {data} must be a CSV file, or a folder with exactly one.{others}")
@@ -190,15 +214,45 @@ def _table(answers: Answers, say: Callable[[str], None]) -> Table:
     return drafting.read_table(found[0].read_bytes(), found[0].stem, answers.target or "")
 
 
-def _said(given: str | None, flag: str, question: str, default: str | None = None) -> str:
-    """Return what was given, or what is answered on the terminal; without one the default, if there is one."""
+def _said(given: str | None, flag: str, question: str, check: Callable[[str], None], default: str | None = None) -> str:
+    """Return what was given, or what is answered on the terminal; without one the default, if there is one.
+
+    What `check` refuses with `BadInputError` is asked for again on the terminal.
+    """
     if given is not None and given.strip():
+        check(given.strip())
         return given.strip()
     if sys.stdin.isatty():
-        return str(typer.prompt(question, default=default, err=True)).strip()
+
+        def checked(answer: str) -> str:
+            try:
+                check(answer.strip())
+            except BadInputError as error:
+                raise typer.BadParameter(str(error)) from error
+            return answer.strip()
+
+        return str(typer.prompt(question, default=default, err=True, value_proc=checked))
     if default is None:
         raise BadInputError(f"{flag} is missing, and nobody can be asked: {question}")
+    check(default)
     return default
+
+
+def _check_words(words: str) -> None:
+    if not words or len(words) > MOST_WORDS or not words.isprintable():
+        raise BadInputError(
+            f"Titles, tasks and arguments are one line of printable text, {MOST_WORDS} letters at most."
+        )
+
+
+def _check_metric(name: str) -> None:
+    if not drafting.NAME.fullmatch(name):
+        raise BadInputError(f"The metric's name {name!r} must be lower-case letters, digits and underscores.")
+
+
+def _check_better(word: str) -> None:
+    if word not in {"lower", "higher"}:
+        raise BadInputError(f"--better is lower or higher, not {word!r}.")
 
 
 def check_place(out: Path) -> None:
@@ -210,6 +264,14 @@ def check_place(out: Path) -> None:
         raise BadInputError(f"--out {out} is there already, and is never overwritten.{draft_there}")
     if not out.parent.is_dir():
         raise BadInputError(f"There is no folder {out.parent} to put the draft in.")
+
+
+def check_resumed(answers: Answers) -> None:
+    """Refuse what would be left out silently: a draft that is there has its answers already."""
+    given = [item.name for item in fields(answers) if getattr(answers, item.name)]
+    if given:
+        name = "argument" if given[0] == "arguments" else given[0]
+        raise BadInputError(f"--{name} is for a new draft: leave it out to go on, and mend the files themselves.")
 
 
 def place(files: dict[str, bytes], out: Path) -> None:
@@ -233,16 +295,19 @@ def _measured(
     """Return the hashes of the draft's files, and the baseline of exactly these, which ran in the sandbox."""
     from fumehood.cli.baseline import measure
 
-    files = hashes(out)
+    files, again = hashes(out), f"fumehood template new --resume --out {out}"
     with tempfile.TemporaryDirectory(prefix="fumehood-draft-") as scratch:
         copy = Path(scratch) / out.name
         shutil.copytree(out, copy, symlinks=True, ignore=shutil.ignore_patterns(templates.DRAFT, "run_*"))
-        check(copy)
         try:
+            check(copy)
             measured = measure(settings, str(copy), profile, sandbox, None, progress)
-        except WorkFailedError as error:
-            again = f"fumehood template new --resume --out {out}"
-            raise WorkFailedError(f"{str(error).rstrip('.')}. The draft stays: mend it, and `{again}`.") from error
+        except (ContractError, WorkFailedError) as error:
+            raise type(error)(f"{str(error).rstrip('.')}. The draft stays: mend it, and `{again}`.") from error
+        except KeyboardInterrupt:
+            with contextlib.suppress(OSError):  # the terminal may be what went away
+                progress.say(f"the draft stays: `{again}` measures it anew")
+            raise
     return files, measured
 
 
@@ -254,7 +319,7 @@ def check(folder: Path) -> None:
     finally:
         artifacts.close()
     if problems:
-        raise FumehoodError(f"The draft does not keep the template contract: {problems[0]}")
+        raise ContractError(f"The draft does not keep the template contract: {' '.join(problems)}")
 
 
 def hashes(out: Path) -> dict[str, str]:
@@ -265,6 +330,13 @@ def hashes(out: Path) -> dict[str, str]:
     finally:
         artifacts.close()
     return {path: sha for path, sha in files.items() if path != templates.DRAFT}
+
+
+def cannot(sort: Sort | str, files: Mapping[str, str]) -> str:
+    """Return in a sentence what a draft's numbers cannot say; a frozen pair is judged by its bytes, not by its sort."""
+    if "evaluate.py" in files and not drafting.has_our_pair(files):
+        return NOT_OURS
+    return CANNOT.get(Sort(sort), "") if sort else ""
 
 
 def asked_to_approve(lines: list[str], progress: Progress) -> bool:
@@ -280,7 +352,5 @@ def freeze(out: Path, files: dict[str, str], **told: object) -> None:
     """Approve what was measured; what was changed meanwhile is not that. `told` is kept with the hashes."""
     if hashes(out) != files:
         raise FumehoodError(f"Files of {out} were changed while its baseline was measured: go on with --resume.")
-    unfinished = out / f".{templates.APPROVAL}"
-    unfinished.write_bytes(drafting.approval(files, **told))
-    unfinished.replace(out / templates.APPROVAL)
+    draft_notes.replace(out / templates.APPROVAL, drafting.approval(files, **told))
     (out / templates.DRAFT).unlink()

@@ -356,7 +356,7 @@ def _said(sentence: str, status: int, given: Sequence[str]) -> int:
         if "--json" in ours:
             output.print_json({"error": sentence, "exit_status": status})
         if sentence:
-            sys.stderr.write(f"fumehood: {sentence}\n")
+            output.print_lines([f"fumehood: {sentence}"], error=True)
     return status
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fumehood.cli import checks, draft_trials, drafting
+from fumehood.cli import checks, draft_notes, draft_trials, drafting
 from fumehood.cli.children import Children, gateway
+from fumehood.cli.draft_notes import Notes
 from fumehood.cli.draft_trials import Draft
 from fumehood.cli.drafting import Answers
 from fumehood.cli.output import Progress
 from fumehood.domain.direction import Direction
 from fumehood.domain.policy import PolicyVerdict
+from fumehood.domain.template import FROZEN_FILES
 from fumehood.domain.tenant import LOCAL_ACTOR
 from fumehood.errors import BadInputError, ModelUnavailableError, OverBudgetError, PolicyError, WorkFailedError
 from fumehood.latex import skeleton
@@ -27,7 +28,6 @@ from fumehood.services import draft_answers, draft_data, screening, submissions,
 from fumehood.services import drafting as parts
 from fumehood.services.calls import claims_for, question
 from fumehood.services.draft_answers import ATTEMPTS, DraftAnswer, Given
-from fumehood.services.drafting import Sort
 from fumehood.services.world import WriteWorld
 from fumehood.settings import Settings
 from worker import worlds
@@ -36,14 +36,6 @@ SYSTEM = "You draft how ideas are measured, so that nobody can be fooled by what
 MOST_TOKENS = 16_000
 NOT_WITH_A_MODEL = ("pattern", "arguments")
 MOST_FAILURE = 5000
-
-
-def is_ones(out: Path) -> bool:
-    """Say whether a folder is the draft of a model."""
-    try:
-        return bool(json.loads((out / templates.DRAFT).read_text(encoding="utf-8")).get("model"))
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def new(
@@ -63,20 +55,24 @@ def new(
     """Have a model draft a template, measure and try it, and freeze it when a person approves; say what came of it.
 
     With `resume` what lies in the folder is measured as it is, mended by hand or not, and the model goes on from there
-    unless `model` is the offline one. With `approve` a draft is frozen unasked where all checks hold, and with `resume`
-    also where some do not, of which a person has been told before.
+    unless `model` is the offline one. With `approve` a draft is frozen unasked where all checks hold, but for those of
+    which an earlier command has told a person that they do not.
     """
     if profile not in parts.SEEDS:
         raise BadInputError(f"A draft has no profile {profile!r}; it has {', '.join(parts.SEEDS)}.")
-    about = _begun(answers, out, model) if not resume else _found(out, model)
     submissions.check_budget(budget_usd, None, None)
-    asks = not checks.is_offline(settings, model or about["model"])
+    notes = _found(settings, out, model) if resume else _begun(answers, out, model)
+    if budget_usd is not None:
+        notes.budget_usd = budget_usd
+    asks = not checks.is_offline(settings, model or notes.model)
     if asks:
-        checks.provided(settings, about["model"])
-    given = _given(Answers(**_answers(about["asked"])), progress.say) if asks else Given(words="", files={}, wishes={})
-    with draft_trials.under_way(settings, out, given, about["model"], budget_usd) as direction:
+        checks.provided(settings, notes.model)
+    given = _given(Answers(**_answers(notes.asked)), progress.say) if asks else Given(words="", files={}, wishes={})
+    worlds.prepare_state(settings)
+    with draft_trials.under_way(settings, out, given, notes, sandbox) as direction:
+        notes.directions.append(direction.id)
         if not resume:
-            drafting.place({templates.DRAFT: json.dumps(about).encode()}, out)
+            drafting.place({templates.DRAFT: notes.sealed(settings).text()}, out)
         draft = Draft(
             settings=settings,
             out=out,
@@ -85,26 +81,27 @@ def new(
             profile=profile,
             sandbox=sandbox,
             progress=progress,
-            about=about,
+            notes=notes,
         )
+        draft.keep()
         try:
             _carry_out(draft, asks=asks)
         finally:
-            about["usd"] = round(about.get("usd", 0.0) + draft_trials.spent(settings, direction), 6)
-            draft.keep()
             progress.stop()
-            progress.say(f"{about['model']} cost {about['usd']:.4f} USD for this draft")
+            progress.say(f"{notes.model} cost {draft_trials.spent(settings, notes):.4f} USD for this draft")
     told = _told(draft)
-    at_once = approve and (resume or all(one.held for one in draft.checks))
+    failed = {one.name: one.sentence for one in draft.checks if not one.held}
+    at_once = approve and set(failed) <= set(notes.told)
     told["approved"] = not draft.is_blocked and (at_once or drafting.asked_to_approve(describe(told), progress))
     if told["approved"]:
-        by = "Fumehood" if about["sort"] == Sort.FUNCTIONS else about["model"]
-        failed = [one.sentence for one in draft.checks if not one.held]
-        drafting.freeze(out, draft.files, drafted_by=about["model"], frozen_pair_by=by, did_not_hold=failed)
+        by = {"drafted_by": told["model"], "frozen_pair_by": _pair_by(draft)}
+        drafting.freeze(out, draft.files, **by, did_not_hold=list(failed.values()))
+    else:
+        draft.keep(told=sorted(failed))
     return told
 
 
-def _begun(answers: Answers, out: Path, model: str | None) -> dict[str, Any]:
+def _begun(answers: Answers, out: Path, model: str | None) -> Notes:
     drafting.check_place(out)
     for name in NOT_WITH_A_MODEL:
         if getattr(answers, name):
@@ -120,12 +117,20 @@ def _begun(answers: Answers, out: Path, model: str | None) -> dict[str, Any]:
         asked["data"] = str(answers.data.absolute())
     with contextlib.suppress(OSError):  # a topic may be longer than a path
         asked["source"] = str(Path(answers.source).resolve(strict=True))
-    return {"sort": "", "from": answers.source, "model": model, "asked": asked, "assumed": [], "wrong": "", "usd": 0.0}
+    return Notes(source=answers.source, model=model or "", asked=asked)
 
 
-def _found(out: Path, model: str | None) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((out / templates.DRAFT).read_text(encoding="utf-8"))
-    return about if model in {None, "offline"} else about | {"model": model}
+def _found(settings: Settings, out: Path, model: str | None) -> Notes:
+    """Return what the folder says of its draft, to go on from; a model only with what this installation drafted."""
+    worlds.prepare_state(settings)
+    notes = draft_notes.read(out).believed(settings)
+    asks = model is None or not checks.is_offline(settings, model)
+    if asks and not notes.asked:
+        raise BadInputError(
+            f"{out / templates.DRAFT} has no seal of this installation, so no model is shown what it names: give"
+            " --model offline to measure what lies there, or begin anew with --from."
+        )
+    return notes.model_copy(update={"model": model}) if model and asks else notes
 
 
 def _answers(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,8 +159,8 @@ def _given(answers: Answers, say: Callable[[str], None]) -> Given:
 
 def _carry_out(draft: Draft, *, asks: bool) -> None:
     """Draft, measure and try, until nothing is wrong or the attempts are used up; raises where nothing was measured."""
-    wrong = draft.about["wrong"]
-    if draft.about["sort"]:
+    wrong = draft.notes.wrong
+    if draft.notes.sort:
         # Somebody may have mended it; of what merely does not hold they were told, and the model too, before.
         wrong = draft_trials.tried(draft)
         draft.keep(wrong=wrong)
@@ -166,7 +171,7 @@ def _carry_out(draft: Draft, *, asks: bool) -> None:
     for attempt in range(1, ATTEMPTS + 1) if asks else ():
         if attempt == 1:
             draft.progress.say(_shown(draft))
-        draft.progress.say(f"attempt {attempt}: asking {draft.about['model']} for a draft")
+        draft.progress.say(f"attempt {attempt}: asking {draft.notes.model} for a draft")
         wrong = _written(draft, attempt, wrong) or draft_trials.tried(draft)
         draft.keep(wrong=wrong)
         if not wrong:
@@ -184,7 +189,7 @@ def _shown(draft: Draft) -> str:
     told = [f"the text of {len(draft.given.files)} files"] if draft.given.files else []
     if draft.given.data:
         told.append(f"columns, shapes and a few values of {len(draft.given.data.files)} files of data")
-    return f"{draft.about['model']} is shown {' and '.join([*told, 'what you said'])}"
+    return f"{draft.notes.model} is shown {' and '.join([*told, 'what you said'])}"
 
 
 def _written(draft: Draft, attempt: int, wrong: str) -> str:
@@ -198,11 +203,13 @@ def _written(draft: Draft, attempt: int, wrong: str) -> str:
             ) from error
         return str(error)
     except OverBudgetError as error:
-        raise OverBudgetError(f"{str(error).rstrip('.')}. Raise --budget-usd and give --resume to go on.") from error
+        all_of_it = draft.notes.budget_usd
+        for_all = "" if all_of_it is None else f" ({all_of_it:g} USD are for all commands of this draft)"
+        raise OverBudgetError(
+            f"{str(error).rstrip('.')}{for_all}. Raise --budget-usd and give --resume to go on."
+        ) from error
     if answer.cannot.strip():
-        raise WorkFailedError(
-            f"{draft.about['model']} says that no honest template can be drafted: {answer.cannot[:500]}"
-        )
+        raise WorkFailedError(f"{draft.notes.model} says that no honest template can be drafted: {answer.cannot[:500]}")
     draft.answered = {one.path: one.content.encode(errors="replace") for one in answer.files}
     try:
         sort, files = draft_answers.files_of(answer, draft.given, skeleton.OWN.read_bytes())
@@ -211,9 +218,10 @@ def _written(draft: Draft, attempt: int, wrong: str) -> str:
     lab = worlds.lab_packages(draft.settings) or worlds.IMAGE_PACKAGES
     found = list(draft_answers.problems(files, lab))
     if not found:
-        _put(draft.out, files, draft.about.get("wrote", ()))
+        _put(draft.out, files, draft.notes.wrote)
         assumed = [" ".join(one.split())[:500] for one in answer.assumed]
-        draft.keep(sort=sort, assumed=assumed, wrote=sorted(files), wrong="")
+        wrote = draft_notes.hashes(files)
+        draft.keep(sort=sort, assumed=assumed, wrote=wrote, wrote_by=draft.notes.model, wrong="")
         draft.progress.say(f"attempt {attempt}: {len(files)} files, sort `{sort}`")
     return "\n".join(found)
 
@@ -250,19 +258,28 @@ def _put(out: Path, files: Mapping[str, bytes], before: Iterable[str]) -> None:
     for path, content in files.items():
         place = out / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
+        draft_notes.replace(place, content)
 
 
 def _told(draft: Draft) -> dict[str, Any]:
-    about = draft.about
+    notes = draft.notes
     return {
         "template": str(draft.out),
-        "sort": about["sort"],
-        "cannot": drafting.CANNOT[Sort(about["sort"])],
-        "model": about["model"],
-        "assumed": about["assumed"],
-        "cost_usd": about["usd"],
+        "sort": str(notes.sort),
+        "cannot": drafting.cannot(notes.sort, draft.files),
+        "model": notes.wrote_by or notes.model,
+        "assumed": notes.assumed,
+        "cost_usd": draft_trials.spent(draft.settings, notes),
         "frozen": parts.frozen_of(draft.files),
         "checks": [dataclasses.asdict(one) for one in draft.checks],
         "baseline": draft.measured,
     }
+
+
+def _pair_by(draft: Draft) -> str:
+    """Say who wrote what is measured by, from its bytes and not from anybody's word."""
+    if parts.has_our_pair(draft.files):
+        return "Fumehood"
+    pair = {path: draft.files.get(path) for path in FROZEN_FILES}
+    wrote = {path: draft.notes.wrote.get(path) for path in FROZEN_FILES}
+    return draft.notes.wrote_by if pair == wrote and draft.notes.wrote_by else "somebody, by hand"

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from fumehood.domain.step import Event
 
@@ -31,7 +32,7 @@ class Progress:
     def start(self, text: str) -> None:
         """Show what is under way."""
         if self._console.is_terminal:
-            self._status = self._console.status(text)
+            self._status = self._console.status(Text(visible(text)))
             self._status.start()
         else:
             self._line(text)
@@ -40,7 +41,7 @@ class Progress:
         """Show one event."""
         self._line(event.text)
         if self._status:
-            self._status.update(event.text)
+            self._status.update(Text(visible(event.text)))
 
     def say(self, text: str) -> None:
         """Show one line."""
@@ -54,7 +55,7 @@ class Progress:
 
     def _line(self, text: str) -> None:
         elapsed = int(time.monotonic() - self._began)
-        self._console.print(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {text}", markup=False)
+        self._console.print(f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {visible(text)}", markup=False)
 
 
 COLUMNS = {"experiment": 13, "runs": 6, "outcome": 12, "label": 14, "score": 6, "state": 9}
@@ -116,16 +117,20 @@ def print_json(value: object) -> None:
 
 
 def print_lines(lines: Iterable[str], *, error: bool = False) -> None:
-    """Print lines as they are."""
-    (sys.stderr if error else sys.stdout).write("".join(f"{line}\n" for line in lines))
+    """Print lines, but for what could steer the terminal."""
+    (sys.stderr if error else sys.stdout).write("".join(f"{visible(line)}\n" for line in lines))
 
 
 def print_program(text: str) -> None:
-    """Print what a program printed, at once; what could steer the terminal is shown as a replacement character."""
-    told = text.replace("\r\n", "\n").replace("\r", "\n")
-    shown = "".join(one if one in "\n\t" or one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in told)
-    sys.stdout.write(shown)
+    """Print what a program printed, at once."""
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
+
+
+def visible(text: str) -> str:
+    """Return a text that a program or a model may have a part in; what could steer the terminal is replaced."""
+    told = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(one if one in "\n\t" or one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in told)
 
 
 def print_table(table: Table) -> None:

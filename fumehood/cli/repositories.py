@@ -7,6 +7,8 @@ service is ever asked, and no link is ever made.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import tempfile
 import time
@@ -177,11 +179,11 @@ def _environment(home: Path, protocols: str) -> dict[str, str]:
 
 def _size(place: Path) -> int:
     total = 0
-    for path in place.rglob("*") if place.is_dir() else ():
-        try:
-            total += path.lstat().st_size
-        except OSError:  # git puts its files elsewhere meanwhile
-            continue
+    # git puts its files elsewhere meanwhile, and removes the folder where it fails; a walk passes over what is gone.
+    for folder, _, names in os.walk(place):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).lstat().st_size
     return total
 
 

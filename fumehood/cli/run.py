@@ -206,7 +206,8 @@ def _follow(
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be what went away
-            progress.say("interrupted: stopping what runs; --resume goes on from here")
+            resumes = "; --resume goes on from here" if direction.ideas else ""
+            progress.say(f"interrupted: stopping what runs{resumes}")
         halt(settings, sandbox, direction.id)
         raise
 
@@ -240,6 +241,8 @@ def raise_for(direction: Direction, store: Store, artifacts: Artifacts) -> None:
         )
     if direction.state is not DirectionState.DONE:
         why = (direction.error or "no reason was kept").rstrip(".")
+        if not direction.ideas:
+            raise WorkFailedError(f"The baseline {direction.state}: {why}.")
         raise WorkFailedError(
             f"The direction {direction.state}: {why}. This end stays: begin anew with another --out"
             " (make demo: FRESH=1)."

@@ -194,7 +194,7 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Draft a template, run its baseline in the sandbox, and freeze it when you approve; exit 1 while it is a draft."""
-    from fumehood.cli import checks, drafting, model_drafting
+    from fumehood.cli import checks, draft_notes, drafting, model_drafting
 
     if bool(source.strip()) == resume:
         raise BadInputError("Give --from for a new draft, or --resume for one that is there.")
@@ -212,7 +212,13 @@ def new(
     )
     settings, progress = Settings(), output.Progress(as_json=as_json)
     how: Any = {"resume": resume, "approve": approve, "profile": profile, "sandbox": sandbox, "progress": progress}
-    if model_drafting.is_ones(out) if resume else model and not checks.is_offline(settings, model):
+    is_by_model = bool(model) and not checks.is_offline(settings, model or "")
+    if resume:
+        drafting.check_resumed(answers)
+        if is_by_model and not draft_notes.read(out).model:
+            raise BadInputError(f"Questions made the draft at {out}: leave --model out, or begin anew with --from.")
+        is_by_model = bool(draft_notes.read(out).model)
+    if is_by_model:
         how |= {"model": model, "budget_usd": budget_usd}
         told = model_drafting.new(settings, answers, out, **how, describe=_drafted)
     elif budget_usd is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +88,9 @@ def arrays_of(base: Baseline, artifacts: Artifacts) -> Arrays:
                 f"predict() answers {answered[cell].shape} for {cell[0]} seed {cell[1]}, whose y_{cell[1]} is"
                 f" {truth[cell].shape}: answers have the shape of the truth."
             )
-        if truth[cell].dtype.kind not in "iufb":
-            raise BadInputError(f"y_{cell[1]} of {cell[0]} is {truth[cell].dtype}, and must be numbers.")
+        for name, array in ((f"y_{cell[1]}", truth[cell]), ("what predict() answers", answered[cell])):
+            if array.dtype.kind not in "iufb":
+                raise BadInputError(f"{name} of {cell[0]} seed {cell[1]} is {array.dtype}, and must be numbers.")
     return Arrays(truth=truth, inputs=inputs, learnt=learnt, answered=answered)
 
 
@@ -116,7 +117,13 @@ def named(arrays: Mapping[str, Array], name: str, part: str) -> Array:
         raise BadInputError(
             f"prepare.py --part={part} wrote no {name}; it wrote {', '.join(sorted(arrays)) or 'none'}."
         )
-    return arrays[name]
+    return _with_rows(arrays[name], name)
+
+
+def _with_rows(array: Array, name: str) -> Array:
+    if not array.ndim:
+        raise BadInputError(f"{name} is a single value, and must have one for each case.")
+    return array
 
 
 def load(data: bytes) -> dict[str, Array]:
@@ -128,7 +135,7 @@ def load(data: bytes) -> dict[str, Array]:
             _check_size(archive)
         with numpy.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a hostile archive can fail in zip, in zlib, in the tokeniser, in a cast
         raise BadInputError(f"What prepare.py wrote is no archive of plain arrays ({str(error)[:200]}).") from error
 
 
@@ -143,10 +150,12 @@ def array_of(artifacts: Artifacts, sha: str) -> Array:
 
     if not sha:
         raise BadInputError("serve.py left no answers for each data set and seed.")
+    data = artifacts.get(sha)
     try:
-        return numpy.asarray(numpy.lib.format.read_array(io.BytesIO(artifacts.get(sha)), allow_pickle=False))
-    except (OSError, ValueError, TypeError, EOFError, MemoryError) as error:
+        array = numpy.asarray(numpy.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # a hostile header can fail in the tokeniser, in the parser, in a cast
         raise BadInputError(f"A file that must be a plain .npy array is none ({str(error)[:200]}).") from error
+    return _with_rows(array, "An array of inputs or answers")
 
 
 def npy(array: Array) -> bytes:
@@ -158,10 +167,13 @@ def npy(array: Array) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(path: str, data: bytes) -> Iterator[bytes]:
-    """Yield the bytes of an archive's arrays; nothing of another file."""
-    if path.endswith(".npz"):
+def unpacked(path: str, data: bytes) -> list[bytes]:
+    """Return the bytes of an archive's arrays, none of another file; `BadInputError` where it cannot be read."""
+    if not path.endswith(".npz"):
+        return []
+    try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_size(archive)
-            for item in archive.infolist():
-                yield archive.read(item)
+            return [archive.read(item) for item in archive.infolist()]
+    except Exception as error:  # as above
+        raise BadInputError(f"prepare.py wrote {path}, which is no archive ({str(error)[:200]}).") from error

@@ -293,7 +293,10 @@ def _shared(some: Array, others: Array) -> int:
     """Return how many of these rows are among the others."""
     import numpy
 
-    rows = numpy.asarray(others, dtype=some.dtype)
+    try:
+        rows = numpy.asarray(others, dtype=some.dtype)
+    except (TypeError, ValueError, OverflowError):
+        return 0  # of another kind, as words are beside numbers
     known = {row.tobytes() for row in rows}
     return sum(row.tobytes() in known for row in some)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import hashlib
 import io
 import json
 import math
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from fumehood.domain.template import REQUIRED_FILES
+from fumehood.domain.template import FROZEN_FILES, REQUIRED_FILES
 from fumehood.errors import BadInputError
 from fumehood.services import templates
 
@@ -127,7 +128,13 @@ def read_table(content: bytes, name: str, target: str) -> Table:
         if number != place and not all(_is_number(row[number]) for row in rows):
             raise BadInputError(f"The column {column!r} holds what is no number: code it in numbers, or leave it out.")
     targets = [row[place] for row in rows]
-    classes = () if all(map(_is_number, targets)) else tuple(sorted(set(targets)))
+    words = [number for number, target in enumerate(targets, start=1) if not _is_number(target)]
+    if 0 < len(words) < len(rows) / 2:
+        raise BadInputError(
+            f"The column {header[place]!r} holds numbers, but {targets[words[0] - 1]!r} in row {words[0]}: leave such"
+            " rows out, or name its classes by words."
+        )
+    classes = () if not words else tuple(sorted(set(targets)))
     if len(classes) > MOST_CLASSES:
         raise BadInputError(f"The column {header[place]!r} has {len(classes)} classes; {MOST_CLASSES} are the most.")
     told = io.StringIO()
@@ -171,20 +178,30 @@ def frozen_of(files: Mapping[str, str]) -> dict[str, str]:
     return {path: sha for path, sha in sorted(files.items()) if path in frozen or path.startswith(data)}
 
 
+def has_our_pair(files: Mapping[str, str]) -> bool:
+    """Say whether a folder's frozen pair is the one for tables, by the hashes of its files."""
+    return all(files.get(path) == hashlib.sha256(_part(f"table_{path}")).hexdigest() for path in FROZEN_FILES)
+
+
 def approval(files: Mapping[str, str], **told: object) -> bytes:
     """Return what is kept of an approval: the hashes of all that was frozen, path to SHA-256, and what `told` adds."""
     return _json({"frozen": frozen_of(files), **told})
 
 
-def _printed(wish: Wish) -> dict[str, bytes]:
-    if clash := sorted({"experiment.py", "printed.json"} & set(wish.files)):
-        raise BadInputError(f"The program's folder has a {clash[0]} of its own, which a draft must write: rename it.")
+def check_pattern(pattern: str) -> None:
+    """Refuse what is no regular expression with one group, by which a number is found."""
     try:
-        groups = re.compile(wish.pattern).groups
+        groups = re.compile(pattern).groups
     except re.error as error:
-        raise BadInputError(f"The pattern {wish.pattern!r} is no regular expression: {error}.") from error
+        raise BadInputError(f"The pattern {pattern!r} is no regular expression: {error}.") from error
     if groups != 1:
-        raise BadInputError(f"The pattern {wish.pattern!r} must have one group, which is the number.")
+        raise BadInputError(f"The pattern {pattern!r} must have one group, which is the number.")
+
+
+def _printed(wish: Wish) -> dict[str, bytes]:
+    if clash := sorted({"experiment.py", "printed.json", "template.toml", *FROZEN_FILES} & set(wish.files)):
+        raise BadInputError(f"The program's folder has a {clash[0]}, a name that means another thing here: rename it.")
+    check_pattern(wish.pattern)
     told = {
         "program": wish.program,
         "arguments": list(wish.arguments),

@@ -219,7 +219,8 @@ def write_results(out_dir: Path, config: Config, seeds: list[int], seconds: dict
             with np.load(out_dir / f"model_{dataset}_{seed}.npz", allow_pickle=False) as model:
                 errors.append(float(model["error"].mean()))
                 parameters = model["theta"].size + model["size"].size
-        values = {"fit_error": errors, "training_time": [seconds[dataset]]}
+        times = [seconds[f"{dataset}_{seed}"] for seed in seeds]
+        values = {"fit_error": errors, "training_time": [statistics.fmean(times)]}
         entry = {"means": {name: statistics.fmean(one) for name, one in values.items()}, "stderrs": {}}
         if len(errors) > 1:
             entry["stderrs"]["fit_error"] = statistics.stdev(errors) / math.sqrt(len(errors))
@@ -229,6 +230,23 @@ def write_results(out_dir: Path, config: Config, seeds: list[int], seconds: dict
     unfinished = out_dir / "final_info.json.part"
     unfinished.write_text(json.dumps(info, indent=2) + "\n")
     unfinished.replace(out_dir / "final_info.json")
+
+
+def taken_up(progress: Path, about: dict) -> dict[str, float]:
+    """The seconds that each model took which a run left that was broken off; it must have had the same arguments."""
+    if not progress.exists():
+        return {}
+    told = json.loads(progress.read_text())
+    if told["about"] != about:
+        raise ValueError(f"{progress} was written with other arguments or seeds")
+    return told["seconds"]
+
+
+def note(progress: Path, about: dict, seconds: dict[str, float]) -> None:
+    """Write down which models are there, whole or not at all."""
+    unfinished = progress.with_suffix(".part")
+    unfinished.write_text(json.dumps({"about": about, "seconds": seconds}))
+    unfinished.replace(progress)
 
 
 def parse_arguments() -> tuple[Config, argparse.Namespace]:
@@ -252,26 +270,29 @@ def main() -> None:
         return
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    seconds = {}
+    about, progress = {"config": vars(config), "seeds": seeds}, args.out_dir / "progress.json"
+    seconds = taken_up(progress, about)
     for dataset in DATASETS:
-        started = time.perf_counter()
         for seed in seeds:
-            path = args.out_dir / f"model_{dataset}_{seed}.npz"
-            if path.exists():
+            name = f"{dataset}_{seed}"
+            if name in seconds:
                 print(f"{dataset} seed {seed} is there", flush=True)
                 continue
+            started = time.perf_counter()
             outbreaks = load_outbreaks(dataset, seed)
             rng = np.random.default_rng(zlib.crc32(f"{dataset} {seed}".encode()))
             fits = fit_all(outbreaks, config, rng)
             error = statistics.fmean(one.error for one in fits)
             if not math.isfinite(error):
                 raise FloatingPointError(f"the fit of {dataset} seed {seed} is not finite")
-            save_model(path, outbreaks, fits)
+            save_model(args.out_dir / f"model_{name}.npz", outbreaks, fits)
+            seconds[name] = time.perf_counter() - started
+            note(progress, about, seconds)
             print(f"{dataset} seed {seed}: {len(fits)} outbreaks, mean error {error:.3f}", flush=True)
         write_shown(args.out_dir, dataset, seeds[0], load_outbreaks(dataset, seeds[0]))
-        seconds[dataset] = (time.perf_counter() - started) / len(seeds)
     write_results(args.out_dir, config, seeds, seconds)
-    print(f"finished in {sum(seconds.values()) * len(seeds):.1f} s")
+    progress.unlink()
+    print(f"finished in {sum(seconds.values()):.1f} s")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,8 @@ def write_results(out_dir: Path, config: Config, seeds: list[int], seconds: dict
         models = {seed: load_model(out_dir / f"model_{dataset}_{seed}.npz") for seed in seeds}
         losses = [training_loss(model, *load_pairs(dataset, seed)) for seed, model in models.items()]
         thresholds = [float(model["threshold"]) for model in models.values()]
-        values = {"training_loss": losses, "threshold": thresholds, "training_time": [seconds[dataset]]}
+        times = [seconds[f"{dataset}_{seed}"] for seed in seeds]
+        values = {"training_loss": losses, "threshold": thresholds, "training_time": [statistics.fmean(times)]}
         means = {name: statistics.fmean(one) for name, one in values.items()}
         stderrs = {name: statistics.stdev(one) / math.sqrt(len(one)) for name, one in values.items() if len(one) > 1}
         info[dataset] = {"means": means, "stderrs": stderrs, "final_info_dict": values}
@@ -190,6 +191,23 @@ def write_results(out_dir: Path, config: Config, seeds: list[int], seconds: dict
     unfinished = out_dir / "final_info.json.part"
     unfinished.write_text(json.dumps(info, indent=2) + "\n")
     unfinished.replace(out_dir / "final_info.json")
+
+
+def taken_up(progress: Path, about: dict) -> dict[str, float]:
+    """The seconds that each model took which a run left that was broken off; it must have had the same arguments."""
+    if not progress.exists():
+        return {}
+    told = json.loads(progress.read_text())
+    if told["about"] != about:
+        raise ValueError(f"{progress} was written with other arguments or seeds")
+    return told["seconds"]
+
+
+def note(progress: Path, about: dict, seconds: dict[str, float]) -> None:
+    """Write down which models are there, whole or not at all."""
+    unfinished = progress.with_suffix(".part")
+    unfinished.write_text(json.dumps({"about": about, "seconds": seconds}))
+    unfinished.replace(progress)
 
 
 def parse_arguments() -> tuple[Config, argparse.Namespace]:
@@ -213,25 +231,28 @@ def main() -> None:
         return
     seeds = [int(seed) for seed in os.environ.get("FUMEHOOD_SEEDS", "1,2,3").split(",")]  # noqa: TID251
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    seconds = {}
+    about, progress = {"config": vars(config), "seeds": seeds}, args.out_dir / "progress.json"
+    seconds = taken_up(progress, about)
     for dataset in DATASETS:
-        started = time.perf_counter()
         for seed in seeds:
-            path = args.out_dir / f"model_{dataset}_{seed}.npz"
-            if path.exists():
+            name = f"{dataset}_{seed}"
+            if name in seconds:
                 print(f"{dataset} seed {seed} is there", flush=True)
                 continue
+            started = time.perf_counter()
             pairs, same = load_pairs(dataset, seed)
             model = learn(pairs, same, config)
             loss = training_loss(model, pairs, same)
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of {dataset} seed {seed} is not finite")
-            save_model(path, model)
+            save_model(args.out_dir / f"model_{name}.npz", model)
+            seconds[name] = time.perf_counter() - started
+            note(progress, about, seconds)
             print(f"{dataset} seed {seed}: {len(pairs)} pairs, training loss {loss:.3f}", flush=True)
         write_shown(args.out_dir, dataset, seeds[0])
-        seconds[dataset] = (time.perf_counter() - started) / len(seeds)
     write_results(args.out_dir, config, seeds, seconds)
-    print(f"finished in {sum(seconds.values()) * len(seeds):.1f} s")
+    progress.unlink()
+    print(f"finished in {sum(seconds.values()):.1f} s")
 
 
 if __name__ == "__main__":

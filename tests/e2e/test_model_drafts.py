@@ -204,7 +204,12 @@ def test_an_answer_that_never_is_a_draft_leaves_a_folder_to_go_on_with(make_hous
         assert refused.returncode == 4
         assert refused.stderr.strip().endswith("Raise --budget-usd and give --resume to go on.")
         assert model.prompts == []
-        done = house.call("template", "new", "--resume", "--out", str(out), "--sandbox", "local")
+        kept = house.call("template", "new", "--resume", "--out", str(out), "--sandbox", "local")
+        assert kept.returncode == 4
+        assert "(0.01 USD are for all commands of this draft)" in kept.stderr
+        assert model.prompts == []
+        again = ("template", "new", "--resume", "--out", str(out), "--sandbox", "local", "--budget-usd", "9")
+        done = house.call(*again)
         assert done.returncode == 1
         assert len(model.prompts) == 8  # each of four attempts is shown its faults once
         assert "does not have the shape asked for" in done.stderr
@@ -222,7 +227,9 @@ def test_an_answer_that_never_is_a_draft_leaves_a_folder_to_go_on_with(make_hous
     assert told["cost_usd"] > 8 * 0.05  # of both commands
 
 
-def test_ctrl_c_while_the_draft_is_measured_leaves_one_to_go_on_with(make_house: Any, tmp_path: Path) -> None:
+def test_a_command_that_is_killed_leaves_a_draft_to_go_on_with_and_the_next_ends_what_it_left(
+    make_house: Any, tmp_path: Path
+) -> None:
     slow = written(experiment__py=drafter.EXPERIMENT.replace("import numpy\n", "import numpy\n\ntime.sleep(120)\n"))
     data, out, log = points(tmp_path / "data"), tmp_path / "plane", tmp_path / "log"
     with asking(make_house, slow) as (house, model):
@@ -239,20 +246,21 @@ def test_ctrl_c_while_the_draft_is_measured_leaves_one_to_go_on_with(make_house:
         deadline = time.monotonic() + 300
         while "attempt 1 started" not in log.read_text() and started.poll() is None and time.monotonic() < deadline:
             time.sleep(0.2)
-        os.killpg(started.pid, signal.SIGINT)
-        assert started.wait(120) == 130, log.read_text()
-        assert "claude-sonnet-4-5 cost 0.0690 USD for this draft" in log.read_text()
-        assert house.left() == []
+        os.kill(started.pid, signal.SIGKILL)
+        assert started.wait(120) == -signal.SIGKILL, log.read_text()
         assert not (out / "approval.json").exists()
         (out / "experiment.py").write_text(drafter.EXPERIMENT)  # mended by hand
         done, told = new(house, "--resume", "--out", str(out), "--approve", "--sandbox", "local")
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(model.prompts) == 1
-        assert told["cost_usd"] == pytest.approx(0.069)
+        assert told["cost_usd"] == pytest.approx(0.069)  # of the command that was killed
+        approval = json.loads((out / "approval.json").read_text())
+        assert (approval["drafted_by"], approval["frozen_pair_by"]) == ("claude-sonnet-4-5",) * 2
+        assert house.left() == []
         store = worlds.store_of(Settings(state_dir=house.state))
         try:
             with store.begin(write=False) as tx:
-                states = [one.state for one in tx.directions.find() if one.model != "offline"]
+                states = [(one.state, one.model == "offline") for one in tx.directions.find()]
         finally:
             store.close()
-    assert states == ["cancelled", "done"]
+    assert sorted(states) == [("cancelled", False), ("cancelled", True), ("done", False), ("done", True)]

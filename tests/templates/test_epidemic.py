@@ -369,22 +369,26 @@ def test_the_same_seeds_twice_give_the_same_numbers_and_seeds_differ(
         assert np.array_equal(models[1], arrays(again / f"model_{dataset}_2.npz")["theta"])
 
 
-def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
+def test_a_run_that_was_broken_off_is_taken_up_with_the_same_arguments_only_and_ends_the_same(
     warm_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "run_0"
-    shutil.copytree(run, broken)
-    for path in broken.iterdir():
-        if path.name.startswith(("final_info", "parameters", "model_seasonal", "shown_")):
-            path.unlink()
-    told = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
-    done = program(warm_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
+    asked = (warm_python, TEMPLATE / "experiment.py", f"--out_dir={tmp_path / 'run_0'}", *SMALL)
+    shutil.copytree(data / "train", tmp_path / "some", ignore=shutil.ignore_patterns("seasonal*"))
+    some, every = ({"FUMEHOOD_DATA": str(one), "FUMEHOOD_SEEDS": "1,2"} for one in (tmp_path / "some", data / "train"))
+    assert program(*asked, **some).returncode == 1
+    for words, seeds in ((("--evaluations=11",), "1,2"), ((), "1,3")):
+        refused = program(*asked, *words, **every | {"FUMEHOOD_SEEDS": seeds})
+        assert "was written with other arguments or seeds" in refused.stderr
+        assert not (tmp_path / "run_0" / "final_info.json").exists()
+    done = program(*asked, **every)
     assert done.returncode == 0, done.stderr
     assert "steady seed 1 is there" in done.stdout
     assert "seasonal seed 1: 6 outbreaks" in done.stdout
-    assert fit_errors(broken) == fit_errors(run)
-    done = program(warm_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
-    assert done.stdout.strip() == f"{broken} is finished"
+    assert fit_errors(tmp_path / "run_0") == fit_errors(run)
+    assert {path.name for path in (tmp_path / "run_0").iterdir()} == {path.name for path in run.iterdir()}
+    times = json.loads((tmp_path / "run_0" / "final_info.json").read_text())["steady"]["means"]["training_time"]
+    assert times > 0  # of the fits that were there already, too
+    assert program(*asked, **every).stdout.strip() == f"{tmp_path / 'run_0'} is finished"
 
 
 def test_a_curve_that_is_the_models_own_is_found_again(warm_python: Path, tmp_path: Path) -> None:

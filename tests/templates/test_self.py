@@ -583,22 +583,26 @@ def test_the_answers_do_not_depend_on_the_seeds_beside_them(
         assert np.array_equal(np.load(ours / name), np.load(listed / name))
 
 
-def test_a_run_that_was_broken_off_is_taken_up_and_ends_the_same(
+def test_a_run_that_was_broken_off_is_taken_up_with_the_same_arguments_only_and_ends_the_same(
     lab_python: Path, data: Path, run: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "run_0"
-    shutil.copytree(run, broken)
-    for path in broken.iterdir():
-        if path.name.startswith(("final_info", "parameters", "model_long", "shown_")):
-            path.unlink()
-    told = {"FUMEHOOD_DATA": str(data / "train"), "FUMEHOOD_SEEDS": "1,2"}
-    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
+    asked = (lab_python, TEMPLATE / "experiment.py", f"--out_dir={tmp_path / 'run_0'}", *SMALL)
+    shutil.copytree(data / "train", tmp_path / "some", ignore=shutil.ignore_patterns("long_boilerplate*"))
+    some, every = ({"FUMEHOOD_DATA": str(one), "FUMEHOOD_SEEDS": "1,2"} for one in (tmp_path / "some", data / "train"))
+    assert program(*asked, **some).returncode == 1
+    for words, seeds in ((("--steps=3",), "1,2"), ((), "1,3")):
+        refused = program(*asked, *words, **every | {"FUMEHOOD_SEEDS": seeds})
+        assert "was written with other arguments or seeds" in refused.stderr
+        assert not (tmp_path / "run_0" / "final_info.json").exists()
+    done = program(*asked, **every)
     assert done.returncode == 0, done.stderr
     assert "reworded seed 1 is there" in done.stdout
     assert "long_boilerplate seed 1: 24 pairs" in done.stdout
-    assert said_by(broken) == said_by(run)
-    done = program(lab_python, TEMPLATE / "experiment.py", f"--out_dir={broken}", *SMALL, **told)
-    assert done.stdout.strip() == f"{broken} is finished"
+    assert said_by(tmp_path / "run_0") == said_by(run)
+    assert {path.name for path in (tmp_path / "run_0").iterdir()} == {path.name for path in run.iterdir()}
+    times = json.loads((tmp_path / "run_0" / "final_info.json").read_text())["reworded"]["means"]["training_time"]
+    assert times > 0  # of the fits that were there already, too
+    assert program(*asked, **every).stdout.strip() == f"{tmp_path / 'run_0'} is finished"
 
 
 def test_a_run_by_hand_writes_its_own_pairs(lab_python: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from fumehood.cli.main import main
 from fumehood.domain import caps
 from fumehood.domain.caps import Cap
 from fumehood.domain.direction import DirectionState, Hold
+from fumehood.domain.ids import DirectionId
 from fumehood.domain.step import Event
 from fumehood.errors import FumehoodError, MachineUnfitError, ModelUnavailableError, OverBudgetError, WorkFailedError
 from fumehood.gateway.keys import Keys
@@ -475,6 +476,24 @@ class TestOutput:
         assert told.startswith("ideas 3 of 7 asked, novel 2, novelty unknown 1, ")
         assert "mean score 4.50, max score 5, cost" in told
         assert output.totals(SUMMARY, 3).startswith("ideas 3, ")
+
+    def test_what_a_program_says_neither_steers_the_terminal_nor_breaks_the_display(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        hostile = "failed: KeyError: [/usr] \x1b[8mhidden\rover\x9b2J\x00 [bold]ü"
+        shown = "failed: KeyError: [/usr] \N{REPLACEMENT CHARACTER}[8mhidden\nover"
+        progress, screen = output.Progress(as_json=False), io.StringIO()
+        progress._console = Console(file=screen, force_terminal=True, color_system=None, soft_wrap=True, width=200)
+        progress.start("begun [/so]")
+        progress.event(Event(direction_id=DirectionId("dir_1"), kind="failed", text=hostile))
+        progress.stop()
+        output.print_lines([hostile])
+        output.print_lines([hostile], error=True)
+        printed = capsys.readouterr()
+        for text in (screen.getvalue(), printed.out, printed.err):
+            assert shown in text
+            assert "[bold]ü" in text
+            assert not any(steer in text for steer in ("\x1b[8m", "\x9b", "\x00"))
 
 
 class TestVerify:

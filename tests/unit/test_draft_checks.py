@@ -218,10 +218,51 @@ def test_each_fault_is_found_by_its_check_and_by_no_other(tmp_path: Path, fault:
         (P.replace('f"plane_{seed}.npy"', 'f"plane-{seed}.npy"'), "wrote no plane_1.npy"),
         (P.replace("y[held_out]\n", "y[held_out].astype(str)\n"), "must be numbers"),
         (P.replace("= y[held_out]\n", "= y[held_out][:, None]\n"), "answers have the shape of the truth"),
+        (P.replace("= y[held_out]\n", "= y[0]\n"), "y_1 is a single value"),
     ],
 )
 def test_data_of_another_form_than_a_drafts_are_refused(tmp_path: Path, changed: str, why: str) -> None:
     evaluate = E.replace('held_out[f"y_{seed}"]', 'held_out[f"y_{seed}"].astype(float).ravel()')
+    evaluate = evaluate.replace("values.shape != (count,) or ", "")
     with pytest.raises(BadInputError) as refused:
         checked(tmp_path, prepare__py=changed, evaluate__py=evaluate)
     assert why in str(refused.value)
+
+
+HEADER = b"\x93NUMPY\x01\x00"
+SHAPE = b"{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEADER + b"\x10\x00" + b'(((((((("""'.ljust(16),
+        HEADER + b"\x10\x00" + b"\x00" * 16,
+        HEADER + len(SHAPE).to_bytes(2, "little") + SHAPE + bytes(3),
+        npy(np.array(3.0)),
+        b"PK\x03\x04",
+        b"",
+    ],
+)
+def test_no_bytes_of_an_array_break_the_command(data: bytes) -> None:
+    artifacts = MemoryArtifacts()
+    try:
+        with pytest.raises(BadInputError):
+            draft_arrays.array_of(artifacts, artifacts.put(data))
+        with pytest.raises(BadInputError):
+            draft_arrays.load(data)
+        with pytest.raises(BadInputError):
+            draft_arrays.unpacked("data.npz", data)
+    finally:
+        artifacts.close()
+
+
+def test_an_archive_whose_bytes_were_changed_is_refused_and_words_are_no_rows_among_numbers() -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.arange(500.0))
+    data = bytearray(buffer.getvalue())
+    data[60:90] = bytes(30)
+    for read in (draft_arrays.load, lambda one: draft_arrays.unpacked("data.npz", one)):
+        with pytest.raises(BadInputError):
+            read(bytes(data))
+    assert draft_checks._shared(np.zeros((2, 2)), np.array([["a", "b"]])) == 0

@@ -16,10 +16,14 @@ import pytest
 
 from fumehood.artifacts.memory import MemoryArtifacts
 from fumehood.cli import drafting as command
+from fumehood.cli import repositories
 from fumehood.cli.drafting import Answers
-from fumehood.errors import BadInputError
+from fumehood.cli.output import Progress
+from fumehood.cli.repositories import Taken
+from fumehood.errors import BadInputError, FumehoodError
 from fumehood.services import drafting, templates
 from fumehood.services.drafting import Sort
+from fumehood.settings import Settings
 
 FUNCTIONS = "def fit(x, y, seed):\n    return y.mean()\n\n\ndef predict(model, x):\n    return [model] * len(x)\n"
 CONTRACT = "import argparse\nargparse.ArgumentParser().add_argument('--out_dir')\nopen('run_0/final_info.json', 'w')\n"
@@ -69,7 +73,7 @@ KINDS = [
     ("functions.py", {"data": "table.csv", "target": "y"}, Sort.FUNCTIONS),
     ("contract.py", NUMBER, Sort.CONTRACT),
     ("prints.py", {**NUMBER, "pattern": "loss: ([0-9.]+)"}, Sort.PRINTED),
-    ("What decides y", {"data": "table.csv", "target": "y"}, Sort.TOPIC),
+    ("What decides y, " * 60 + "and why?", {"data": "table.csv", "target": "y"}, Sort.TOPIC),
 ]
 
 
@@ -165,6 +169,11 @@ def test_a_folder_that_cannot_be_is_refused(work: Path, out: str) -> None:
         ("functions.py", {"data": "nothing.csv"}, "must be a CSV file"),
         ("missing.py", NUMBER, "There is no file or folder"),
         ("What decides y", {}, "needs a table"),
+        ("What decides y", {"data": "table.csv", "metric": "mae"}, "--metric says nothing about .* `topic`"),
+        ("functions.py", {"data": "table.csv", "arguments": ("--lr=1",)}, "--argument says nothing about"),
+        ("prints.py", {**NUMBER, "pattern": "(x)", "target": "y"}, "--target says nothing about"),
+        ("prints.py", {**NUMBER, "pattern": "(x)", "entry": "prints.py"}, "--entry says nothing about"),
+        ("contract.py", {**NUMBER, "pattern": "(x)"}, "--pattern says nothing about"),
     ],
 )
 def test_what_cannot_be_drafted_is_refused_in_a_sentence_and_leaves_nothing(
@@ -194,6 +203,7 @@ def test_a_program_that_is_no_python_is_refused() -> None:
         (b"a,y\n" + b"nan,2\n" * 99, "'a' holds what is no number"),
         (b"a,y\n" + "".join(f"1,w{i}\n" for i in range(150)).encode(), "150 classes"),
         (b"y\n" + b"1\n" * 99, "two columns"),
+        (b"a,y\n" + b"1,2\n" * 70 + b"1,NA\n" * 20, "'y' holds numbers, but 'NA' in row 71"),
     ],
 )
 def test_a_table_that_cannot_be_learnt_from_is_refused(content: bytes, why: str) -> None:
@@ -225,6 +235,80 @@ def test_a_folder_is_taken_without_links_and_hidden_files(work: Path) -> None:
     assert (told["program"], told["arguments"]) == ("train.py", ["--lr=1"])
     with pytest.raises(BadInputError, match=r"no program '\.\./prints\.py'"):
         drafted(work, str(folder), out="other", entry="../prints.py", pattern="(1)", **NUMBER)
+
+
+@pytest.mark.parametrize("name", ["prepare.py", "evaluate.py", "template.toml", "experiment.py"])
+def test_a_folders_own_file_never_passes_for_what_measures(work: Path, name: str) -> None:
+    folder = work / "repo"
+    folder.mkdir()
+    for path in ("train.py", name):
+        (folder / path).write_text(PRINTS)
+    with pytest.raises(BadInputError, match=f"has a {name}, a name that means another thing here: rename it"):
+        drafted(work, f"{folder}/.", entry="train.py", pattern="loss: ([0-9.]+)", **NUMBER)
+
+
+def test_a_folder_without_a_file_or_a_program_is_no_topic(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repositories, "read", lambda _: Taken(files={}, left_out=()))
+    with pytest.raises(BadInputError, match="repository https://git/it has no file"):
+        command.own_files("https://git/it", lambda _: None)
+    folder = work / "bare"
+    folder.mkdir()
+    (folder / "link.py").symlink_to(work / "prints.py")
+    with pytest.raises(BadInputError, match="no file that can be taken"):
+        drafted(work, f"{folder}/.", data="table.csv")
+    (folder / "notes.md").write_text("x")
+    with pytest.raises(BadInputError, match="no Python program"):
+        drafted(work, f"{folder}/.", data="table.csv")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_wrong_answer_on_the_terminal_is_asked_for_again(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [" ", "Mine", "", "Val Loss", "val_loss", "up", "lower", "loss: [0-9]", "loss: (", "loss: ([0-9.]+)"]
+    monkeypatch.setattr("sys.stdin", Terminal("\n".join(answers) + "\n"))
+    command.draft(Answers(source=str(work / "prints.py")), work / "made", lambda _: None)
+    settings = tomllib.loads((work / "made" / "template.toml").read_text())
+    assert (settings["title"], settings["summary"], list(settings["metrics"])) == ("Mine", "Mine", ["val_loss"])
+    assert json.loads((work / "made" / "printed.json").read_text())["pattern"] == "loss: ([0-9.]+)"
+    assert capsys.readouterr().err.count("Error: ") == 5
+
+
+@pytest.mark.parametrize("name", ["json.py", "random.py", "experiment.py", "train"])
+def test_a_program_whose_name_means_another_thing_is_called_program(work: Path, name: str) -> None:
+    (work / "own").mkdir()
+    (work / "own" / name).write_text("import json\nprint('loss: 1.5')\n")
+    made = drafted(work, f"own/./{name}", pattern="loss: ([0-9.]+)", **NUMBER)
+    done = in_folder(made, "run_1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((made / "printed.json").read_text())["program"] == "program.py"
+
+
+def test_a_draft_that_breaks_the_contract_says_how_to_go_on(work: Path) -> None:
+    folder = work / "repo"
+    folder.mkdir()
+    (folder / "main.py").write_text(PRINTS)
+    (folder / "old.py").write_text('print "2"\n')
+    (folder / "prompt.json").write_text("[1")
+    made = drafted(work, f"{folder}/.", entry="main.py", pattern="loss: ([0-9.]+)", **NUMBER)
+    with pytest.raises(FumehoodError) as refused:
+        command._measured(Settings(), made, "tiny", "local", Progress(as_json=False))
+    assert "old.py is not valid Python in line 1" in str(refused.value)
+    assert "prompt.json must be JSON" in str(refused.value)
+    assert str(refused.value).endswith(f"The draft stays: mend it, and `fumehood template new --resume --out {made}`.")
+
+
+def test_a_link_among_the_data_is_not_taken(work: Path) -> None:
+    (work / "data").mkdir()
+    (work / "data" / "theirs.csv").symlink_to(work / "table.csv")
+    with pytest.raises(BadInputError, match="a folder with exactly one"):
+        drafted(work, "What decides y", data="data")
+    (work / "data" / "mine.csv").write_text(table())
+    assert (drafted(work, "What decides y", data="data", target="y") / "data" / "table.csv").is_file()
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(work: Path) -> None:

@@ -99,6 +99,21 @@ def test_an_array_is_described_by_its_head_however_large_it_says_that_it_is(tmp_
     assert (told["shape"], told["first_values"]) == ([9000000000, 9000], [0.0, 0.0])
 
 
+def test_a_file_that_is_broken_is_left_out_and_breaks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(CSV)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, x=np.arange(500.0))
+    whole = buffer.getvalue()
+    (tmp_path / "b.npz").write_bytes(whole[:60] + bytes(30) + whole[90:])
+    (tmp_path / "c.npz").write_bytes(
+        whole[:6] + b"\x01" + whole[7:].replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01")
+    )
+    (tmp_path / "d.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00" + b'((((((("""'.ljust(16))
+    data = draft_data.read(tmp_path)
+    assert list(data.files) == ["a.csv"]
+    assert [line.split("'")[1] for line in data.left_out] == ["b.npz", "c.npz", "d.npy"]
+
+
 def test_too_much_or_no_data_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInputError, match="no file or folder"):
         draft_data.read(tmp_path / "nowhere")

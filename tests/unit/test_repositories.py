@@ -92,6 +92,14 @@ def test_an_address_that_cannot_be_is_refused_in_a_sentence(source: str, why: st
     assert "secret" not in str(refused.value)
 
 
+def test_a_folder_that_git_removes_meanwhile_has_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "kept").write_bytes(b"12345")
+    assert repositories._size(tmp_path) == 5
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)  # it was there when that was asked
+    assert repositories._size(tmp_path / "gone") == 0
+
+
 def test_what_is_too_large_is_refused(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(templates, "MAX_FILES", 2)
