@@ -83,22 +83,19 @@ TEMPLATES = {
 
 
 def codes(template: Path, leaks: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the code of the baseline, of every idea of the playbook as its last run leaves it, and of each leak.
-
-    Every run's own independence is looked at in the tests of its template.
-    """
+    """Yield the code of the baseline, of every run of the playbook as its last attempt leaves it, and of each leak."""
     own = {path.name: path.read_bytes() for path in template.glob("*.py")}
     own = {name: data for name, data in own.items() if name not in {"prepare.py", "evaluate.py"}}
     editable = tomllib.loads((template / "template.toml").read_text())["editable"]
     yield "baseline", own
     for idea in tomllib.loads((template / "offline.toml").read_text())["ideas"]:
         files = own
-        for run in idea["runs"]:
+        for number, run in enumerate(idea["runs"], start=1):
             for reply in (each for one in run["attempts"] for each in (one["reply"], one.get("mended")) if each):
                 applied = search_replace.apply(search_replace.parse(reply).blocks, files, editable, {})
                 assert not applied.problems
                 files = dict(applied.files)
-        yield idea["name"], files
+            yield f"{idea['name']}_{number}", files
     for place, (old, new) in enumerate(leaks):
         text = own["experiment.py"].decode()
         assert text.count(old) == 1, old
@@ -127,7 +124,7 @@ def test_seeds_are_independent_in_all_but_what_makes_them_depend(name: str, lab_
     done = subprocess.run(words, env=own, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     told = {folder.name: json.loads(line) for folder, line in zip(folders, done.stdout.splitlines(), strict=True)}
-    assert len(told) > len(small.leaks) + 3
+    assert len(told) > len(small.leaks) + 5
     for variant, one in told.items():
         assert one["apart"] is variant.startswith("leak"), (variant, one)
         assert one["largest"] is not None, (variant, one)
