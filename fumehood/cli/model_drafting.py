@@ -36,6 +36,7 @@ SYSTEM = "You draft how ideas are measured, so that nobody can be fooled by what
 MOST_TOKENS = 16_000
 NOT_WITH_A_MODEL = ("pattern", "arguments")
 MOST_FAILURE = 5000
+SAME = "It is the same draft as before, byte for byte, so it was not measured again."
 
 
 def new(
@@ -168,11 +169,17 @@ def _carry_out(draft: Draft, *, asks: bool) -> None:
             return
     elif not asks:
         raise BadInputError(f"The model has drafted nothing in {draft.out} yet: go on with --model NAME.")
+    found, measured = "", dict[str, str]()  # what came of the draft that was tried last, and that draft
     for attempt in range(1, ATTEMPTS + 1) if asks else ():
         if attempt == 1:
             draft.progress.say(_shown(draft))
         draft.progress.say(f"attempt {attempt}: asking {draft.notes.model} for a draft")
-        wrong = _written(draft, attempt, wrong) or draft_trials.tried(draft)
+        wrong = _written(draft, attempt, wrong)
+        if not wrong and draft.notes.wrote == measured:
+            wrong = f"{found}\n{SAME}"
+        elif not wrong:
+            wrong = found = draft_trials.tried(draft)
+            measured = draft.notes.wrote
         draft.keep(wrong=wrong)
         if not wrong:
             break

@@ -131,17 +131,27 @@ def check_measured_on_it(out: Path) -> None:
     assert found["run_0"]["template"] == found["run_1"]["template"]
 
 
-def test_what_an_idea_asks_for_is_fetched_and_its_baseline_measured_again(
+def test_what_an_idea_asks_for_waits_for_an_admin_is_fetched_and_its_baseline_measured_again(
     make_house: Any, tmp_path: Path, server: Server
 ) -> None:
     house: House = make_house("catalogue", **OWN_CODER)
     template, out = write_asking(tmp_path, "austen"), tmp_path / "out"
+    asked = ("--template", str(template), *OFFLINE, "--ideas", "1", "--runs", "1", "--out", str(out))
+    held = house.call("run", *asked)
+    assert held.returncode == 4, held.stdout + held.stderr
+    assert "austen, which is not in the catalogue" in held.stderr
+    (waits,) = json.loads(house.call("admin", "approvals", "--json").stdout)
+    assert waits["kind"] == "idea"
+    assert "austen, which is not in the catalogue" in waits["why"]
+    early = house.call("admin", "approve", waits["id"])
+    assert early.returncode == 2
+    assert "Add it to the catalogue first" in early.stderr
     # The connection breaks once on the way.
     server.breaks_at = [1000]
     add(house, server)
     assert "name: austen" in house.call("admin", "catalogue", "list").stdout
-    asked = ("--template", str(template), *OFFLINE, "--ideas", "1", "--runs", "1", "--out", str(out))
-    done = house.call("run", *asked)
+    assert house.call("admin", "approve", waits["id"]).returncode == 0
+    done = house.call("run", *asked, "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"given austen (public domain, SHA-256 {SHA256})" in done.stdout + done.stderr
     assert [told[0] for told in server.seen] == ["/austen.txt"] * 2
@@ -159,25 +169,4 @@ def test_what_an_idea_asks_for_is_fetched_and_its_baseline_measured_again(
     replayed = house.call("replay", str(out), "--template", str(template), "--sandbox", "local")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     assert len(server.seen) == 2
-    assert house.left() == []
-
-
-def test_what_is_not_there_waits_for_an_admin_and_goes_on(make_house: Any, tmp_path: Path, server: Server) -> None:
-    house: House = make_house("asks", **OWN_CODER)
-    template, out = write_asking(tmp_path, "austen"), tmp_path / "out"
-    asked = ("--template", str(template), *OFFLINE, "--ideas", "1", "--runs", "1", "--out", str(out))
-    held = house.call("run", *asked)
-    assert held.returncode == 4, held.stdout + held.stderr
-    assert "austen, which is not in the catalogue" in held.stderr
-    (waits,) = json.loads(house.call("admin", "approvals", "--json").stdout)
-    assert waits["kind"] == "idea"
-    assert "austen, which is not in the catalogue" in waits["why"]
-    early = house.call("admin", "approve", waits["id"])
-    assert early.returncode == 2
-    assert "Add it to the catalogue first" in early.stderr
-    add(house, server)
-    assert house.call("admin", "approve", waits["id"]).returncode == 0
-    done = house.call("run", *asked, "--resume")
-    assert done.returncode == 0, done.stderr[-3000:]
-    check_measured_on_it(out)
     assert house.left() == []

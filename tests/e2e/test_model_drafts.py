@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fumehood.cli.model_drafting import SAME
 from fumehood.domain.execution import Kind
 from fumehood.services import templates
 from fumehood.settings import Settings
@@ -138,6 +139,8 @@ def test_a_draft_that_leaks_is_told_of_and_not_frozen_unseen(make_house: Any, tm
         done, told = new(house, "--from", TOPIC, "--data", str(data), "--out", str(out), "--approve", *MODEL)
         assert done.returncode == 1
         assert len(model.prompts) == 4
+        assert [SAME in prompt for prompt in model.prompts] == [False, False, True, True]
+        assert done.stderr.count("baseline: attempt 1 started") == 1
         assert not told["approved"]
         assert (out / "draft.json").is_file()
         assert [name for name, is_so in held(told).items() if not is_so] == ["held_out_apart"]
