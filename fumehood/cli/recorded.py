@@ -68,7 +68,7 @@ def with_asked(direction: Direction, sources: Mapping[str, Mapping[str, Any]], a
 
 
 def catalogued(folder: Path, store: Store, artifacts: Artifacts) -> None:
-    """Offer in a store what a finished folder says that its ideas were offered, and hold here what is here of it."""
+    """Put into a store what a finished folder says of the catalogue, and hold here what is here of it."""
     path = folder / export.CATALOGUE
     found = [ENTRY.value(told) for told in json.loads(path.read_bytes())] if path.is_file() else []
     with store.begin() as tx:

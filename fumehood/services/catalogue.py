@@ -108,11 +108,22 @@ def entries(store: Store, after: str | None, limit: int) -> tuple[Entry, ...]:
 
 
 def offered(tx: Transaction, direction: Direction, template: Template) -> tuple[Entry, ...]:
-    """Return the entries that a direction's ideas may ask for, by name."""
+    """Return the entries that a direction's ideas are told of, by name: those that were there when it was submitted.
+
+    So all its ideas are told the same, also in a replay; what is added later is given to an idea that asks for it.
+    """
     if not template.catalogue.takes_any:
         return ()
-    found = [one for one in tx.catalogue.find(removed_at=None) if not _unfit(direction, template, one)]
-    return tuple(sorted(found, key=lambda one: one.id))
+    there = [one for one in tx.catalogue.find(removed_at=None) if one.added_at <= direction.created_at]
+    return tuple(sorted((one for one in there if not _unfit(direction, template, one)), key=lambda one: one.id))
+
+
+def of_record(tx: Transaction, direction: Direction, template: Template) -> tuple[Entry, ...]:
+    """Return what a direction's folder says of the catalogue: what ideas were told of, and what any was given."""
+    added = {sha for one in tx.experiments.find(direction_id=direction.id) for sha in one.added.values()}
+    told = {one.id: one for one in offered(tx, direction, template)}
+    told |= {one.id: one for one in tx.catalogue.find(removed_at=None) if one.sha256 in added}
+    return tuple(told[name] for name in sorted(told))
 
 
 def asked(answer: Sequence[str]) -> tuple[str, ...]:

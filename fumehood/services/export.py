@@ -138,8 +138,8 @@ def direction_files(
             PUBLIC_KEY: artifacts.put(signer.public_pem()),
         }
         template = templates.load(direction.template_files, artifacts, direction.template)
-        if offered := catalogue.offered(tx, direction, template):
-            files[CATALOGUE] = artifacts.put(_json([dataclasses.asdict(one) for one in offered]))
+        if entries := catalogue.of_record(tx, direction, template):
+            files[CATALOGUE] = artifacts.put(_json([dataclasses.asdict(one) for one in entries]))
         for experiment in tx.experiments.find(direction_id=direction_id):
             own = experiment_files(tx, artifacts, experiment) | {PUBLIC_KEY: files[PUBLIC_KEY]}
             own[log_file.FILE] = artifacts.put(

@@ -137,6 +137,7 @@ def test_what_an_idea_asks_for_waits_for_an_admin_is_fetched_and_its_baseline_me
     house: House = make_house("catalogue", **OWN_CODER)
     template, out = write_asking(tmp_path, "austen"), tmp_path / "out"
     asked = ("--template", str(template), *OFFLINE, "--ideas", "1", "--runs", "1", "--out", str(out))
+    add(house, server, "bronte")  # which ideas are told of, and this one does not ask for
     held = house.call("run", *asked)
     assert held.returncode == 4, held.stdout + held.stderr
     assert "austen, which is not in the catalogue" in held.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 from fumehood.cli.main import main
 from fumehood.domain import catalogue as entries
 from fumehood.domain.catalogue import EntryKind, Format
+from fumehood.domain.direction import Direction
 from fumehood.domain.ids import TenantId
 from fumehood.domain.template import Takes, Template
 from fumehood.domain.tenant import Tenant
 from fumehood.errors import BadInputError, ConflictError, NotFoundError
 from fumehood.services import catalogue
 from fumehood.store.memory import FixedClock, MemoryStore
-from tests.unit.test_domain_laws import DIRECTION
+from tests.unit.test_domain_laws import DIRECTION, EXPERIMENT
 
 SHA = "ab" * 32
 GIVEN = {
@@ -58,7 +60,30 @@ def given(store: MemoryStore, *requests: str, template: Template = TAKES) -> tup
 
 def offered(store: MemoryStore, template: Template = TAKES) -> list[str]:
     with store.begin(write=False) as tx:
-        return [one.id for one in catalogue.offered(tx, DIRECTION, template)]
+        return [one.id for one in catalogue.offered(tx, submitted(1e12), template)]
+
+
+def submitted(at: float) -> Direction:
+    return dataclasses.replace(DIRECTION, created_at=at)
+
+
+def test_ideas_are_told_of_what_was_there_when_their_direction_was_submitted(store: MemoryStore) -> None:
+    clock = FixedClock()
+    first = catalogue.add(store, clock, "key_1", catalogue.offer(**GIVEN))
+    direction = submitted(clock.now())
+    clock.advance(1.0)
+    later = catalogue.add(store, clock, "key_1", catalogue.offer(**{**GIVEN, "name": "bronte", "sha256": "cd" * 32}))
+    with store.begin(write=False) as tx:
+        assert catalogue.offered(tx, direction, TAKES) == (first,)
+        assert catalogue.given(tx, direction, TAKES, ["bronte"]) == ((later,), "")
+        assert catalogue.of_record(tx, direction, TAKES) == (first,)
+    with store.begin() as tx:
+        tx.directions.save(direction)
+        tx.experiments.save(
+            dataclasses.replace(EXPERIMENT, direction_id=direction.id, added={later.place: later.sha256})
+        )
+    with store.begin(write=False) as tx:
+        assert catalogue.of_record(tx, direction, TAKES) == (first, later)
 
 
 @pytest.mark.parametrize(
