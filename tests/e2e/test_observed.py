@@ -45,8 +45,14 @@ class Observed:
         gone = ExecutionState.REMOVED
         doors.until(lambda: all(one.state is gone for one in doors.executions(self.direction)))
         doors.until(lambda: not doors.left())
-        self.figures = self.read(f"{doors.url}/metrics")
+        doors.until(self.told_of_the_end)
         self.of_process = {name: self.read(f"http://127.0.0.1:{port}/metrics") for name, port in ports.items()}
+
+    def told_of_the_end(self) -> bool:
+        """Read the figures, which may be some seconds old, and say whether they know of all that has ended."""
+        self.figures = self.read(f"{self.doors.url}/metrics")
+        told = sum(value for name, value in self.figures.items() if name.startswith("fumehood_verdicts_total"))
+        return told == sum(one.outcome is not None for one in self.doors.executions(self.direction))
 
     def ask_a_model(self) -> None:
         """Ask as a coder's program does: with a token, and without a word of any trace."""
