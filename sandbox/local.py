@@ -64,7 +64,7 @@ class LocalSandbox(HostSandbox):
             volume=place / "volume",
             etc=place / "etc",
             folders=self._show(place, root),
-            links={**root.links, **({"/data": "/work/data"} if spec.has_data else {})},
+            links={**root.links, **({"/data": "work/data"} if spec.has_data else {})},
             environment={**root.environment, **spec.environment, **way_out.environment(spec)},
             limits=spec.limits,
             egress=self._door.folder(spec.name) if way_out.has_way_out(spec) else None,

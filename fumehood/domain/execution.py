@@ -154,7 +154,7 @@ class Spec:
 
     @property
     def has_data(self) -> bool:
-        """Whether it is given `/work/data`, and so finds that at `/data` too, where `../../data` leads from `/work`."""
+        """Whether its workspace has a `data` folder, which it then finds at `/data` too, where `../../data` leads."""
         return any(item.path.startswith("work/data/") for item in self.inputs)
 
     def __post_init__(self) -> None:

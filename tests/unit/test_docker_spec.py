@@ -87,7 +87,7 @@ def test_the_workspaces_data_are_shown_above_it_too() -> None:
     found = host(inputs=(Input(path="work/data/plays.txt", sha256="0" * 64, source="/x"),))["Mounts"]
     assert isinstance(found, list)
     (one,) = (mount for mount in found if mount["Target"] == "/data")
-    assert one["Source"].endswith("/work/data")
+    assert Path(one["Source"]).parts[-2:] == ("work", "data")
 
 
 def test_the_environment_is_the_images_and_the_specs() -> None:
