@@ -176,6 +176,12 @@ class Steps(Protocol):
     def wake(self, *, now: float) -> int:
         """Make due each waiting step whose executions are all collected; return how many."""
 
+    def hasten(self, side: Side, marked: str, *, now: float, most: int) -> int:
+        """Make due the oldest steps of a side that would be due later and whose payload has `marked`; return how many.
+
+        At most `most` of them, so that a long queue costs whoever hastens it little.
+        """
+
 
 class Events(Protocol):
     """What happened, in order."""

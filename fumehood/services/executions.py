@@ -37,6 +37,10 @@ LOSSES = 3
 LOG = logging.getLogger("fumehood.executions")
 NO_ROOM_WAIT_S = 5.0
 TURN_WAIT_S, LONGEST_TURN_WAIT_S = 1.0, 5.0
+TURNS = "turns"
+"""In the payload of a launch: how often it has found that others have what it needs."""
+HASTENED = 4
+"""How many launches look again at once when an execution has ended: more than it makes room for as a rule."""
 NO_ROOM_TRIES = 60
 TRIES_AGAIN = {
     "disk_full": NO_ROOM_TRIES,
@@ -315,10 +319,10 @@ def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUn
 
 def _waits_its_turn(world: RunWorld, step: Step, execution: Execution) -> Change:
     """Have the same launch again later: others of its tenant, or of another, have what it needs."""
-    turns = int(step.payload.get("turns", 0)) + 1
+    turns = int(step.payload.get(TURNS, 0)) + 1
     said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits for its turn")
     # The longer it has waited, the less a moment more matters, and the less it may cost everybody else.
-    again = Again(delay_s=min(LONGEST_TURN_WAIT_S, TURN_WAIT_S * 1.1 ** (turns - 1)), payload={"turns": turns})
+    again = Again(delay_s=min(LONGEST_TURN_WAIT_S, TURN_WAIT_S * 1.1 ** (turns - 1)), payload={TURNS: turns})
     return Change(again=again, events=(said,) if turns == 1 else ())
 
 

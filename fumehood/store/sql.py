@@ -377,6 +377,17 @@ class SqlSteps(_Reading[Step]):
         due = update(self._table).where(steps.id.in_(woken), waiting)
         return self._connection.execute(due.values(state=StepState.DUE.value, due_at=now)).rowcount if woken else 0
 
+    def hasten(self, side: Side, marked: str, *, now: float, most: int) -> int:
+        """Make due the oldest steps of a side that would be due later and whose payload has `marked`."""
+        steps = self._table.c
+        later = and_(steps.side == side.value, steps.state == StepState.DUE.value, steps.due_at > now)
+        has_mark = steps.payload[marked].as_integer().is_not(None)
+        asked = select(steps.id).where(later, has_mark).order_by(steps.row).limit(most)
+        found = list(self._connection.execute(asked).scalars())
+        # Asked of the row itself once more: another worker may have claimed it since.
+        sooner = update(self._table).where(steps.id.in_(found), later)
+        return self._connection.execute(sooner.values(due_at=now)).rowcount if found else 0
+
 
 def _append(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:

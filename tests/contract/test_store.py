@@ -866,6 +866,28 @@ class TestSteps:
             transaction.steps.add(make_step(1, state=StepState.WAITING, side=Side.RUN))
             assert transaction.steps.wake(now=1.0) == 1
 
+    def test_the_oldest_that_are_due_later_are_hastened_and_nothing_else(self, store: AnyStore) -> None:
+        marked = {"turns": 3}
+        with store.begin() as transaction:
+            for number, changes in enumerate(
+                (
+                    {"due_at": 90.0, "payload": marked},
+                    {"due_at": 70.0, "payload": {"waits": 1}},
+                    {"due_at": 70.0, "payload": marked, "side": Side.WRITE},
+                    {"due_at": 70.0, "payload": marked, "state": StepState.CLAIMED, "lease_until": 99.0},
+                    {"due_at": 20.0, "payload": marked},
+                    {"due_at": 60.0, "payload": marked},
+                    {"due_at": 55.0, "payload": marked},
+                )
+            ):
+                transaction.steps.add(make_step(number, **{"side": Side.RUN, **changes}))
+        with store.begin() as transaction:
+            assert transaction.steps.hasten(Side.RUN, "turns", now=50.0, most=2) == 2
+        with store.begin() as transaction:
+            assert [step.due_at for step in transaction.steps.find()] == [50.0, 70.0, 70.0, 70.0, 20.0, 50.0, 55.0]
+            assert transaction.steps.hasten(Side.RUN, "turns", now=50.0, most=2) == 1
+            assert transaction.steps.hasten(Side.RUN, "turns", now=50.0, most=2) == 0
+
     def test_eight_threads_claim_each_step_once(self, store: AnyStore) -> None:
         with store.begin() as transaction:
             for number in range(80):

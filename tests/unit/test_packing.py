@@ -122,6 +122,14 @@ class TestProcessorsAndMemory:
         end(lab, timed)
         assert begin(lab, later, room=self.room) == ()
 
+    def test_who_waits_for_its_turn_begins_when_another_has_ended_and_not_after_its_pause(self, make_lab: Make) -> None:
+        lab = make_lab()
+        lab.run = dataclasses.replace(lab.run, machine=Machine(cpus=0.5, memory_mib=64))
+        lab.submit()
+        lab.go_on_to("propose")  # by a clock that stands still, so that no pause is ever over
+        assert "prepare waits for its turn" in lab.told()
+        assert {one.kind for one in lab.executions()} == {Kind.PREPARE, Kind.RUN, Kind.EVALUATE}
+
     def test_a_template_judged_by_a_time_asks_for_that(self, make_lab: Make) -> None:
         timed = TINY["template.toml"].replace("primary = true", "primary = true\n    is_time = true")
         lab = make_lab(files={**TINY, "template.toml": timed})
