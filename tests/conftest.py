@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 DEAREST = (
-    *("together", "test_real_model.py", "test_rerun.py", "test_provider_away.py", "test_images.py", "test_serve.py"),
+    *("together", "test_real_model.py", "test_rerun.py", "test_images.py", "test_serve.py"),
     *(
         "test_model_drafts.py",
         "test_write_a_template.py",

@@ -180,6 +180,8 @@ def _copy(tree: Path, files: Mapping[str, str]) -> None:
 
 def _run(command: list[str], what: str) -> None:
     begun = time.monotonic()
+    # A person's path leaves out the folders in which some programs are that only root needs, such as `chroot`.
+    command = ["env", f"PATH={_PROGRAMS}", *command]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )

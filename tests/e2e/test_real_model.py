@@ -1,4 +1,4 @@
-"""A whole paper by a model of a real provider, whose place a strict double takes."""
+"""A whole paper by a model of a real provider, whose place a strict double takes: one that answers, one that fails."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from fumehood.cli.servers import lasting_port
+from fumehood.gateway.keys import VARIABLES
 from fumehood.gateway.models import Models
-from tests.e2e.conftest import House, again, substance
+from tests.e2e.conftest import OWN_CODER, House, again, substance
 from tests.e2e.test_demo import SECTIONS, text_of
 from tests.fakes import provider as fake
-from tests.fakes.provider import KEY, Asked, Broken, Failure, Provider, Reply, serving
+from tests.fakes.provider import Asked, Broken, Failure, Provider, Reply, serving
 from tests.fakes.researcher import Researcher
 from tests.fakes.watching import CANARIES, SECRETS, Watch
 
@@ -203,16 +205,63 @@ class FailsByTurns:
         }
 
 
-def test_one_that_fails_every_third_call_changes_nothing(
+def failed(told: subprocess.CompletedProcess[str]) -> str:
+    """Return the one sentence of a command that ended with status 1."""
+    assert told.returncode == 1, (told.stdout[-2000:], told.stderr[-2000:])
+    (sentence,) = told.stderr.strip().splitlines()
+    return sentence
+
+
+def test_one_that_refuses_is_away_is_overloaded_and_fails_every_third_call_costs_time_only(
     written: Written, make_house: Any, small_template: Path, tmp_path: Path
 ) -> None:
-    asked = ("run", "--template", str(small_template), *SMALL)
-    failing = FailsByTurns(Researcher())
-    provider, out = Provider(failing), tmp_path / "out"
-    with serving(provider.app) as url:
-        house: House = make_house("third", FUMEHOOD_ANTHROPIC_BASE_URL=url, ANTHROPIC_API_KEY=KEY)
-        done = house.call(*asked, "--budget-usd", "10", "--out", str(out), "--json")
+    asked = ("run", "--template", str(small_template), *SMALL, "--budget-usd", "10")
+    port, out = lasting_port(), tmp_path / "out"
+    settings = {
+        "FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}",
+        "FUMEHOOD_MODEL_TRIES": "2",
+        **OWN_CODER,  # the paper above is Aider's where it is there
+    }
+    wrong: House = make_house("away", **settings, ANTHROPIC_API_KEY="sk-ant-test-wrong")
+    researcher = Researcher()
+    provider = Provider(researcher)
+    with serving(provider.app, port):
+        refused = failed(wrong.call(*asked, "--out", str(out)))
+    assert "Anthropic refuses the platform's key" in refused
+    assert "fumehood keys set anthropic" in refused
+    assert len(provider.asked) == 1
+
+    # The key comes by the environment alone, and no process that works with it has it there.
+    given = {variable: CANARIES[name] for name, variable in VARIABLES.items()}
+    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **given})
+    unreached = failed(house.call(*asked, "--resume", "--out", str(out)))
+    assert "The provider could not be reached (ConnectionRefusedError)" in unreached
+    assert unreached.endswith("give --resume to go on.")
+
+    def overloaded(asked: Asked) -> Reply:
+        if "You carry out a registered research idea" in json.dumps(asked.body):
+            return Failure(529, "overloaded_error", "Overloaded")
+        return researcher(asked)
+
+    provider.script = overloaded
+    with serving(provider.app, port):
+        assert "Overloaded" in failed(house.call(*asked, "--resume", "--out", str(out)))
+    assert researcher.roles.count("idea") == 1
+
+    failing = FailsByTurns(researcher)
+    provider.script = failing
+    house = House(
+        state=wrong.state,
+        lab=wrong.lab,
+        settings={**given, **OWN_CODER, "FUMEHOOD_ANTHROPIC_BASE_URL": settings["FUMEHOOD_ANTHROPIC_BASE_URL"]},
+    )
+    with serving(provider.app, port), Watch(SECRETS, after_s=2.0) as watch:
+        done = house.call(*asked, "--resume", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     assert failing.seen == {"limit", "overload", "broken", "stream cut", "malformed", "refusal", "long"}
     assert json.loads(done.stdout)["verified"]
+    assert researcher.roles.count("idea") == 1
     assert substance(out) == substance(written.out)
+    assert (watch.sandboxes > 0, watch.met) == (True, set())
+    assert not (house.state / "keys/providers.json").exists()
+    assert house.left() == []

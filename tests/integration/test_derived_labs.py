@@ -314,9 +314,18 @@ def test_in_docker_it_is_a_layer_over_the_labs_image(place: Place, tmp_path: Pat
     state_dir.mkdir(mode=0o700)
     wheel = write_wheel(place.wheels, "tiny")
     place.ensure(wheels=(wheel,))
-    # The smallest image in the place of the lab's: what lies over it is made the same way.
-    of_lab = replace(images.plain(), digest=lab.lab(place.base).digest, environment={"PYTHONPATH": SITE})
+    # The smallest image in the place of the lab's: what lies over it is made the same way. By a name of its own, since
+    # one that is built replaces the older one of its name, which others use.
     engine = docker_engine.connect()
+    of_lab = replace(
+        images.plain(),
+        image=f"below{ULID()}".lower(),
+        digest=lab.lab(place.base).digest,
+        environment={"PYTHONPATH": SITE},
+    )
+    plain = images.ensure(engine, state_dir, RUN_DIR, images.plain())
+    named = images._name(of_lab)
+    engine.client.tag(plain.id, *named.split(":"))
     sandbox = DockerSandbox(engine, state_dir, RUN_DIR, {"lab": of_lab}, labs=place.labs)
     image = place.asked(wheels=(wheel,)).image
     made = []
@@ -344,9 +353,10 @@ def test_in_docker_it_is_a_layer_over_the_labs_image(place: Place, tmp_path: Pat
         assert not listed & set(made)
     finally:
         sandbox.reap()
-        for identity in made:
+        for identity in (*made, named):
             with suppress(docker.errors.ImageNotFound):
                 engine.client.remove_image(identity, force=True)
+        assert images._find(engine, images.plain()) == plain
         with suppress(FileNotFoundError):
             (RUN_DIR / sandbox.installation).rmdir()
 

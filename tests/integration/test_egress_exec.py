@@ -70,12 +70,14 @@ def test_a_granted_service_is_asked_recorded_and_replayed(command: Command, adap
         assert code == 0
         settings = {"FUMEHOOD_EGRESS_DOUBLES": doubles, "FUMEHOOD_EGRESS": "record"}
         status, told, complained = command.exec(adapter, "allow:semantic-scholar", **settings)
+        assert told, (status, complained)
         assert (status, told["output_tail"]) == (0, '{"total": 1}\n'), (told, complained)
         request = {"method": "GET", "capability": "semantic-scholar", "path": "/graph/v1/paper/search"}
         assert told["egress"] == [{**request, "status": 200, "bytes": 12, "cached": False}]
         assert "S2" in told["isolation"]
         assert double.hits[0][1]["x-api-key"] == "the-key-from-outside"
-    status, told, _ = command.exec(adapter, "allow:semantic-scholar", FUMEHOOD_EGRESS="replay")
+    status, told, complained = command.exec(adapter, "allow:semantic-scholar", FUMEHOOD_EGRESS="replay")
+    assert told, (status, complained)
     assert (status, told["output_tail"]) == (0, '{"total": 1}\n')
     assert told["egress"] == [{**request, "status": 200, "bytes": 12, "cached": True}]
     home = installation.find(command.state, Path("/run/fumehood"))

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +40,7 @@ class Bench:
     """A draft's programs, carried out beside each other without a sandbox: they are ours."""
 
     place: Path
+    python: Path
     artifacts: MemoryArtifacts
     template: Template
     direction: Direction
@@ -55,7 +55,7 @@ class Bench:
             (room / path).parent.mkdir(parents=True, exist_ok=True)
             (room / path).write_bytes(self.artifacts.get(sha))
         words = [word.replace("/in/", f"{room}/in/").replace("=/work", f"={room}/work") for word in one.command]
-        done = subprocess.run([sys.executable, "-B", *words[1:]], cwd=room / "work", capture_output=True, text=True)
+        done = subprocess.run([self.python, "-B", *words[1:]], cwd=room / "work", capture_output=True, text=True)
         left = {path.name: self.artifacts.put(path.read_bytes()) for path in (room / "work").iterdir()}
         outcome = Outcome(
             name=container_name(one.id),
@@ -77,16 +77,18 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def checked(tmp_path: Path, **changed: str) -> dict[str, Check]:
+def checked(tmp_path: Path, python: Path, **changed: str) -> dict[str, Check]:
     """Measure a draft with these programs, and return what was tried of it."""
     artifacts, clock = MemoryArtifacts(), FixedClock()
     try:
-        return _checked(tmp_path, artifacts, clock, **changed)
+        return _checked(tmp_path, python, artifacts, clock, **changed)
     finally:
         artifacts.close()
 
 
-def _checked(tmp_path: Path, artifacts: MemoryArtifacts, clock: FixedClock, **changed: str) -> dict[str, Check]:
+def _checked(
+    tmp_path: Path, python: Path, artifacts: MemoryArtifacts, clock: FixedClock, **changed: str
+) -> dict[str, Check]:
     drawn = np.random.default_rng(1)
     x = drawn.uniform(-1, 1, (200, 2))
     points = io.BytesIO()
@@ -107,7 +109,7 @@ def _checked(tmp_path: Path, artifacts: MemoryArtifacts, clock: FixedClock, **ch
         template_files=shas,
     )
     template = Template.model_validate(tomllib.loads(files["template.toml"].decode()))
-    bench = Bench(tmp_path, artifacts, template, direction)
+    bench = Bench(tmp_path, python, artifacts, template, direction)
     profile = template.profiles["tiny"]
     seeds = f"--seeds={','.join(map(str, SEEDS))}"
     jobs = []
@@ -201,9 +203,9 @@ FAULTS: dict[str, tuple[dict[str, str], set[str]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_found_by_its_check_and_by_no_other(tmp_path: Path, fault: str) -> None:
+def test_each_fault_is_found_by_its_check_and_by_no_other(tmp_path: Path, warm_python: Path, fault: str) -> None:
     changed, expected = FAULTS[fault]
-    found = checked(tmp_path, **changed)
+    found = checked(tmp_path, warm_python, **changed)
     wrong = {name: one.sentence for name, one in found.items() if not one.held}
     assert set(wrong) == expected, wrong
     assert [name for name, one in found.items() if one.blocks] == ["same_bytes", "refuses"]
@@ -221,11 +223,13 @@ def test_each_fault_is_found_by_its_check_and_by_no_other(tmp_path: Path, fault:
         (P.replace("= y[held_out]\n", "= y[0]\n"), "y_1 is a single value"),
     ],
 )
-def test_data_of_another_form_than_a_drafts_are_refused(tmp_path: Path, changed: str, why: str) -> None:
+def test_data_of_another_form_than_a_drafts_are_refused(
+    tmp_path: Path, warm_python: Path, changed: str, why: str
+) -> None:
     evaluate = E.replace('held_out[f"y_{seed}"]', 'held_out[f"y_{seed}"].astype(float).ravel()')
     evaluate = evaluate.replace("values.shape != (count,) or ", "")
     with pytest.raises(BadInputError) as refused:
-        checked(tmp_path, prepare__py=changed, evaluate__py=evaluate)
+        checked(tmp_path, warm_python, prepare__py=changed, evaluate__py=evaluate)
     assert why in str(refused.value)
 
 
