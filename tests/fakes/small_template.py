@@ -97,13 +97,17 @@ def program(python: Path, path: Path, *arguments: object, **environment: str) ->
 
 
 def module(path: Path, name: str) -> ModuleType:
-    """Import a program under a name."""
+    """Import a program under a name; beside it lies what it imports."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[name] = loaded
-    spec.loader.exec_module(loaded)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(loaded)
+    finally:
+        sys.path.remove(str(path.parent))
     return loaded
 
 
