@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fumehood.cli import checks, left_behind
+from fumehood.cli import checks, lacking, left_behind
 from fumehood.cli.children import check_machine
 from fumehood.cli.output import Progress
 from fumehood.cli.run import follow, raise_for
@@ -62,7 +62,9 @@ def measure(
     )
     if out is not None and not checks.is_new(out):
         raise BadInputError(f"--out {out} is not an empty folder.")
-    checks.draft(asked)
+    planned = checks.draft(asked)
+    if said := lacking.brought_along(templates.find(folder, worlds.SHIPPED), planned.template_files):
+        progress.say(said)
     if out is not None:
         checks.writable(out)
     done = carry_out(settings, asked, progress)

@@ -17,6 +17,17 @@ def costs(folder: Path, files: Mapping[str, str], artifacts: Artifacts, template
     return (*_of_data(folder, files, artifacts), *_costs(files, artifacts, template))
 
 
+def brought_along(folder: Path, files: Mapping[str, str]) -> str:
+    """Say which data from above a template's folder are among its files; empty where there are none."""
+    data = [path for path in files if path.startswith(templates.DATA)]
+    if not data or (folder / data_above.PLACE).is_dir():
+        return ""
+    sources = [path.read_bytes() for path in folder.glob("*.py") if path.is_file()]
+    places = " and ".join(str(place) for place in data_above.folders(folder, sources))
+    what = "1 file comes" if len(data) == 1 else f"{len(data)} files come"
+    return f"{what} along from {places}, which a program of the template names, and will be in finished folders."
+
+
 def _of_data(folder: Path, files: Mapping[str, str], artifacts: Artifacts) -> Iterator[str]:
     """Say what the folder itself does not have of the data that its programs read."""
     sources = {path: artifacts.get(sha) for path, sha in files.items() if path.endswith(".py") and "/" not in path}
@@ -24,8 +35,8 @@ def _of_data(folder: Path, files: Mapping[str, str], artifacts: Artifacts) -> It
     data = [path for path in files if path.startswith(templates.DATA)]
     if named and not data:
         yield f"{named} reads ../data above the folder, which is not there: a run finds none at /data either."
-    elif named and not (folder / data_above.PLACE).is_dir():
-        yield f"{len(data)} files of ../data above the folder come along, and end up in a run's finished folder."
+    elif said := brought_along(folder, files):
+        yield said
 
 
 def _costs(files: Mapping[str, str], artifacts: Artifacts, template: Template) -> Iterator[str]:

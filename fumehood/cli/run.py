@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from fumehood.artifacts.signing import Ed25519Signer, open_envelope, trusted_keys
-from fumehood.cli import checks
+from fumehood.cli import checks, lacking
 from fumehood.cli.children import Children, check_machine, gateway, halt, workers
 from fumehood.cli.options import Adapter
 from fumehood.cli.output import Progress
@@ -31,7 +31,7 @@ from fumehood.errors import (
     WorkFailedError,
 )
 from fumehood.ports import Artifacts, Store
-from fumehood.services import approvals, export, screening, steps, submissions, verification
+from fumehood.services import approvals, export, screening, steps, submissions, templates, verification
 from fumehood.settings import Settings
 from fumehood.store.clock import SystemClock
 from worker import worlds
@@ -79,6 +79,8 @@ def run(
         checks.writable(out)
         checks.models(settings, planned)
         checks.gpus(settings, asked.template, asked.profile, asked.sandbox)
+        if said := lacking.brought_along(templates.find(asked.template, worlds.SHIPPED), planned.template_files):
+            progress.say(said)
         checks.lab(settings, asked, progress.say)
         if asked.text is not None and checks.is_offline(settings, asked.model):
             progress.say("the offline model answers from the template's playbook and does not read --text")

@@ -173,10 +173,13 @@ def test_a_stranger_checks_a_folder_by_the_signers_fingerprint(demo: Demo, house
 
 
 def test_a_plain_template_runs_by_its_required_files_alone(house: House, tmp_path: Path) -> None:
-    folder = plain_template(tmp_path / "coin")
+    folder = plain_template(tmp_path / "templates" / "coin")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "coins.txt").write_text("HTTH")
     assert house.call("template", "check", str(folder)).returncode == 0
     measured = house.call("template", "baseline", str(folder), "--sandbox", "local", "--json")
     assert measured.returncode == 0, measured.stderr
+    assert f"1 file comes along from {tmp_path / 'data'}, which a program of the template names" in measured.stderr
     told = json.loads(measured.stdout)
     assert told["final_info"]["coin"]["means"]["heads"] == 0.5
     assert told["seeds"] == "uncontrolled"
@@ -188,7 +191,9 @@ def plain_template(folder: Path) -> Path:
         "import argparse, json, os\n"
         "p = argparse.ArgumentParser(); p.add_argument('--out_dir', default='run_0'); a = p.parse_args()\n"
         "os.makedirs(a.out_dir, exist_ok=True)\n"
-        "json.dump({'coin': {'means': {'heads': 0.5}}}, open(os.path.join(a.out_dir, 'final_info.json'), 'w'))\n"
+        "tossed = open('../../data/coins.txt').read()\n"
+        "means = {'heads': tossed.count('H') / len(tossed)}\n"
+        "json.dump({'coin': {'means': means}}, open(os.path.join(a.out_dir, 'final_info.json'), 'w'))\n"
     )
     (folder / "plot.py").write_text("print('no plots')\n")
     (folder / "prompt.json").write_text(json.dumps({"system": "You toss coins.", "task_description": "Toss a coin."}))
