@@ -217,12 +217,10 @@ def test_one_that_refuses_is_away_is_overloaded_and_fails_every_third_call_costs
 ) -> None:
     asked = ("run", "--template", str(small_template), *SMALL, "--budget-usd", "10")
     port, out = lasting_port(), tmp_path / "out"
-    settings = {
-        "FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}",
-        "FUMEHOOD_MODEL_TRIES": "2",
-        **OWN_CODER,  # the paper above is Aider's where it is there
-    }
-    wrong: House = make_house("away", **settings, ANTHROPIC_API_KEY="sk-ant-test-wrong")
+    # Our own coder: the paper above is Aider's where it is there.
+    settings = {"FUMEHOOD_ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", **OWN_CODER}
+    soon = {"FUMEHOOD_MODEL_TRIES": "2"}
+    wrong: House = make_house("away", **settings, **soon, ANTHROPIC_API_KEY="sk-ant-test-wrong")
     researcher = Researcher()
     provider = Provider(researcher)
     with serving(provider.app, port):
@@ -232,8 +230,8 @@ def test_one_that_refuses_is_away_is_overloaded_and_fails_every_third_call_costs
     assert len(provider.asked) == 1
 
     # The key comes by the environment alone, and no process that works with it has it there.
-    given = {variable: CANARIES[name] for name, variable in VARIABLES.items()}
-    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **given})
+    settings |= {variable: CANARIES[name] for name, variable in VARIABLES.items()}
+    house = House(state=wrong.state, lab=wrong.lab, settings={**settings, **soon})
     unreached = failed(house.call(*asked, "--resume", "--out", str(out)))
     assert "The provider could not be reached (ConnectionRefusedError)" in unreached
     assert unreached.endswith("give --resume to go on.")
@@ -250,11 +248,7 @@ def test_one_that_refuses_is_away_is_overloaded_and_fails_every_third_call_costs
 
     failing = FailsByTurns(researcher)
     provider.script = failing
-    house = House(
-        state=wrong.state,
-        lab=wrong.lab,
-        settings={**given, **OWN_CODER, "FUMEHOOD_ANTHROPIC_BASE_URL": settings["FUMEHOOD_ANTHROPIC_BASE_URL"]},
-    )
+    house = House(state=wrong.state, lab=wrong.lab, settings=settings)
     with serving(provider.app, port), Watch(SECRETS, after_s=2.0) as watch:
         done = house.call(*asked, "--resume", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr[-3000:]
