@@ -20,7 +20,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId, ExecutionId
+from fumehood.domain.ids import DirectionId, ExecutionId, TenantId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.literature import Hit, Work
 from fumehood.domain.log import Leaf, TreeHead
@@ -176,10 +176,11 @@ class Steps(Protocol):
     def wake(self, *, now: float) -> int:
         """Make due each waiting step whose executions are all collected; return how many."""
 
-    def hasten(self, side: Side, marked: str, *, now: float, most: int) -> int:
-        """Make due the oldest steps of a side that would be due later and whose payload has `marked`; return how many.
+    def hasten(self, waited: str, tenant: TenantId, *, now: float, most: int) -> int:
+        """Make due launches that would be due later, after no error, and whose payload has `waited`; return how many.
 
-        At most `most` of them, so that a long queue costs whoever hastens it little.
+        These are a tenant's oldest, counted as claims count priorities, and the oldest of all others: at most `most` of
+        each, so that a long queue costs whoever hastens it little, and one tenant's never hides another's.
         """
 
 

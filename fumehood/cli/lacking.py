@@ -19,12 +19,11 @@ def costs(folder: Path, files: Mapping[str, str], artifacts: Artifacts, template
 
 def brought_along(folder: Path, files: Mapping[str, str]) -> str:
     """Say which data from above a template's folder are among its files; empty where there are none."""
-    data = [path for path in files if path.startswith(templates.DATA)]
-    if not data or (folder / data_above.PLACE).is_dir():
+    places = " and ".join(repr(str(place)) for place in templates.brought_from(folder))
+    count = sum(path.startswith(templates.DATA) for path in files)
+    if not places:
         return ""
-    sources = [path.read_bytes() for path in folder.glob("*.py") if path.is_file()]
-    places = " and ".join(str(place) for place in data_above.folders(folder, sources))
-    what = "1 file comes" if len(data) == 1 else f"{len(data)} files come"
+    what = "1 file comes" if count == 1 else f"{count} files come"
     return f"{what} along from {places}, which a program of the template names, and will be in finished folders."
 
 

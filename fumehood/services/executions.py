@@ -27,7 +27,7 @@ from fumehood.domain.token import id_for_execution
 from fumehood.errors import ConflictError, NotFoundError, SandboxUnavailableError
 from fumehood.observe import traces
 from fumehood.ports import Clock, Sandbox, Store, Transaction
-from fumehood.services import leasing, outputs, quotas, switches, told
+from fumehood.services import leasing, outputs, quotas, switches, told, turns
 from fumehood.services.change import Again, Change, Next, happened, key_of
 from fumehood.services.queueing import enqueue
 from fumehood.services.world import RunWorld
@@ -37,10 +37,6 @@ LOSSES = 3
 LOG = logging.getLogger("fumehood.executions")
 NO_ROOM_WAIT_S = 5.0
 TURN_WAIT_S, LONGEST_TURN_WAIT_S = 1.0, 5.0
-TURNS = "turns"
-"""In the payload of a launch: how often it has found that others have what it needs."""
-HASTENED = 4
-"""How many launches look again at once when an execution has ended: more than it makes room for as a rule."""
 NO_ROOM_TRIES = 60
 TRIES_AGAIN = {
     "disk_full": NO_ROOM_TRIES,
@@ -313,17 +309,20 @@ def _waiting(world: RunWorld, step: Step, execution: Execution, error: SandboxUn
     # With a fence of its own, so that nothing stays set aside for it meanwhile that others could use.
     later = dataclasses.replace(execution, fence=execution.fence + 1)
     payload = {**step.payload, "waits": waits, "in_vain": in_vain}
+    # It waits for the machine now and not for others, whose ends would only use up its tries.
+    payload.pop(turns.WAITED, None)
     again = dataclasses.replace(launch_next(later), payload=payload, delay_s=NO_ROOM_WAIT_S)
     return Change(executions=(later,), steps=(again,), events=(said,) if waits == 1 else ())
 
 
 def _waits_its_turn(world: RunWorld, step: Step, execution: Execution) -> Change:
     """Have the same launch again later: others of its tenant, or of another, have what it needs."""
-    turns = int(step.payload.get(TURNS, 0)) + 1
+    waited = int(step.payload.get(turns.WAITED, 0)) + 1
     said = happened(world.clock, execution, "execution.waits", f"{execution.kind} waits for its turn")
     # The longer it has waited, the less a moment more matters, and the less it may cost everybody else.
-    again = Again(delay_s=min(LONGEST_TURN_WAIT_S, TURN_WAIT_S * 1.1 ** (turns - 1)), payload={TURNS: turns})
-    return Change(again=again, events=(said,) if turns == 1 else ())
+    delay_s = min(LONGEST_TURN_WAIT_S, TURN_WAIT_S * 1.1 ** (waited - 1))
+    again = Again(delay_s=delay_s, payload={turns.WAITED: waited})
+    return Change(again=again, events=(said,) if waited == 1 else ())
 
 
 def _is_killed(world: RunWorld, execution: Execution) -> bool:

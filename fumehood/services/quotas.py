@@ -108,6 +108,7 @@ def settle(tx: Transaction, clock: Clock, execution: Execution) -> None:
     )
     if execution.measured_as and execution.outcome:
         leasing.learn(tx, execution)
+    turns.pass_on(tx, clock.now(), reserved.tenant)
 
 
 def is_reserved(tx: Transaction, execution: Execution) -> bool:

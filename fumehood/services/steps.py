@@ -341,9 +341,6 @@ def commit(
         save(tx, clock, change)
         if _may_wake(change):
             tx.steps.wake(now=now)
-        if any(one.state is ExecutionState.COLLECTED for one in change.executions):
-            # What it took is free again, and who waits for that looks now and not when its pause is over.
-            tx.steps.hasten(Side.RUN, executions.TURNS, now=now, most=executions.HASTENED)
 
 
 def _may_wake(change: Change) -> bool:

@@ -9,7 +9,7 @@ import re
 import threading
 import tomllib
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -90,12 +90,26 @@ def snapshot(folder: Path, artifacts: Artifacts) -> dict[str, str]:
     return files
 
 
+def brought_from(folder: Path) -> tuple[Path, ...]:
+    """Return the folders above a template's from which its snapshot has data; links are followed nowhere."""
+    own = {path.relative_to(folder).as_posix(): path for path in _members(folder)}
+    if "prepare.py" in own or any(path.startswith(DATA) for path in own):
+        return ()
+    sources = [path.read_bytes() for name, path in own.items() if name.endswith(".py") and "/" not in name]
+    return tuple(place for place in data_above.folders(folder, sources) if any(_members(place)))
+
+
+def _members(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        is_skipped = any(map(SKIPPED.fullmatch, path.relative_to(folder).parts))
+        if not is_skipped and not path.is_symlink() and path.is_file():
+            yield path
+
+
 def _kept(folder: Path, below: str, artifacts: Artifacts, most_bytes: int) -> dict[str, str]:
     files: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_members(folder)):
         relative = path.relative_to(folder)
-        if any(map(SKIPPED.fullmatch, relative.parts)) or path.is_symlink() or not path.is_file():
-            continue
         if path.stat().st_size > most_bytes:
             raise BadInputError(f"The template's file {below}{relative} is larger than {most_bytes // 2**20} MiB.")
         files[below + relative.as_posix()] = artifacts.put_file(path)

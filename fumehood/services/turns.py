@@ -12,6 +12,10 @@ from fumehood.ports import Transaction
 from fumehood.services import switches
 from fumehood.services.change import key_of
 
+WAITED = "turns"
+"""In the payload of a launch: how often it has found that others have what it needs."""
+HASTENED = 4
+"""How many launches of a tenant, and of all others, look again when something is free: more than it does for."""
 FORGOTTEN_S = 60.0
 """A launch that nobody has asked for in this time is asked for by nobody: it keeps no other waiting."""
 
@@ -56,3 +60,11 @@ def may_begin(tx: Transaction, execution: Execution, now: float) -> bool:
     if direction.is_final or direction.hold is not Hold.NONE or any(one.hold is not Hold.NONE for one in experiment):
         return False
     return not switches.is_paused(tx, direction.tenant)
+
+
+def pass_on(tx: Transaction, now: float, tenant: TenantId) -> None:
+    """Have those look again whose turn may come now, as something of a tenant's has ended: not after their pause.
+
+    One that is just looking is missed, and looks again when its pause is over.
+    """
+    tx.steps.hasten(WAITED, tenant, now=now, most=HASTENED)

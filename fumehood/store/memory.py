@@ -22,7 +22,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId, ExecutionId
+from fumehood.domain.ids import DirectionId, ExecutionId, TenantId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.log import Leaf, TreeHead
 from fumehood.domain.machine import Lease, Peak
@@ -393,19 +393,28 @@ class MemorySteps(_Reading[Step]):
             self._rows[row["id"]] = {**row, "state": StepState.DUE.value, "due_at": now}
         return len(woken)
 
-    def hasten(self, side: Side, marked: str, *, now: float, most: int) -> int:
-        """Make due the oldest steps of a side that would be due later and whose payload has `marked`."""
+    def hasten(self, waited: str, tenant: TenantId, *, now: float, most: int) -> int:
+        """Make due a tenant's oldest launches that would be due later and whose payload has `waited`, and others'."""
+        directions, executions = self._work.directions, self._work.executions
         later = [
             row
             for row in self._rows.values()
-            if row["side"] == side
-            and row["state"] == StepState.DUE
+            if (row["side"], row["state"], row["error"]) == (Side.RUN, StepState.DUE, "")
             and row["due_at"] > now
-            and marked in row["payload"]
-        ][:most]
-        for row in later:
+            and waited in row["payload"]
+        ]
+
+        def age(row: Mapping[str, Any]) -> float:
+            made = executions[row["payload"]["execution"]]["created_at"]
+            return float(made - PRIORITY_S * directions[row["direction_id"]]["priority"])
+
+        later.sort(key=age)
+        own = [row for row in later if directions[row["direction_id"]]["tenant"] == tenant]
+        others = [row for row in later if directions[row["direction_id"]]["tenant"] != tenant]
+        chosen = own[:most] + others[:most]
+        for row in chosen:
             self._rows[row["id"]] = {**row, "due_at": now}
-        return len(later)
+        return len(chosen)
 
 
 class MemoryEvents:

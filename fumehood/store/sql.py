@@ -36,7 +36,7 @@ from fumehood.domain.experiment import Execution, Experiment, Run
 from fumehood.domain.feedback import Feedback
 from fumehood.domain.figures import Figures
 from fumehood.domain.idea import Idea
-from fumehood.domain.ids import DirectionId, ExecutionId
+from fumehood.domain.ids import DirectionId, ExecutionId, TenantId
 from fumehood.domain.ledger import CallText, Claims, LedgerEntry, ModelCall
 from fumehood.domain.machine import Lease, Peak
 from fumehood.domain.output import Output
@@ -377,14 +377,21 @@ class SqlSteps(_Reading[Step]):
         due = update(self._table).where(steps.id.in_(woken), waiting)
         return self._connection.execute(due.values(state=StepState.DUE.value, due_at=now)).rowcount if woken else 0
 
-    def hasten(self, side: Side, marked: str, *, now: float, most: int) -> int:
-        """Make due the oldest steps of a side that would be due later and whose payload has `marked`."""
-        steps = self._table.c
-        later = and_(steps.side == side.value, steps.state == StepState.DUE.value, steps.due_at > now)
-        has_mark = steps.payload[marked].as_integer().is_not(None)
-        asked = select(steps.id).where(later, has_mark).order_by(steps.row).limit(most)
-        found = list(self._connection.execute(asked).scalars())
-        # Asked of the row itself once more: another worker may have claimed it since.
+    def hasten(self, waited: str, tenant: TenantId, *, now: float, most: int) -> int:
+        """Make due a tenant's oldest launches that would be due later and whose payload has `waited`, and others'."""
+        steps, executions, directions = self._table.c, tables.EXECUTIONS.c, tables.DIRECTIONS.c
+        later = and_(steps.side == Side.RUN.value, steps.state == StepState.DUE.value, steps.due_at > now)
+        waits = and_(later, steps.error == "", steps.payload[waited].as_integer().is_not(None))
+        query = (
+            select(steps.id)
+            .join_from(self._table, tables.EXECUTIONS, executions.id == steps.payload["execution"].as_string())
+            .join(tables.DIRECTIONS, directions.id == steps.direction_id)
+            .order_by(executions.created_at - PRIORITY_S * directions.priority, steps.row)
+            .limit(most)
+        )
+        found: list[str] = []
+        for whose in (directions.tenant == tenant, directions.tenant != tenant):
+            found += self._connection.execute(query.where(waits, whose)).scalars()
         sooner = update(self._table).where(steps.id.in_(found), later)
         return self._connection.execute(sooner.values(due_at=now)).rowcount if found else 0
 

@@ -26,6 +26,7 @@ import hmac
 import io
 import itertools
 import re
+import tomllib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +34,13 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from phrases import BANKS, FRAMES, PLAIN_WORDS, STRENGTHS
 
+PHRASES = tomllib.loads(Path(__file__).with_name("phrases.toml").read_text(encoding="utf-8"))
+"""What plans are written from; no experiment sees it, as it is no program."""
+BANKS: dict[str, str] = PHRASES["banks"]
+FRAMES: dict[str, list[str]] = PHRASES["frames"]
+STRENGTHS: list[str] = PHRASES["strengths"]
+PLAIN_WORDS = frozenset(PHRASES["plain_words"].split())
 KEY_BYTES = 32
 STEM = 6
 """Letters of a word that are replaced; those after them stay."""

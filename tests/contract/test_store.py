@@ -866,27 +866,47 @@ class TestSteps:
             transaction.steps.add(make_step(1, state=StepState.WAITING, side=Side.RUN))
             assert transaction.steps.wake(now=1.0) == 1
 
-    def test_the_oldest_that_are_due_later_are_hastened_and_nothing_else(self, store: AnyStore) -> None:
-        marked = {"turns": 3}
+    def test_the_oldest_that_wait_for_their_turn_are_hastened_and_nothing_else(self, store: AnyStore) -> None:
+        ours, theirs = TenantId("ten_a"), TenantId("ten_b")
+        launches: list[tuple[TenantId, float, dict[str, Any]]] = [
+            (ours, 3.0, {"due_at": 90.0}),
+            (ours, 2.0, {"due_at": 70.0}),
+            (theirs, 2.0, {"due_at": 70.0}),
+            (theirs, 1.0, {"due_at": 60.0}),
+            (theirs, 0.0, {"due_at": 55.0}),
+            # What has looked already, waits for something else, has failed, or is being looked at.
+            (ours, 0.0, {"due_at": 20.0}),
+            (ours, 0.0, {"due_at": 70.0, "payload": {"waits": 1}}),
+            (ours, 0.0, {"due_at": 70.0, "error": "no room"}),
+            (ours, 0.0, {"due_at": 70.0, "state": StepState.CLAIMED, "lease_until": 99.0}),
+            (ours, 0.0, {"due_at": 70.0, "side": Side.WRITE}),
+        ]
         with store.begin() as transaction:
-            for number, changes in enumerate(
-                (
-                    {"due_at": 90.0, "payload": marked},
-                    {"due_at": 70.0, "payload": {"waits": 1}},
-                    {"due_at": 70.0, "payload": marked, "side": Side.WRITE},
-                    {"due_at": 70.0, "payload": marked, "state": StepState.CLAIMED, "lease_until": 99.0},
-                    {"due_at": 20.0, "payload": marked},
-                    {"due_at": 60.0, "payload": marked},
-                    {"due_at": 55.0, "payload": marked},
-                )
-            ):
-                transaction.steps.add(make_step(number, **{"side": Side.RUN, **changes}))
+            for number, (tenant, made_at, changes) in enumerate(launches):
+                direction, execution = DirectionId(f"dir_{number}"), ExecutionId(f"exec_{number}")
+                transaction.directions.save(make_direction(id=direction, tenant=tenant))
+                made = dataclasses.replace(EXECUTION, id=execution, direction_id=direction, created_at=made_at)
+                transaction.executions.save(made)
+                payload = {"execution": execution, **changes.pop("payload", {"turns": 3})}
+                step = {"side": Side.RUN, "direction_id": direction, "payload": payload, **changes}
+                transaction.steps.add(make_step(number, **step))
+
+        def hastened(most: int) -> list[str]:
+            with store.begin() as transaction:
+                count = transaction.steps.hasten("turns", ours, now=50.0, most=most)
+                found = [step.id for step in transaction.steps.find() if step.due_at == 50.0]
+                for step in transaction.steps.find(due_at=50.0):
+                    transaction.steps.finish(dataclasses.replace(step, due_at=0.0))
+            assert count == len(found)
+            return found
+
+        assert hastened(1) == ["step_1", "step_4"]
         with store.begin() as transaction:
-            assert transaction.steps.hasten(Side.RUN, "turns", now=50.0, most=2) == 2
-        with store.begin() as transaction:
-            assert [step.due_at for step in transaction.steps.find()] == [50.0, 70.0, 70.0, 70.0, 20.0, 50.0, 55.0]
-            assert transaction.steps.hasten(Side.RUN, "turns", now=50.0, most=2) == 1
-            assert transaction.steps.hasten(Side.RUN, "turns", now=50.0, most=2) == 0
+            preferred = transaction.directions.get(DirectionId("dir_2"))
+            transaction.directions.save(dataclasses.replace(preferred, priority=preferred.priority + 1))
+        assert hastened(1) == ["step_0", "step_2"]
+        assert hastened(9) == ["step_3"]
+        assert hastened(9) == []
 
     def test_eight_threads_claim_each_step_once(self, store: AnyStore) -> None:
         with store.begin() as transaction:

@@ -179,7 +179,7 @@ def test_a_plain_template_runs_by_its_required_files_alone(house: House, tmp_pat
     assert house.call("template", "check", str(folder)).returncode == 0
     measured = house.call("template", "baseline", str(folder), "--sandbox", "local", "--json")
     assert measured.returncode == 0, measured.stderr
-    assert f"1 file comes along from {tmp_path / 'data'}, which a program of the template names" in measured.stderr
+    assert f"1 file comes along from '{tmp_path / 'data'}', which a program of the template names" in measured.stderr
     told = json.loads(measured.stdout)
     assert told["final_info"]["coin"]["means"]["heads"] == 0.5
     assert told["seeds"] == "uncontrolled"

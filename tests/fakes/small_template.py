@@ -104,10 +104,14 @@ def module(path: Path, name: str) -> ModuleType:
     loaded = importlib.util.module_from_spec(spec)
     sys.modules[name] = loaded
     sys.path.insert(0, str(path.parent))
+    known = set(sys.modules)
     try:
         spec.loader.exec_module(loaded)
     finally:
         sys.path.remove(str(path.parent))
+        # Another template's may have the same name.
+        for own in {one.stem for one in path.parent.glob("*.py")} - known:
+            sys.modules.pop(own, None)
     return loaded
 
 

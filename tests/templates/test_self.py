@@ -57,7 +57,10 @@ def mean_loss(metrics: dict[str, dict[str, list]]) -> float:
 def test_it_keeps_the_contract() -> None:
     artifacts = MemoryArtifacts()
     try:
-        assert templates.check(templates.snapshot(TEMPLATE, artifacts), artifacts, "self") == ()
+        files = templates.snapshot(TEMPLATE, artifacts)
+        assert templates.check(files, artifacts, "self") == ()
+        # What plans are written from is the answer to which phrases say the same: it never lies beside an experiment.
+        assert set(templates.workspace(files)) == {"experiment.py", "plot.py", "serve.py"}
     finally:
         artifacts.close()
 

@@ -14,7 +14,7 @@ from fumehood.domain.experiment import Execution
 from fumehood.domain.ids import TenantId
 from fumehood.domain.machine import Lease, Machine, Peak
 from fumehood.errors import SandboxUnavailableError
-from fumehood.services import executions, leasing, quotas, told, wanting
+from fumehood.services import executions, leasing, quotas, told, turns, wanting
 from fumehood.services.change import Change
 from fumehood.store.memory import MemoryStore
 from tests.fakes.laboratory import TINY, Laboratory, act
@@ -129,6 +129,40 @@ class TestProcessorsAndMemory:
         lab.go_on_to("propose")  # by a clock that stands still, so that no pause is ever over
         assert "prepare waits for its turn" in lab.told()
         assert {one.kind for one in lab.executions()} == {Kind.PREPARE, Kind.RUN, Kind.EVALUATE}
+
+    def test_what_was_lost_makes_room_too_and_what_never_began_none(self, make_lab: Make) -> None:
+        lab = make_lab()
+        first, second = self.want(lab), self.want(lab)
+        due_at = lab.clock.now() + 5
+        for one in (first, second):
+            [step] = lab.steps("launch", direction_id=one.direction_id)
+            with lab.store.begin() as tx:
+                tx.steps.finish(dataclasses.replace(step, due_at=due_at, payload={**step.payload, turns.WAITED: 1}))
+        never = self.want(lab)
+        end(lab, never, Verdict.CANCELLED)
+        assert [step.due_at for step in lab.steps("launch")][:2] == [due_at] * 2
+        lost = self.want(lab)
+        assert begin(lab, lost, room=self.room) == ()
+        with lab.store.begin(write=False) as tx:
+            launched = tx.executions.get(lost.id)
+        lab.apply(Change(executions=(launched.to(ExecutionState.WANTED, losses=1, fence=launched.fence + 1),)))
+        assert [step.due_at for step in lab.steps("launch")][:2] == [lab.clock.now()] * 2
+
+    def test_what_waits_for_the_machine_is_not_hastened_by_the_ends_of_others(self, make_lab: Make) -> None:
+        lab = make_lab()
+        one = self.want(lab)
+        [step] = lab.steps("launch", direction_id=one.direction_id)
+        full = SandboxUnavailableError("full", reason="disk_full")
+        waiting = executions._waiting(
+            lab.run, dataclasses.replace(step, payload={**step.payload, turns.WAITED: 3}), one, full
+        )
+        assert waiting is not None
+        lab.apply(waiting)
+        other = self.want(lab)
+        assert begin(lab, other, room=self.room) == ()
+        end(lab, other)
+        later = lab.steps("launch", direction_id=one.direction_id)[-1]
+        assert later.due_at == lab.clock.now() + executions.NO_ROOM_WAIT_S
 
     def test_a_template_judged_by_a_time_asks_for_that(self, make_lab: Make) -> None:
         timed = TINY["template.toml"].replace("primary = true", "primary = true\n    is_time = true")

@@ -183,9 +183,17 @@ class TestWhatItDoesWithout:
         assert all(line.startswith(begin) for line, begin in zip(told.splitlines(), begins, strict=True))
 
     def test_data_that_came_along_are_told(self, above: Path, artifacts: MemoryArtifacts, tmp_path: Path) -> None:
+        # Whatever else a stranger's folder has, it is said where they came from, and nothing else is named or read.
+        (above / "data" / "run_0").mkdir(parents=True)
+        (above / "data" / "run_0" / "kept").touch()
+        (above / "elsewhere.py").symlink_to("/proc/self/mem")
+        (above / "other.py").symlink_to(tmp_path / "names_another.py")
+        (tmp_path / "names_another.py").write_text("'../data'")
+        (above.parent / "data").mkdir()
         files = templates.snapshot(above, artifacts)
+        assert "data/plays" in {path[:10] for path in files}
         first, *_ = lacking.costs(above, files, artifacts, Template(title="t"))
-        assert first.startswith(f"1 file comes along from {tmp_path / 'data'}, which a program of the template names")
+        assert first.startswith(f"1 file comes along from '{tmp_path / 'data'}', which a program of the template names")
         write_template(above, {"data/own.txt": "ours"})
         files = templates.snapshot(above, artifacts)
         assert not any("along from" in one for one in lacking.costs(above, files, artifacts, Template(title="t")))
