@@ -6,11 +6,16 @@ import json
 import math
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(path.parent.name for path in ROOT.glob("templates/*/template.toml"))
+SEEDS = 3
+PROCESSOR_S = 90.0
+"""Several times what the dearest takes alone: another size would show, a busy machine does not."""
 SMALL = ("--num_train_steps=12", "--train_batch_size=16", "--hidden_size=16", "--embedding_dim=8")
 
 
@@ -32,6 +37,26 @@ def test_a_profile_is_measured_from_its_data_to_its_metrics(tmp_path: Path, lab_
     assert all(run["peak_mib"] > 50 for run in told["run"])
     assert {row["dataset"] for row in told["metrics"]} == {"circle", "dino", "line", "moons"}
     assert "a model's step costs" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_tiny_is_carried_out_whole(tmp_path: Path, lab_python: Path, name: str) -> None:
+    command = [lab_python, "-B", ROOT / "bench" / "templates.py", f"--template={name}", "--profile=tiny", "--no_bare"]
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, f"--results={tmp_path}"], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    (kept,) = tmp_path.glob("templates-tiny-*.json")
+    (told,) = json.loads(kept.read_text())["profiles"]
+    settings = tomllib.loads((ROOT / "templates" / name / "template.toml").read_text(encoding="utf-8"))
+    assert (told["seeds"], told["models"]) == (SEEDS, SEEDS * len(settings["datasets"]))
+    judged = {metric for metric, about in settings["metrics"].items() if about.get("source") == "evaluator"}
+    found = {(row["dataset"], row["metric"]): row["mean"] for row in told["metrics"]}
+    assert {(dataset, metric) for dataset in settings["datasets"] for metric in judged} <= set(found)
+    assert all(math.isfinite(value) for value in found.values())
+    assert sum(run["processor_s"] for run in told["run"]) + told["query_processor_s"] < PROCESSOR_S
 
 
 def test_the_command_line_measures_with_the_labs_packages(tmp_path: Path, lab_dir: Path) -> None:
