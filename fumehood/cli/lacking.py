@@ -20,9 +20,9 @@ def costs(folder: Path, files: Mapping[str, str], artifacts: Artifacts, template
 def brought_along(folder: Path, files: Mapping[str, str]) -> str:
     """Say which data from above a template's folder are among its files; empty where there are none."""
     places = " and ".join(repr(str(place)) for place in templates.brought_from(folder))
-    count = sum(path.startswith(templates.DATA) for path in files)
     if not places:
         return ""
+    count = sum(path.startswith(templates.DATA) for path in files)
     what = "1 file comes" if count == 1 else f"{count} files come"
     return f"{what} along from {places}, which a program of the template names, and will be in finished folders."
 
